@@ -1,0 +1,189 @@
+"""What is measured of a trained model: Table 1, Table 2, coherence, leakage, and the codes behind the figures.
+
+Everything is a function of a model, digits and a generator, so that a validation part can be judged like the test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import permutations
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from qmvae_core.data import Digits, tuple_indices
+from qmvae_core.oracles import DigitClassifier
+from qmvae_core.training import seed_for
+
+BATCH = 1000
+
+
+def share(hits: np.ndarray | Tensor) -> dict[str, float | int]:
+    """The share of hits with n and its 95 % Wilson interval, which holds for the images judged, not for the seeds."""
+    count, hit = len(hits), int(hits.sum())
+    interval = binomtest(hit, count).proportion_ci(method="wilson")
+    return {"accuracy": hit / count, "n": count, "low": float(interval.low), "high": float(interval.high)}
+
+
+def generator_for(*parts: object) -> torch.Generator:
+    """A generator on the CPU for any device, so that a draw is the same on each; parts as in `training.seed_for`."""
+    return torch.Generator().manual_seed(seed_for(*parts))
+
+
+@torch.no_grad()
+def cross_generated_digits(
+    model: nn.Module,
+    oracle: DigitClassifier,
+    source: str,
+    digits: Digits,
+    generator: torch.Generator,
+    sample: bool = False,
+) -> Tensor:
+    """The digit that the target's oracle reads in each image generated from `digits`: (n,).
+
+    z is the mean of q(z|x), or a draw from it if `sample`; h is drawn from its prior.
+    """
+    target = oracle.modality
+    parts = torch.arange(len(digits), device=digits.labels.device).split(BATCH)
+    return torch.cat(
+        [oracle.predict(model.cross_generate(source, digits.batch(i), target, generator, sample)) for i in parts]
+    )
+
+
+def confusion(labels: Tensor, predicted: Tensor) -> list[list[int]]:
+    """Counts (10, 10): row the digit of the condition, column the digit that the oracle reads."""
+    flat = torch.bincount(labels.cpu() * 10 + predicted.cpu(), minlength=100)
+    return flat.reshape(10, 10).tolist()
+
+
+@torch.no_grad()
+def shared_codes(model: nn.Module, digits: Mapping[str, Digits], index: Mapping[str, Tensor]) -> np.ndarray:
+    """The means of q(z | the given modalities): (n, shared) for index tensors (n,) into each modality's digits."""
+    count = len(next(iter(index.values())))
+    parts = []
+    for start in range(0, count, BATCH):
+        rows = slice(start, start + BATCH)
+        images = {name: digits[name].batch(index[name][rows].long()) for name in index}
+        parts.append(model.encode_shared(images).mean.cpu())
+    return torch.cat(parts).numpy()
+
+
+@torch.no_grad()
+def private_codes(model: nn.Module, modality: str, digits: Digits) -> np.ndarray:
+    """The means of q(h|x) of all digits of a modality: (n, private)."""
+    parts = torch.arange(len(digits), device=digits.labels.device).split(BATCH)
+    return torch.cat([model.encode_private(modality, digits.batch(i)).mean.cpu() for i in parts]).numpy()
+
+
+def linear_probe(codes: np.ndarray, labels: np.ndarray):
+    """One linear classifier, Table 2's: multinomial logistic regression on the codes as they are."""
+    return LogisticRegression(max_iter=1000).fit(codes, labels)
+
+
+def nonlinear_probe(codes: np.ndarray, labels: np.ndarray, seed: int):
+    """A small network (one hidden layer of 64) on standardised codes, stopped on a tenth of its training part."""
+    network = MLPClassifier((64,), early_stopping=True, n_iter_no_change=5, max_iter=60, random_state=seed % 2**32)
+    return make_pipeline(StandardScaler(), network).fit(codes, labels)
+
+
+def _all_rows(digits: Digits) -> Tensor:
+    return torch.arange(len(digits), device=digits.labels.device)
+
+
+def probe_accuracies(
+    model: nn.Module, train: Mapping[str, Digits], judged: Mapping[str, Digits], seed: int = 0
+) -> dict[str, dict]:
+    """Table 2: one linear classifier, trained on joint codes, applied to each modality's codes and to joint codes.
+
+    It is trained on one round of the pairing, in which each paired training image occurs once, and applied to every
+    judged image of each modality and to one round of pairs of judged images.
+    """
+    labels = {name: d.labels for name, d in train.items()}
+    pairs = tuple_indices(labels, rounds=1, seed=seed)
+    first = next(iter(pairs))
+    codes = shared_codes(model, train, pairs)
+    probe = linear_probe(codes, labels[first][pairs[first].long()].cpu().numpy())
+
+    found = {}
+    for name, digits in judged.items():
+        predicted = probe.predict(shared_codes(model, judged, {name: _all_rows(digits)}))
+        found[name] = share(predicted == digits.labels.cpu().numpy())
+    pairs = tuple_indices({name: d.labels for name, d in judged.items()}, rounds=1, seed=seed)
+    truth = judged[first].labels[pairs[first].long()].cpu().numpy()
+    found["joint"] = share(probe.predict(shared_codes(model, judged, pairs)) == truth)
+    return found
+
+
+def leakage(
+    model: nn.Module, train: Mapping[str, Digits], judged: Mapping[str, Digits], seed: int = 0, limit: int = 20_000
+) -> dict[str, dict]:
+    """How well the digit can be read from each private code, by a linear and by a small non-linear probe.
+
+    A tenth is chance: nothing leaks. The probes see the first `limit` training images of each modality.
+    """
+    found = {}
+    for name, digits in judged.items():
+        known = train[name].select(slice(0, limit))
+        codes, labels = private_codes(model, name, known), known.labels.cpu().numpy()
+        test_codes, truth = private_codes(model, name, digits), digits.labels.cpu().numpy()
+        found[name] = {
+            "linear": share(linear_probe(codes, labels).predict(test_codes) == truth),
+            "nonlinear": share(nonlinear_probe(codes, labels, seed).predict(test_codes) == truth),
+        }
+    return found
+
+
+@torch.no_grad()
+def joint_coherence(
+    model: nn.Module, oracles: Mapping[str, DigitClassifier], generator: torch.Generator, count: int = 10_000
+) -> dict[str, float | int]:
+    """How often all oracles read one digit in images generated together from the prior."""
+    agree = []
+    for start in range(0, count, BATCH):
+        images = model.generate(min(BATCH, count - start), generator)
+        read = torch.stack([oracles[name].predict(value) for name, value in images.items()])
+        agree.append((read == read[0]).all(dim=0).cpu())
+    return share(torch.cat(agree))
+
+
+def evaluate(
+    model: nn.Module,
+    train: Mapping[str, Digits],
+    judged: Mapping[str, Digits],
+    oracles: Mapping[str, DigitClassifier],
+    seed: int = 0,
+) -> dict[str, dict]:
+    """All numbers of a run: cross generation, probe, joint coherence, leakage, and the judges' own accuracy.
+
+    judged: the test digits, or a validation part when a choice is to be made. model, digits and oracles on one device.
+    Accuracies are shares in [0, 1] with n and a 95 % interval (`share`). Raises ValueError if an oracle is missing.
+    """
+    missing = sorted(set(judged) - set(oracles))
+    if missing:
+        raise ValueError(f"no oracle for the modalities {missing}; there are {sorted(oracles)}")
+    model.eval()
+    cross, tables = {}, {}
+    for source, target in permutations(judged, 2):
+        digits = judged[source]
+        direction = f"{source}->{target}"
+        cross[direction] = {}
+        for how in ("mean", "sample"):
+            generator = generator_for(seed, "cross", direction, how)
+            read = cross_generated_digits(model, oracles[target], source, digits, generator, how == "sample")
+            cross[direction][how] = share(read == digits.labels)
+            if how == "mean":
+                tables[direction] = confusion(digits.labels, read)
+    return {
+        "cross_generation": cross,
+        "confusion": tables,
+        "probe": probe_accuracies(model, train, judged, seed),
+        "joint_coherence": joint_coherence(model, oracles, generator_for(seed, "coherence")),
+        "leakage": leakage(model, train, judged, seed),
+        "oracle": {name: oracles[name].accuracy(judged[name]) for name in judged},
+    }

@@ -1,0 +1,59 @@
+"""Diagonal Gaussians and their products: the posteriors and the prior of every model in the book."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class DiagonalGaussian(NamedTuple):
+    """N(mean, diag(exp(log_var))) for a batch of parameters.
+
+    mean, log_var: tensors (..., d) of one shape. It is a named tuple, so torch.func maps over it like over a tensor.
+    """
+
+    mean: Tensor
+    log_var: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """mean + exp(log_var / 2) * noise: the reparameterisation of a standard normal draw, (..., d)."""
+        return self.mean + torch.exp(0.5 * self.log_var) * noise
+
+    def kl_to_prior(self) -> Tensor:
+        """KL divergence to N(0, I) in nats, summed over the d dimensions: (...,)."""
+        return 0.5 * (self.mean.square() + self.log_var.exp() - 1.0 - self.log_var).sum(dim=-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of value (..., d) in nats, summed over the d dimensions: (...,)."""
+        scaled = (value - self.mean).square() * torch.exp(-self.log_var)
+        return -0.5 * (scaled + self.log_var + math.log(2.0 * math.pi)).sum(dim=-1)
+
+
+def product_of_experts(experts: Sequence[DiagonalGaussian], prior: bool = True) -> DiagonalGaussian:
+    """The normalised product of Gaussian experts, equation (8) of the paper.
+
+    The product of Gaussians is Gaussian: its precision is the sum of the experts' precisions, its mean the
+    precision-weighted mean. With prior=True, N(0, I) is one more expert, as in q(z|x,y) ∝ p(z) q(z|x) q(z|y).
+
+    experts: at least one DiagonalGaussian, all of one shape (..., d).
+    Returns a DiagonalGaussian (..., d).
+    Raises ValueError if there is no expert or if the shapes differ.
+    """
+    if not experts:
+        raise ValueError("product_of_experts needs at least one expert, got none")
+    shapes = [tuple(expert.mean.shape) for expert in experts]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"the experts of a product must have one shape, got {shapes}")
+    means = [expert.mean for expert in experts]
+    log_precisions = [-expert.log_var for expert in experts]
+    if prior:
+        means.append(torch.zeros_like(means[0]))
+        log_precisions.append(torch.zeros_like(log_precisions[0]))
+    stacked = torch.stack(log_precisions)
+    # softmax and logsumexp stay finite where exp(-log_var) alone would overflow
+    weights = torch.softmax(stacked, dim=0)
+    return DiagonalGaussian((weights * torch.stack(means)).sum(dim=0), -torch.logsumexp(stacked, dim=0))

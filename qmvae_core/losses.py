@@ -1,0 +1,149 @@
+"""The paper's equations as pure functions: sums over dimensions, one value per sample, no mean over the batch.
+
+The mean over the batch is taken once, in `LossTerms.loss`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qmvae_core.gaussians import DiagonalGaussian
+
+
+class LossTerms(NamedTuple):
+    """What a model's loss returns: the objective of each sample and the named terms that make it up.
+
+    objective: (batch,) nats, to be maximised.
+    terms: name -> (batch,), for the history and for the message when one is not finite.
+    """
+
+    objective: Tensor
+    terms: dict[str, Tensor]
+
+    @property
+    def loss(self) -> Tensor:
+        """What the optimiser minimises: minus the mean of the objective over the batch."""
+        return -self.objective.mean()
+
+
+def _sum_over_image(value: Tensor) -> Tensor:
+    return value.sum(dim=(-3, -2, -1))
+
+
+def _bernoulli(logits: Tensor, images: Tensor, scale: float) -> Tensor:
+    logits, images = torch.broadcast_tensors(logits, images)  # this function alone would refuse two shapes
+    return -F.binary_cross_entropy_with_logits(logits, images, reduction="none")
+
+
+def _laplace(logits: Tensor, images: Tensor, scale: float) -> Tensor:
+    return -(images - logits.sigmoid()).abs() / scale - math.log(2.0 * scale)
+
+
+def _normal(logits: Tensor, images: Tensor, scale: float) -> Tensor:
+    return -0.5 * ((images - logits.sigmoid()) / scale).square() - math.log(scale) - 0.5 * math.log(2.0 * math.pi)
+
+
+LIKELIHOODS = {"bernoulli": _bernoulli, "laplace": _laplace, "normal": _normal}
+
+
+def log_likelihood(kind: str, logits: Tensor, images: Tensor, scale: float = 1.0) -> Tensor:
+    """ln p(image | code) summed over the pixels, in nats: (...,).
+
+    kind: "bernoulli" (scale unused), "laplace" or "normal", the last two centred on sigmoid(logits) with a fixed scale.
+    logits, images: broadcastable (..., c, h, w); images in [0, 1].
+    Raises ValueError for an unknown kind, and for a scale that is not positive.
+    """
+    if kind not in LIKELIHOODS:
+        raise ValueError(f"unknown likelihood {kind!r}; the known ones are {sorted(LIKELIHOODS)}")
+    if scale <= 0:
+        raise ValueError(f"the scale of a likelihood must be positive, got {scale}")
+    return _sum_over_image(LIKELIHOODS[kind](logits, images, scale))
+
+
+def elbo(log_likelihood: Tensor, posterior: DiagonalGaussian) -> Tensor:
+    """Equation (2): E_q[ln p(x|z)] - KL(q(z|x) ‖ p(z)), the expectation by the given draw.
+
+    log_likelihood: (batch,) nats at a sample of the posterior. Returns (batch,) nats.
+    """
+    return log_likelihood - posterior.kl_to_prior()
+
+
+def joint_elbo(
+    log_likelihoods: Mapping[str, Tensor],
+    shared: DiagonalGaussian,
+    private: Mapping[str, DiagonalGaussian],
+    private_kl_weights: Mapping[str, float] | None = None,
+) -> Tensor:
+    """Equation (7): the evidence lower bound of all modalities together, (batch,) nats.
+
+    Σ_m E[ln p(x_m | z, h_m)] - KL(q(z | x_1..x_M) ‖ p(z)) - Σ_m w_m KL(q(h_m | x_m) ‖ p(h_m)), w_m = 1 in the paper.
+    shared: the product of experts of equation (8). log_likelihoods and private: one entry a modality.
+    """
+    weights = private_kl_weights or {}
+    value = -shared.kl_to_prior()
+    for name, likelihood in log_likelihoods.items():
+        value = value + likelihood - weights.get(name, 1.0) * private[name].kl_to_prior()
+    return value
+
+
+def unimodal_elbo(
+    log_likelihood: Tensor, shared: DiagonalGaussian, private: DiagonalGaussian, private_kl_weight: float = 1.0
+) -> Tensor:
+    """Equations (17) and (18): the evidence lower bound of one modality alone, (batch,) nats.
+
+    E[ln p(x | z, h)] - KL(q(z|x) ‖ p(z)) - w KL(q(h|x) ‖ p(h)), w = 1 in the paper; z from this modality's encoder.
+    """
+    return elbo(log_likelihood, shared) - private_kl_weight * private.kl_to_prior()
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distance over the last dimension, with the gradient zero (not undefined) where a equals b."""
+    squared = (a - b).square().sum(dim=-1)
+    apart = squared > 0
+    return torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+
+
+def quadruplet_loss(
+    mu_x: Tensor,
+    mu_y: Tensor,
+    mu_x_neg: Tensor,
+    mu_y_neg: Tensor,
+    alpha1: float = 2.0,
+    alpha2: float = 0.8,
+    keep_third: Tensor | None = None,
+) -> Tensor:
+    """Equation (19): the quadruplet metric loss of each (x, y, x₋, y₋), not averaged.
+
+    max{d(μx, μy) − d(μx, μy₋) + α1, 0} + max{d(μx, μy) − d(μx₋, μy) + α1, 0} + max{d(μx, μy) − d(μx₋, μy₋) + α2, 0}
+    with d the Euclidean distance and the μ the means of the shared posteriors.
+
+    mu_*: (..., batch, d), broadcastable against one another. keep_third: optional (..., batch) booleans; where
+    False the third term is left out (for negatives of one digit, an open point of the paper). Returns (..., batch).
+    Raises ValueError if the last dimensions differ or if a margin is negative.
+    """
+    sizes = {name: value.shape[-1] for name, value in zip(QUADRUPLET, (mu_x, mu_y, mu_x_neg, mu_y_neg), strict=True)}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"the four codes of a quadruplet must have one number of dimensions, got {sizes}")
+    if alpha1 < 0 or alpha2 < 0:
+        raise ValueError(f"the margins must not be negative, got alpha1={alpha1}, alpha2={alpha2}")
+    positive = distance(mu_x, mu_y)
+    first = F.relu(positive - distance(mu_x, mu_y_neg) + alpha1)
+    second = F.relu(positive - distance(mu_x_neg, mu_y) + alpha1)
+    third = F.relu(positive - distance(mu_x_neg, mu_y_neg) + alpha2)
+    if keep_third is not None:
+        third = torch.where(keep_third, third, 0.0)
+    return first + second + third
+
+
+QUADRUPLET = ("mu_x", "mu_y", "mu_x_neg", "mu_y_neg")
+
+
+def objective(joint: Tensor, unimodal: Mapping[str, Tensor], quadruplet: Tensor, beta: float = 1500.0) -> Tensor:
+    """Equation (20): L_ELBO(x,y) + Σ_m L_ELBO(x_m) − β L_quad, (batch,), to be maximised."""
+    return joint + sum(unimodal.values()) - beta * quadruplet

@@ -1,0 +1,340 @@
+"""Q-MVAE, and the small protocol that every model of the book follows.
+
+A loss is a pure function of parameters, batch and noise: the model says with `noise_spec` which draws it needs, and
+never draws any itself. So runs with several seeds can be stacked into one, a step can be captured, and a training can
+be resumed bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from qmvae_core import losses, negatives, networks
+from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
+
+
+@dataclass(frozen=True)
+class ModalityConfig:
+    """One modality. What the paper leaves open is marked (open)."""
+
+    shape: tuple[int, int, int]  # channels, height, width
+    network: str  # "dense" for MNIST and "convolutional" for SVHN in the paper
+    widths: tuple[int, ...]  # hidden units or channels, from the image inwards (open)
+    private: int = 10  # dimensions of the private code h (open; Figure 5 shows ten)
+    likelihood: str = "laplace"  # "laplace", "bernoulli" or "normal" (open)
+    scale: float = 0.75  # of the Laplace or normal likelihood (open)
+    weight: float = 1.0  # of the log-likelihood, against the other modalities (open; 1 is the plain bound)
+    private_kl_weight: float = 1.0  # of KL(q(h|x) ‖ p(h)) (open; 1 is the plain bound)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model and all its choices. What the paper leaves open is marked (open)."""
+
+    model: str = "qmvae"
+    shared: int = 20  # dimensions of z, section 4.1
+    alpha1: float = 2.0
+    alpha2: float = 0.8
+    beta: float = 1500.0
+    negatives: str = "random"  # screening rule, one of negatives.RULES (open)
+    candidates: int = 16  # random candidates a pair from which the screening rule chooses (open)
+    mask_equal_negatives: bool = False  # leave the third term out where x₋ and y₋ show one digit (open)
+    modalities: Mapping[str, ModalityConfig] = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        """Plain dictionaries, lists and numbers, ready for JSON."""
+        return _plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> ModelConfig:
+        """The inverse of `to_dict`. Raises ValueError for an unknown field."""
+        values = dict(values)
+        modalities = {
+            name: from_known_fields(ModalityConfig, {**m, "shape": tuple(m["shape"]), "widths": tuple(m["widths"])})
+            for name, m in values.pop("modalities", {}).items()
+        }
+        return from_known_fields(cls, {**values, "modalities": modalities})
+
+
+def from_known_fields(cls: type, values: Mapping):
+    """cls(**values), with a ValueError that lists the known fields if one of them is unknown."""
+    known = {f.name for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"unknown {cls.__name__} field {', '.join(unknown)}; the known ones are {sorted(known)}")
+    return cls(**values)
+
+
+def _plain(value):
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+MNIST = ModalityConfig(shape=(1, 28, 28), network="dense", widths=(400,))
+SVHN = ModalityConfig(shape=(3, 32, 32), network="convolutional", widths=(32, 64, 128))
+
+
+def _reading(mnist: Mapping | None = None, svhn: Mapping | None = None, **choices) -> ModelConfig:
+    modalities = {
+        "mnist": dataclasses.replace(MNIST, **(mnist or {})),
+        "svhn": dataclasses.replace(SVHN, **(svhn or {})),
+    }
+    return ModelConfig(modalities=modalities, **choices)
+
+
+# A reading is one complete answer to the paper's open points. "as-printed" adds nothing to the equations and gives
+# every code the one latent dimension that is printed; "default" keeps the digit out of the private codes.
+READINGS = {
+    "as-printed": _reading(mnist={"private": 20}, svhn={"private": 20}),
+    "default": _reading(
+        mnist={"weight": 3072 / 784, "private_kl_weight": 5.0},
+        svhn={"private_kl_weight": 5.0},
+    ),
+}
+
+
+def reading(name: str) -> ModelConfig:
+    """The named reading of the paper. Raises ValueError for an unknown name."""
+    if name not in READINGS:
+        raise ValueError(f"unknown reading {name!r}; the known ones are {sorted(READINGS)}")
+    return READINGS[name]
+
+
+class NoiseSpec(NamedTuple):
+    """One draw that a loss needs: "normal" for N(0, 1) or "uniform" for U[0, 1), and its shape for one batch."""
+
+    kind: str
+    shape: tuple[int, ...]
+
+
+def draw_noise(
+    spec: Mapping[str, NoiseSpec], generator: torch.Generator, device: torch.device | str, lead: tuple[int, ...] = ()
+) -> dict[str, Tensor]:
+    """The draws of a spec, each with the leading dimensions `lead` (for many steps at once), in a fixed order."""
+    draws = {"normal": torch.randn, "uniform": torch.rand}
+    return {
+        name: draws[item.kind]((*lead, *item.shape), generator=generator, device=device)
+        for name, item in sorted(spec.items())
+    }
+
+
+class QMVAE(nn.Module):
+    """Shared code z, private code h_m for each modality, and the quadruplet loss on the means of q(z|x_m).
+
+    config: at least two modalities. Each has a shared encoder, a private encoder and a decoder of its own.
+    Raises ValueError for fewer than two modalities or an unknown network, likelihood or screening rule.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        if len(config.modalities) < 2:
+            raise ValueError(f"a multimodal model needs at least two modalities, got {sorted(config.modalities)}")
+        if config.negatives not in negatives.RULES:
+            raise ValueError(f"unknown screening rule {config.negatives!r}; known: {sorted(negatives.RULES)}")
+        self.config = config
+        self.shared_encoders = nn.ModuleDict()
+        self.private_encoders = nn.ModuleDict()
+        self.decoders = nn.ModuleDict()
+        for name, m in config.modalities.items():
+            if m.likelihood not in losses.LIKELIHOODS:
+                raise ValueError(
+                    f"modality {name!r}: unknown likelihood {m.likelihood!r}; known: {sorted(losses.LIKELIHOODS)}"
+                )
+            self.shared_encoders[name] = networks.encoder(m.network, m.shape, m.widths, config.shared)
+            self.private_encoders[name] = networks.encoder(m.network, m.shape, m.widths, m.private)
+            self.decoders[name] = networks.decoder(m.network, m.shape, m.widths, config.shared + m.private)
+
+    # Training
+
+    def noise_spec(self, batch: int) -> dict[str, NoiseSpec]:
+        """The draws that `loss` needs for a batch: codes of the joint and of each unimodal bound, and candidates."""
+        spec = {"joint/shared": NoiseSpec("normal", (batch, self.config.shared))}
+        for name, m in self.config.modalities.items():
+            spec[f"{name}/shared"] = NoiseSpec("normal", (batch, self.config.shared))
+            spec[f"{name}/private"] = NoiseSpec("normal", (2, batch, m.private))  # joint bound, unimodal bound
+            spec[f"{name}/negatives"] = NoiseSpec("uniform", (self.config.candidates, batch))
+        return spec
+
+    def loss(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> losses.LossTerms:
+        """Equation (20) for a batch of matching images.
+
+        images: modality -> (batch, c, h, w) in [0, 1]; labels: (batch,) digits; noise: draws of `noise_spec`.
+        Returns LossTerms of (batch,) nats.
+        """
+        config = self.config
+        shared = {name: self._encode(self.shared_encoders, name, images[name]) for name in config.modalities}
+        private = {name: self._encode(self.private_encoders, name, images[name]) for name in config.modalities}
+        joint = product_of_experts(list(shared.values()))
+        joint_code = joint.sample(noise["joint/shared"])
+
+        joint_likelihood, unimodal = {}, {}
+        for name, m in config.modalities.items():
+            codes = torch.stack([joint_code, shared[name].sample(noise[f"{name}/shared"])])
+            styles = private[name].sample(noise[f"{name}/private"])
+            logits = self._decode(name, codes, styles)  # both bounds in one pass through the decoder
+            likelihood = m.weight * losses.log_likelihood(m.likelihood, logits, images[name], m.scale)
+            joint_likelihood[name] = likelihood[0]
+            unimodal[name] = losses.unimodal_elbo(likelihood[1], shared[name], private[name], m.private_kl_weight)
+
+        kl_weights = {name: m.private_kl_weight for name, m in config.modalities.items()}
+        joint_bound = losses.joint_elbo(joint_likelihood, joint, private, kl_weights)
+        quadruplet = self._quadruplet(shared, labels, noise)
+        terms = {"elbo/joint": joint_bound, "quadruplet": quadruplet, "kl/joint": joint.kl_to_prior()}
+        for name in config.modalities:
+            terms[f"elbo/{name}"] = unimodal[name]
+            terms[f"kl_private/{name}"] = private[name].kl_to_prior()
+        return losses.LossTerms(losses.objective(joint_bound, unimodal, quadruplet, config.beta), terms)
+
+    forward = loss  # what torch.func.functional_call calls
+
+    def _quadruplet(
+        self, shared: Mapping[str, DiagonalGaussian], labels: Tensor, noise: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Equation (19) summed over the pairs of modalities, with the screened negatives of the batch: (batch,)."""
+        config = self.config
+        picks = {name: negatives.draw_negatives(labels, noise[f"{name}/negatives"]) for name in shared}
+        total = torch.zeros_like(labels, dtype=torch.get_default_dtype())
+        for x, y in combinations(shared, 2):
+            mu_x, mu_y = shared[x].mean, shared[y].mean
+            mu_x_neg, mu_y_neg = mu_x[picks[x]], mu_y[picks[y]]
+            keep = labels[picks[x]] != labels[picks[y]] if config.mask_equal_negatives else None
+            each = losses.quadruplet_loss(mu_x, mu_y, mu_x_neg, mu_y_neg, config.alpha1, config.alpha2, keep)
+            with torch.no_grad():
+                positive = losses.distance(mu_x, mu_y).expand_as(each)
+                nearer = torch.minimum(losses.distance(mu_x, mu_y_neg), losses.distance(mu_x_neg, mu_y))
+            weights = negatives.screen(
+                config.negatives, negatives.Candidates(each, positive, nearer, config.alpha1)
+            )
+            total = total + (weights * each).sum(dim=0)
+        return total
+
+    # Inference
+
+    def encode_shared(self, images: Mapping[str, Tensor]) -> DiagonalGaussian:
+        """q(z | the given modalities): (batch, shared).
+
+        One modality: its own encoder alone (equations 15-18); several: their product of experts with the prior (8).
+        Raises ValueError for an empty subset, an unknown modality or a wrong shape.
+        """
+        if not images:
+            raise ValueError(f"encode_shared needs images of at least one of {sorted(self.config.modalities)}")
+        experts = [self._encode(self.shared_encoders, name, value) for name, value in images.items()]
+        return experts[0] if len(experts) == 1 else product_of_experts(experts)
+
+    def encode_private(self, modality: str, images: Tensor) -> DiagonalGaussian:
+        """q(h_m | x_m): (batch, private). Raises ValueError for an unknown modality or a wrong shape."""
+        return self._encode(self.private_encoders, modality, images)
+
+    def decode(self, modality: str, shared: Tensor, private: Tensor) -> Tensor:
+        """The mean image of p(x_m | z, h_m): (..., c, h, w) in [0, 1], from codes (..., shared) and (..., private)."""
+        self._known(modality)
+        return self._decode(modality, shared, private).sigmoid()
+
+    def sample_private(self, modality: str, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """`count` draws of h_m from its prior N(0, I): (count, private), on the device of the model."""
+        size = (count, self._known(modality).private)
+        where = generator.device if generator is not None else self._device
+        return torch.randn(size, generator=generator, device=where).to(self._device)
+
+    def cross_generate(
+        self,
+        source: str,
+        images: Tensor,
+        target: str,
+        generator: torch.Generator | None = None,
+        sample: bool = False,
+    ) -> Tensor:
+        """Images of the target that show what the source shows, with a style drawn from the prior.
+
+        images: (batch, c, h, w) of the source in [0, 1]. sample: draw z from q(z|x) instead of taking its mean.
+        Returns (batch, c', h', w') in [0, 1], the mean images. Raises ValueError for an unknown modality or shape.
+        """
+        self._known(target)
+        posterior = self.encode_shared({source: images})
+        code = posterior.mean
+        if sample:
+            where = generator.device if generator is not None else self._device
+            code = posterior.sample(torch.randn(code.shape, generator=generator, device=where).to(self._device))
+        return self.decode(target, code, self.sample_private(target, len(images), generator))
+
+    def transfer(self, content: tuple[str, Tensor], style: tuple[str, Tensor]) -> Tensor:
+        """Images with the shared code of `content` and the private code of `style`, both by their means.
+
+        content, style: (modality, images (batch, c, h, w)) of equal batch. Returns images of the style's modality.
+        """
+        modality, images = style
+        return self.decode(
+            modality, self.encode_shared(dict([content])).mean, self.encode_private(modality, images).mean
+        )
+
+    def generate(self, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """`count` joint draws from the priors: modality -> mean images (count, c, h, w) in [0, 1]."""
+        where = generator.device if generator is not None else self._device
+        code = torch.randn((count, self.config.shared), generator=generator, device=where).to(self._device)
+        return {
+            name: self.decode(name, code, self.sample_private(name, count, generator))
+            for name in self.config.modalities
+        }
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _known(self, modality: str) -> ModalityConfig:
+        if modality not in self.config.modalities:
+            raise ValueError(f"unknown modality {modality!r}; the model has {sorted(self.config.modalities)}")
+        return self.config.modalities[modality]
+
+    def _encode(self, encoders: nn.ModuleDict, modality: str, images: Tensor) -> DiagonalGaussian:
+        shape = self._known(modality).shape
+        if images.dim() != 4 or tuple(images.shape[1:]) != tuple(shape):
+            raise ValueError(
+                f"images of modality {modality!r} must be (batch, {', '.join(map(str, shape))}), "
+                f"got {tuple(images.shape)}"
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"images of modality {modality!r} must be float in [0, 1], got {images.dtype}")
+        return encoders[modality](images)
+
+    def _decode(self, modality: str, shared: Tensor, private: Tensor) -> Tensor:
+        """Logits (..., c, h, w); any leading dimensions, flattened for the pass through the network."""
+        codes = torch.cat([shared, private], dim=-1)
+        logits = self.decoders[modality](codes.flatten(0, -2))
+        return logits.unflatten(0, codes.shape[:-1])
+
+
+MODELS = {"qmvae": QMVAE}
+
+
+def build_model(config: ModelConfig | Mapping | str, seed: int = 0) -> nn.Module:
+    """The model of a config, a config's dictionary, or a model's name (its default reading), initialised from the seed.
+
+    The weights depend on config and seed alone; PyTorch's global generator is neither read nor advanced.
+    Raises ValueError for an unknown model or field.
+    """
+    if isinstance(config, str):
+        config = _named(config)
+    elif isinstance(config, Mapping):
+        config = ModelConfig.from_dict(config)
+    _known_model(config.model)
+    with torch.device("meta"):
+        model = MODELS[config.model](config)
+    return networks.initialise(model.to_empty(device="cpu"), torch.Generator().manual_seed(seed))
+
+
+def _named(name: str) -> ModelConfig:
+    _known_model(name)
+    return dataclasses.replace(READINGS["default"], model=name)
+
+
+def _known_model(name: str) -> None:
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; the known ones are {sorted(MODELS)}")

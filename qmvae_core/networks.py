@@ -1,0 +1,106 @@
+"""Encoders and decoders. Widths and shapes come from the config; this is the only place that turns them into layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from qmvae_core.gaussians import DiagonalGaussian
+
+KERNEL = {"kernel_size": 3, "stride": 2, "padding": 1}  # section 4.1 of the paper
+
+
+class GaussianEncoder(nn.Module):
+    """A network body followed by one linear layer that gives the mean and the log variance of a posterior."""
+
+    def __init__(self, body: nn.Module, features: int, latent: int):
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(features, 2 * latent)
+
+    def forward(self, images: Tensor) -> DiagonalGaussian:
+        """images (batch, c, h, w) in [0, 1] -> posterior over (batch, latent)."""
+        return DiagonalGaussian(*self.head(self.body(images)).chunk(2, dim=-1))
+
+
+def _dense_body(shape: Sequence[int], widths: Sequence[int]) -> tuple[nn.Module, int]:
+    sizes = [math.prod(shape), *widths]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers), sizes[-1]
+
+
+def _convolutional_body(shape: Sequence[int], widths: Sequence[int]) -> tuple[nn.Module, int]:
+    channels = [shape[0], *widths]
+    layers: list[nn.Module] = []
+    for before, after in zip(channels, channels[1:], strict=False):
+        layers += [nn.Conv2d(before, after, **KERNEL), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten()), channels[-1] * math.prod(_smallest(shape, widths))
+
+
+def _smallest(shape: Sequence[int], widths: Sequence[int]) -> tuple[int, int]:
+    factor = 2 ** len(widths)
+    if shape[1] % factor or shape[2] % factor:
+        raise ValueError(
+            f"{len(widths)} convolutions of stride 2 need a height and width divisible by {factor}, got {tuple(shape)}; "
+            "use fewer widths or the dense network"
+        )
+    return shape[1] // factor, shape[2] // factor
+
+
+def _dense_decoder(shape: Sequence[int], widths: Sequence[int], latent: int) -> nn.Module:
+    sizes = [latent, *reversed(widths)]
+    layers: list[nn.Module] = []
+    for before, after in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], math.prod(shape)), nn.Unflatten(-1, tuple(shape)))
+
+
+def _convolutional_decoder(shape: Sequence[int], widths: Sequence[int], latent: int) -> nn.Module:
+    small = (widths[-1], *_smallest(shape, widths))
+    channels = [*reversed(widths), shape[0]]
+    layers: list[nn.Module] = [nn.Linear(latent, math.prod(small)), nn.ReLU(), nn.Unflatten(-1, small)]
+    for before, after in zip(channels, channels[1:], strict=False):
+        # output_padding doubles the size exactly: 4 -> 8 -> 16 -> 32
+        layers += [nn.ConvTranspose2d(before, after, **KERNEL, output_padding=1), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+BODIES = {"dense": _dense_body, "convolutional": _convolutional_body}
+DECODERS = {"dense": _dense_decoder, "convolutional": _convolutional_decoder}
+
+
+def encoder(network: str, shape: Sequence[int], widths: Sequence[int], latent: int) -> GaussianEncoder:
+    """An encoder of images of `shape` (c, h, w) into a posterior over `latent` dimensions.
+
+    network: "dense" or "convolutional"; widths: hidden units, or channels, from the image inwards.
+    Raises ValueError for another network or a shape that the convolutions cannot halve.
+    """
+    body, features = _choose(BODIES, network)(shape, widths)
+    return GaussianEncoder(body, features, latent)
+
+
+def decoder(network: str, shape: Sequence[int], widths: Sequence[int], latent: int) -> nn.Module:
+    """A decoder of `latent` dimensions into the logits of an image of `shape` (c, h, w); widths as in `encoder`."""
+    return _choose(DECODERS, network)(shape, widths, latent)
+
+
+def _choose(table: dict, network: str):
+    if network not in table:
+        raise ValueError(f"unknown network {network!r}; the known ones are {sorted(table)}")
+    return table[network]
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Draw every weight and bias from U(-b, b), b = 1 / sqrt(fan in), PyTorch's own rule, with an explicit generator."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            bound = 1.0 / math.sqrt(layer.weight[0].numel())
+            with torch.no_grad():
+                layer.weight.uniform_(-bound, bound, generator=generator)
+                layer.bias.uniform_(-bound, bound, generator=generator)
+    return module

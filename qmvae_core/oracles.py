@@ -1,0 +1,191 @@
+"""The digit classifiers that judge generated images: one for each modality, always used in eval mode.
+
+Dropout or batch statistics left active in a judge blur every accuracy that it gives, so `predict` does not leave the
+mode to its caller. The weights of the judges of the real data are committed, with the record of their training.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from qmvae_core.data import MODALITIES, DigitData, Digits
+from qmvae_core.records import provenance, save_tensors, write_json
+from qmvae_core.training import seed_for
+
+
+class OracleError(RuntimeError):
+    """An oracle is missing or does not belong to the data; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class OracleConfig:
+    """How an oracle is trained: Adam with a one-cycle learning rate, on images shifted by a few pixels."""
+
+    epochs: int
+    channels: int  # of the first block; the second and third have two and four times as many
+    batch_size: int = 128
+    learning_rate: float = 3e-3  # at the peak of the cycle
+    shift: int = 2  # pixels, drawn for each batch and direction
+    seed: int = 0
+
+
+# The committed judges of the real data. Their size keeps training within minutes on two CPU cores.
+CONFIGS = {"mnist": OracleConfig(epochs=6, channels=16), "svhn": OracleConfig(epochs=10, channels=24)}
+
+
+class DigitClassifier(nn.Module):
+    """A small convolutional network: images (batch, c, h, w) in [0, 1] -> logits (batch, 10)."""
+
+    def __init__(self, modality: str, channels: int):
+        super().__init__()
+        if modality not in MODALITIES:
+            raise ValueError(f"unknown modality {modality!r}; oracles exist for {sorted(MODALITIES)}")
+        self.modality = modality
+        sizes = [MODALITIES[modality][0], channels, 2 * channels, 4 * channels]
+        blocks = [_block(before, after) for before, after in zip(sizes, sizes[1:], strict=False)]
+        self.network = nn.Sequential(
+            *blocks, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * sizes[-1], 10)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, batch_size: int = 1000) -> Tensor:
+        """The digit that each image shows, judged in eval mode: (n,) int64.
+
+        images: (n, c, h, w) in [0, 1] of the oracle's modality. Raises ValueError for another shape.
+        """
+        shape = MODALITIES[self.modality]
+        if images.dim() != 4 or tuple(images.shape[1:]) != shape:
+            raise ValueError(f"the {self.modality} oracle judges images (n, {shape}), got {tuple(images.shape)}")
+        self.eval()
+        return torch.cat([self(part).argmax(dim=-1) for part in images.split(batch_size)])
+
+    def accuracy(self, digits: Digits) -> float:
+        """The share of the digits that the oracle reads as labelled."""
+        predicted = [self.predict(digits.select(part).batch()) for part in _parts(len(digits))]
+        return (torch.cat(predicted) == digits.labels).float().mean().item()
+
+
+def _parts(count: int, size: int = 5000) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _block(before: int, after: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(),
+        nn.Conv2d(after, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2),
+    )  # fmt: skip
+
+
+def train_oracle(
+    modality: str,
+    train: Digits,
+    config: OracleConfig,
+    device: str | torch.device = "cpu",
+    verbose: bool = True,
+) -> DigitClassifier:
+    """A judge trained on a modality's training digits, returned in eval mode; one line an epoch if verbose."""
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)  # batch normalisation and dropout have no generator of their own
+        model = DigitClassifier(modality, config.channels).to(device).train()
+        _train(model, train.to(device), config, verbose)
+    return model.eval()
+
+
+def _train(model: DigitClassifier, digits: Digits, config: OracleConfig, verbose: bool) -> None:
+    steps = -(-len(digits) // config.batch_size)
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, config.epochs * steps)
+    started = time.monotonic()
+    for epoch in range(config.epochs):
+        generator = torch.Generator().manual_seed(seed_for(config.seed, "oracle", epoch))
+        order = torch.randperm(len(digits), generator=generator).to(digits.labels.device)
+        shifts = torch.randint(-config.shift, config.shift + 1, (steps, 2), generator=generator).tolist()
+        total = torch.zeros((), device=digits.labels.device)
+        for rows, shift in zip(order.split(config.batch_size), shifts, strict=True):
+            images = torch.roll(digits.batch(rows), shift, dims=(-2, -1))
+            loss = F.cross_entropy(model(images), digits.labels[rows], label_smoothing=0.05)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            total += loss.detach()
+        if verbose:
+            left = (time.monotonic() - started) / (epoch + 1) * (config.epochs - epoch - 1)
+            print(
+                f"{model.modality} oracle, epoch {epoch + 1}/{config.epochs}: cross-entropy {total.item() / steps:.4f}, "
+                f"{left / 60:.1f} min left",
+                flush=True,
+            )
+
+
+def save_oracle(model: DigitClassifier, data: DigitData, config: OracleConfig, seconds: float, folder: Path) -> dict:
+    """Write the weights and the record of one oracle's training; returns the record."""
+    device = next(model.parameters()).device
+    record = {
+        "modality": model.modality,
+        "config": asdict(config),
+        "accuracy": {"test": model.accuracy(data.test[model.modality].to(device))},
+        "n_test": len(data.test[model.modality]),
+        "data": data.identity,
+        "provenance": provenance(device),
+        "seconds": seconds,
+    }
+    folder = Path(folder)
+    save_tensors(folder / f"{model.modality}.safetensors", model.state_dict())
+    write_json(folder / f"{model.modality}.json", record)
+    return record
+
+
+def load_oracle(modality: str, folder: Path, data: DigitData) -> DigitClassifier:
+    """The saved oracle of a modality, in eval mode.
+
+    Raises OracleError if there is none, or if it was trained on another kind of data (real or stand-in).
+    """
+    weights, record = Path(folder) / f"{modality}.safetensors", Path(folder) / f"{modality}.json"
+    if not (weights.exists() and record.exists()):
+        raise OracleError(
+            f"no oracle for {modality} in {folder}; train it with: python -m qmvae_core oracles --out {folder}"
+        )
+    about = json.loads(record.read_text())
+    if about["data"]["kind"] != data.identity["kind"]:
+        raise OracleError(
+            f"the oracle in {folder} was trained on {about['data']['kind']} data and cannot judge "
+            f"{data.identity['kind']} data; choose another folder"
+        )
+    model = DigitClassifier(modality, about["config"]["channels"])
+    model.load_state_dict(load_file(weights))
+    return model.eval()
+
+
+def prepare_oracles(
+    data: DigitData,
+    folder: Path,
+    configs: Mapping[str, OracleConfig] = CONFIGS,
+    device: str | torch.device = "cpu",
+    train_missing: bool = True,
+) -> Mapping[str, DigitClassifier]:
+    """One oracle for each modality of the data, loaded from the folder, or trained and saved there where missing."""
+    found = {}
+    for modality, digits in data.train.items():
+        try:
+            found[modality] = load_oracle(modality, folder, data)
+        except OracleError:
+            if not train_missing or (Path(folder) / f"{modality}.json").exists():
+                raise
+            started = time.monotonic()
+            found[modality] = train_oracle(modality, digits, configs[modality], device)
+            save_oracle(found[modality], data, configs[modality], time.monotonic() - started, folder)
+    return {modality: model.to(device) for modality, model in found.items()}
