@@ -8,6 +8,7 @@ be resumed bit for bit.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -102,10 +103,27 @@ READINGS = {
 
 
 def reading(name: str) -> ModelConfig:
-    """The named reading of the paper. Raises ValueError for an unknown name."""
-    if name not in READINGS:
-        raise ValueError(f"unknown reading {name!r}; the known ones are {sorted(READINGS)}")
-    return READINGS[name]
+    """The named reading of the paper, with changes if the name has any.
+
+    "default", or for example "default+negatives=hardest+svhn.private=4": each change names a field of the config, or a
+    field of one modality, and a value in JSON or a plain word.
+    Raises ValueError for an unknown reading, modality or field, and for a change that is not field=value.
+    """
+    base, *changes = name.split("+")
+    if base not in READINGS:
+        raise ValueError(f"unknown reading {base!r}; the known ones are {sorted(READINGS)}")
+    values = READINGS[base].to_dict()
+    for change in changes:
+        place, equals, text = change.partition("=")
+        modality, dot, key = place.rpartition(".")
+        if not equals or (dot and modality not in values["modalities"]) or key == "modalities":
+            raise ValueError(f"cannot read the change {change!r}; write field=value or modality.field=value")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        (values["modalities"][modality] if dot else values)[key] = value
+    return ModelConfig.from_dict(values)
 
 
 class NoiseSpec(NamedTuple):
@@ -210,9 +228,7 @@ class QMVAE(nn.Module):
             with torch.no_grad():
                 positive = losses.distance(mu_x, mu_y).expand_as(each)
                 nearer = torch.minimum(losses.distance(mu_x, mu_y_neg), losses.distance(mu_x_neg, mu_y))
-            weights = negatives.screen(
-                config.negatives, negatives.Candidates(each, positive, nearer, config.alpha1)
-            )
+            weights = negatives.screen(config.negatives, negatives.Candidates(each, positive, nearer, config.alpha1))
             total = total + (weights * each).sum(dim=0)
         return total
 

@@ -46,8 +46,8 @@ def _smallest(shape: Sequence[int], widths: Sequence[int]) -> tuple[int, int]:
     factor = 2 ** len(widths)
     if shape[1] % factor or shape[2] % factor:
         raise ValueError(
-            f"{len(widths)} convolutions of stride 2 need a height and width divisible by {factor}, got {tuple(shape)}; "
-            "use fewer widths or the dense network"
+            f"{len(widths)} convolutions of stride 2 need a height and width divisible by {factor}, "
+            f"got {tuple(shape)}; use fewer widths or the dense network"
         )
     return shape[1] // factor, shape[2] // factor
 
@@ -96,7 +96,7 @@ def _choose(table: dict, network: str):
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Draw every weight and bias from U(-b, b), b = 1 / sqrt(fan in), PyTorch's own rule, with an explicit generator."""
+    """Draw each weight and bias from U(-b, b), b = 1 / sqrt(fan in), PyTorch's own rule, with an explicit generator."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             bound = 1.0 / math.sqrt(layer.weight[0].numel())

@@ -125,8 +125,8 @@ def _train(model: DigitClassifier, digits: Digits, config: OracleConfig, verbose
         if verbose:
             left = (time.monotonic() - started) / (epoch + 1) * (config.epochs - epoch - 1)
             print(
-                f"{model.modality} oracle, epoch {epoch + 1}/{config.epochs}: cross-entropy {total.item() / steps:.4f}, "
-                f"{left / 60:.1f} min left",
+                f"{model.modality} oracle, epoch {epoch + 1}/{config.epochs}: "
+                f"cross-entropy {total.item() / steps:.4f}, {left / 60:.1f} min left",
                 flush=True,
             )
 
@@ -149,10 +149,10 @@ def save_oracle(model: DigitClassifier, data: DigitData, config: OracleConfig, s
     return record
 
 
-def load_oracle(modality: str, folder: Path, data: DigitData) -> DigitClassifier:
-    """The saved oracle of a modality, in eval mode.
+def load_oracle(modality: str, folder: Path, kind: str = "real") -> DigitClassifier:
+    """The saved oracle of a modality, in eval mode, for data of a kind ("real" or "stand-in").
 
-    Raises OracleError if there is none, or if it was trained on another kind of data (real or stand-in).
+    Raises OracleError if there is none, or if it was trained on another kind of data.
     """
     weights, record = Path(folder) / f"{modality}.safetensors", Path(folder) / f"{modality}.json"
     if not (weights.exists() and record.exists()):
@@ -160,10 +160,10 @@ def load_oracle(modality: str, folder: Path, data: DigitData) -> DigitClassifier
             f"no oracle for {modality} in {folder}; train it with: python -m qmvae_core oracles --out {folder}"
         )
     about = json.loads(record.read_text())
-    if about["data"]["kind"] != data.identity["kind"]:
+    if about["data"]["kind"] != kind:
         raise OracleError(
-            f"the oracle in {folder} was trained on {about['data']['kind']} data and cannot judge "
-            f"{data.identity['kind']} data; choose another folder"
+            f"the oracle in {folder} was trained on {about['data']['kind']} data and cannot judge {kind} data; "
+            "choose another folder"
         )
     model = DigitClassifier(modality, about["config"]["channels"])
     model.load_state_dict(load_file(weights))
@@ -181,7 +181,7 @@ def prepare_oracles(
     found = {}
     for modality, digits in data.train.items():
         try:
-            found[modality] = load_oracle(modality, folder, data)
+            found[modality] = load_oracle(modality, folder, data.identity["kind"])
         except OracleError:
             if not train_missing or (Path(folder) / f"{modality}.json").exists():
                 raise

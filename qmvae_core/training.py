@@ -216,9 +216,7 @@ def _adam(parameters, training: TrainingConfig, device: torch.device) -> torch.o
     parameters = list(parameters)
     for value in parameters:
         value.grad = torch.zeros_like(value)
-    return torch.optim.Adam(
-        parameters, lr=training.learning_rate, fused=True, capturable=device.type == "cuda"
-    )
+    return torch.optim.Adam(parameters, lr=training.learning_rate, fused=True, capturable=device.type == "cuda")
 
 
 def _first(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -375,7 +373,7 @@ def _run(loop, learner, at: _Position, report, training, checkpoint, key, checkp
     except KeyboardInterrupt:
         if checkpoint is not None and checkpoint.exists():
             raise KeyboardInterrupt(
-                f"stopped in epoch {at.epoch + 1}; call fit again with the same folder to go on from the last checkpoint"
+                f"stopped in epoch {at.epoch + 1}; fit with the same folder goes on from the last checkpoint"
             ) from None
         raise
 
@@ -404,7 +402,7 @@ def _save(path: Path, key: str, learner, at: _Position) -> None:
                      "seconds": at.seconds, "resumed": at.resumed},
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")  # one name, so what a kill leaves behind is overwritten
+    part = path.with_suffix(f".{os.getpid()}.part")
     try:
         torch.save(content, part)
         os.replace(part, path)

@@ -1,0 +1,78 @@
+# One way in for readers, reproducers and CI. Needs python3 (3.11 or newer) and make; everything else goes into $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+UV_VERSION := 0.13.8
+
+PY := $(VENV)/bin/python
+BOOK := _build/html/index.html
+# The environment is ready for this lock, this pyproject and this checkout; any other content or folder has another stamp.
+STAMP := $(VENV)/.ready-$(shell { cat requirements.lock pyproject.toml; pwd; } | cksum | cut -d ' ' -f 1)
+
+ifdef DATA_ROOT
+export QMVAE_DATA_ROOT := $(abspath $(DATA_ROOT))
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce paper test book serve lab lint lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT))"
+
+setup: $(STAMP) ## create the virtual environment from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; name another with PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is older than 3.11; name a newer one with PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "make: $(PYTHON) lacks the venv module (Debian and Ubuntu: the package python3-venv)" >&2; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(PY) -m uv pip sync --quiet --compile-bytecode --python $(PY) requirements.lock
+	$(PY) -m uv pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+reproduce: setup ## run the quick profile (minutes on two CPU cores), print its tables, build the book
+	$(PY) -m qmvae_core run --profile quick
+	$(PY) -m qmvae_core collect --profile quick
+	@$(MAKE) --no-print-directory book
+	@echo "The book: $(CURDIR)/$(BOOK)"
+
+paper: setup ## run the paper's settings (needs a GPU and real data), print its tables
+	$(PY) -m qmvae_core run --profile paper
+	$(PY) -m qmvae_core collect --profile paper
+
+# The second line runs every notebook that is stored with its outputs and compares them, cell by cell.
+test: setup ## run the tests, then compare the stored outputs of the notebooks with fresh ones
+	$(PY) -m pytest -p no:cacheprovider
+	notebooks=$$($(PY) tests/notebook_kinds.py) && \
+		$(PY) -m pytest -p no:cacheprovider --nbval --nbval-current-env $$notebooks
+
+# --all, because an incremental build after a failed one reports success.
+book: setup ## build the book; any warning is an error
+	$(VENV)/bin/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going --all
+
+serve: setup ## show the built book on this machine
+	@test -f $(BOOK) || { echo "make: no book yet; run make book" >&2; exit 1; }
+	$(PY) -m http.server --bind 127.0.0.1 --directory $(dir $(BOOK)) $(PORT)
+
+lab: setup ## open the notebooks in JupyterLab
+	$(PY) -m jupyterlab notebooks
+
+lint: setup ## check style and format
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+# Versions that are already in the lock stay where pyproject.toml allows it: delete a line to move that package.
+lock: setup ## bring requirements.lock up to date with pyproject.toml
+	$(PY) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --fork-strategy fewest \
+		--no-annotate --no-config --quiet --custom-compile-command "make lock" --output-file requirements.lock
+
+clean: ## remove what was built; the environment, the data and the runs stay
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find qmvae_core tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

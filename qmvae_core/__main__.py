@@ -1,0 +1,133 @@
+"""`python -m qmvae_core plan | run | status | collect | render | oracles`: the study from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from qmvae_core import study, tables
+from qmvae_core.data import DataError
+from qmvae_core.oracles import OracleError, prepare_oracles
+from qmvae_core.records import RecordError, load_records
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Carry out one command; 0 if it succeeded, 1 with one line on standard error if not."""
+    options = _parser().parse_args(arguments)
+    try:
+        return COMMANDS[options.command](options)
+    except (DataError, RecordError, OracleError, ValueError, RuntimeError) as error:
+        print(f"qmvae_core: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("qmvae_core: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m qmvae_core", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in HELP.items():
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if name == "oracles":
+            command.add_argument("--out", type=Path, default=study.RESULTS / "oracles", help="folder of the judges")
+            command.add_argument("--device", default="cpu")
+            command.add_argument("--data-root", help="a data root, or 'stand-in'")
+            continue
+        command.add_argument("--profile", default="quick", choices=sorted(study.PROFILES))
+        command.add_argument("--evidence", type=Path, help="evidence folder; runs/PROFILE unless given")
+        if name in ("plan", "run", "status"):
+            command.add_argument("--readings", nargs="+", help="instead of the profile's own")
+            command.add_argument("--seeds", nargs="+", type=int, help="instead of the profile's own")
+        if name == "run":
+            command.add_argument("--data-root", help="a data root, or 'stand-in'")
+            command.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+        if name == "render":
+            command.add_argument("--notebooks", type=Path, required=True, help="folder of the copied notebooks")
+    return parser
+
+
+def _evidence(options: argparse.Namespace) -> Path:
+    return options.evidence.resolve() if options.evidence else study.default_evidence(options.profile)
+
+
+def _runs(options: argparse.Namespace) -> list[study.Run]:
+    return study.plan(options.profile, options.readings, options.seeds)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    for number, run in enumerate(_runs(options)):
+        print(f"{number:3d}  {run.profile}  {run.id}")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    runs, evidence = _runs(options), _evidence(options)
+    failed = []
+    for number, run in enumerate(runs, start=1):
+        found = study.state(run, evidence)
+        print(f"run {number} of {len(runs)}: {run.profile} {run.id} ({found})", flush=True)
+        if found == "done":
+            continue
+        started = time.monotonic()
+        try:
+            study.carry_out(run, evidence, options.data_root, options.device)
+        except RuntimeError as error:
+            print(f"qmvae_core: {error}", file=sys.stderr)
+            failed.append(run.id)
+            continue
+        print(f"run {number} of {len(runs)}: finished in {(time.monotonic() - started) / 60:.1f} min", flush=True)
+    if failed:
+        print(f"qmvae_core: {len(failed)} of {len(runs)} runs failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    evidence = _evidence(options)
+    for number, run in enumerate(_runs(options)):
+        print(f"{number:3d}  {run.profile}  {run.id}  {study.state(run, evidence)}")
+    return 0
+
+
+def _collect(options: argparse.Namespace) -> int:
+    evidence = _evidence(options)
+    found = load_records(evidence / "runs", profile=options.profile)
+    for title, table in (("Table 1, cross generation", tables.table1), ("Table 2, linear probe", tables.table2)):
+        print(f"\n{title} (accuracy in per cent)\n")
+        print(table(found).fillna("").to_string(index=False))
+    kinds = sorted({record["data"]["kind"] for record in found})
+    notes = sorted({note for record in found for note in record["data"]["notes"]})
+    print(f"\nData: {', '.join(kinds)}. " + " ".join(notes))
+    print(f"Records: {evidence / 'runs'}")
+    return 0
+
+
+def _render(options: argparse.Namespace) -> int:
+    study.render(_evidence(options), options.notebooks.resolve())
+    return 0
+
+
+def _oracles(options: argparse.Namespace) -> int:
+    data = study.load_digits(options.data_root)
+    for name, oracle in prepare_oracles(data, options.out, device=options.device).items():
+        print(f"{name}: {100 * oracle.accuracy(data.test[name].to(options.device)):.2f} % of the test digits")
+    return 0
+
+
+HELP = {
+    "plan": "list the runs of a profile",
+    "run": "carry out the runs that are not done",
+    "status": "say which runs are done, failed, started or to do",
+    "collect": "print the tables that the records give",
+    "render": "execute the results notebooks of a copied book on the records",
+    "oracles": "train the digit judges that are missing",
+}
+COMMANDS = {
+    "plan": _plan, "run": _run, "status": _status, "collect": _collect, "render": _render, "oracles": _oracles,
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

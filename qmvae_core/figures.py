@@ -1,0 +1,502 @@
+"""Arrays in, figure out: the pictures of the book, in one style, each with a text for readers who do not see it.
+
+The only module that imports matplotlib, and it does so without pyplot, so there is no current figure and nothing to
+close. A `Picture` shows itself in a notebook and is an ordinary matplotlib Figure otherwise. Colour never tells
+anything alone: a shape, a weight or a frame says it too.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+
+# Okabe and Ito's palette: told apart with any kind of colour vision.
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+GREY = "#6E6E6E"
+COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK, YELLOW)
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+STYLE = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same letters
+    "font.size": 9.0,
+    "axes.prop_cycle": matplotlib.cycler(color=COLOURS[:5], linestyle=DASHES),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "axes.edgecolor": GREY,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+DOTS_PER_INCH = 120
+SCREEN = 96  # pixels an inch at which a page shows the picture: drawn finer than shown, it stays sharp
+
+NOTE = 0.34  # height of the note under an image, in image heights
+GAP = 0.07  # between images
+
+
+class Shown:
+    """A figure with its alternative text, as a notebook displays it."""
+
+    def __init__(self, figure: Figure, alt: str):
+        self.figure, self.alt = figure, alt
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        width, height = (round(SCREEN * inches) for inches in self.figure.get_size_inches())
+        bundle = {"image/png": png(self.figure), "text/plain": self.alt}
+        return bundle, {"image/png": {"width": width, "height": height}}
+
+
+class Picture(Figure):
+    """A matplotlib Figure in the book's style that a notebook displays by itself; `alt` is its alternative text."""
+
+    def __init__(self, width: float, height: float, alt: str = "", **options):
+        with matplotlib.rc_context(STYLE):
+            super().__init__(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained", **options)
+        self.alt = alt
+
+    def add_subplot(self, *args, **kwargs) -> Axes:
+        """As Figure's, in the book's style."""
+        with matplotlib.rc_context(STYLE):
+            axes = super().add_subplot(*args, **kwargs)
+        axes.tick_params(labelsize=STYLE["font.size"] - 1, color=GREY)
+        return axes
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        return Shown(self, self.alt)._repr_mimebundle_()
+
+
+def show(figure: Figure, alt: str) -> Shown:
+    """Any matplotlib figure as a notebook displays it, with the given alternative text (one sentence or more).
+
+    Raises ValueError for an empty text.
+    """
+    if not alt.strip():
+        raise ValueError("a figure needs an alternative text: say what a reader should see in it")
+    return Shown(figure, alt)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file, on white."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def blank(width: float, height: float, alt: str, rows: int = 1, columns: int = 1, **options):
+    """An empty Picture in inches and its axes (one, or an array as Figure.subplots gives), for a plot of one's own."""
+    picture = Picture(width, height, alt)
+    return picture, picture.subplots(rows, columns, **options)
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", fontsize=STYLE["font.size"] + 1)
+
+
+def _legend(owner: Picture | Axes, **options) -> None:
+    owner.legend(**{"frameon": False, "fontsize": STYLE["font.size"], **options})
+
+
+# Images
+
+
+def image_grid(
+    images,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    notes=None,
+    title: str | None = None,
+    wrong=None,
+    alt: str | None = None,
+) -> Picture:
+    """A grid of images, each with a short note below it.
+
+    images: (rows, columns, c, h, w), uint8 or floats in [0, 1], c 1 or 3. row_labels, column_labels: one text each.
+    notes: (rows, columns) short texts. wrong: (rows, columns) booleans; there the note is bold and the image framed.
+    Raises ValueError for shapes that do not match and for floats outside [0, 1].
+    """
+    images = _images("images", images)
+    rows, columns = images.shape[:2]
+    notes = _table("notes", notes, rows, columns)
+    wrong = _table("wrong", wrong, rows, columns)
+    _length("row_labels", row_labels, rows)
+    _length("column_labels", column_labels, columns)
+    if alt is None:
+        marked = "" if wrong is None else f"; {int(np.sum(wrong))} marked as wrong"
+        alt = f"{title or 'Images'}: {rows} by {columns} images{marked}."
+    return _grid([Block(images, row_labels, notes, wrong)], column_labels, title, alt)
+
+
+def cross_generation(conditions, images, readings, digits, title: str, alt: str | None = None) -> Picture:
+    """A panel of Figure 3: conditions in the first row, then rows of generated images, one private code a row.
+
+    conditions: (1, columns, c, h, w). images: (rows, columns, c', h', w'). Both uint8 or floats in [0, 1].
+    readings: (rows, columns) digits that the judge reads in the generated images. digits: (columns,) of the
+    conditions. A reading that differs from its condition's digit is bold and its image framed; the others are grey.
+    Raises ValueError for shapes that do not match.
+    """
+    conditions, images = _images("conditions", conditions), _images("images", images)
+    rows, columns = images.shape[:2]
+    if conditions.shape[:2] != (1, columns):
+        raise ValueError(f"conditions must be (1, {columns}, c, h, w) like the images below, got {conditions.shape}")
+    readings = _table("readings", readings, rows, columns)
+    _length("digits", digits, columns)
+    digits = np.asarray(digits)
+    wrong = readings != digits
+    right = f"{wrong.size - int(wrong.sum())} of {wrong.size} read as the condition's digit"
+    alt = alt or (
+        f"{title}: {columns} conditions in the first row, below them {rows} rows of generated images, one private code "
+        f"a row; {right}."
+    )
+    blocks = [
+        Block(conditions, ["condition"], None, None),
+        Block(images, [f"style {i + 1}" for i in range(rows)], readings.astype(str), wrong),
+    ]
+    return _grid(blocks, [str(d) for d in digits], f"{title}: {right}", alt)
+
+
+class Block(NamedTuple):
+    """Rows of images of one shape, as part of a grid."""
+
+    images: np.ndarray
+    row_labels: Sequence[str] | None
+    notes: np.ndarray | None
+    wrong: np.ndarray | None
+
+
+def _grid(blocks: Sequence[Block], column_labels, title: str | None, alt: str) -> Picture:
+    """All blocks below one another in one Axes whose unit is an image's width; y points down."""
+    columns = blocks[0].images.shape[1]
+    pitches = [1 + GAP + (0 if block.notes is None else NOTE) for block in blocks]
+    between = 0.3
+    height = sum(len(b.images) * p for b, p in zip(blocks, pitches, strict=True)) + between * (len(blocks) - 1)
+    size = min(0.9, 6.6 / columns)  # inches an image
+    labelled = any(block.row_labels is not None for block in blocks)
+    picture = Picture(size * columns * (1 + GAP) + 0.2 + 0.9 * labelled, size * height + 0.3 + 0.3 * bool(title), alt)
+    axes = picture.subplots()
+    top, ticks, labels = 0.0, [], []
+    for block, pitch in zip(blocks, pitches, strict=True):
+        for row in range(len(block.images)):
+            for column in range(columns):
+                _tile(axes, block, row, column, column * (1 + GAP), top)
+            ticks.append(top + 0.5)
+            labels.append(block.row_labels[row] if block.row_labels is not None else "")
+            top += pitch
+        top += between
+    axes.set_xlim(-0.03, columns * (1 + GAP) - GAP + 0.03)
+    axes.set_ylim(height, -0.03)
+    axes.set_aspect("equal")
+    axes.spines[:].set_visible(False)
+    axes.xaxis.tick_top()
+    centres = [column * (1 + GAP) + 0.5 for column in range(columns)]
+    axes.set_xticks(centres, column_labels if column_labels is not None else [""] * columns)
+    axes.set_yticks(ticks, labels)
+    axes.tick_params(length=0)
+    if title:
+        _title(axes, title)
+    return picture
+
+
+def _tile(axes: Axes, block: Block, row: int, column: int, left: float, top: float) -> None:
+    image = block.images[row, column]
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    limits = {"cmap": "gray", "vmin": 0, "vmax": 255 if image.dtype == np.uint8 else 1} if len(image) == 1 else {}
+    axes.imshow(pixels, extent=(left, left + 1, top + 1, top), interpolation="nearest", **limits)
+    wrong = block.wrong is not None and bool(block.wrong[row, column])
+    if wrong:
+        frame = {"edgecolor": VERMILLION, "linewidth": 2.0, "facecolor": "none", "zorder": 3}
+        axes.add_patch(Rectangle((left, top), 1, 1, **frame))
+    if block.notes is not None:
+        look = {"color": VERMILLION, "weight": "bold"} if wrong else {"color": GREY, "weight": "normal"}
+        note = str(block.notes[row, column])
+        axes.text(left + 0.5, top + 1.03, note, ha="center", va="top", size=STYLE["font.size"] - 1, **look)
+
+
+# Codes
+
+
+def quadruplet_geometry(
+    codes_x,
+    codes_y,
+    labels,
+    quadruplet: tuple[int, int, int] | None = None,
+    alpha1: float = 2.0,
+    alpha2: float = 0.8,
+    titles: Sequence[str] | None = None,
+    names: tuple[str, str] = ("x (MNIST)", "y (SVHN)"),
+    alt: str | None = None,
+) -> Picture:
+    """Codes of both modalities in the plane, and the three hinges of one quadruplet, in one panel for each state.
+
+    codes_x, codes_y: (n, 2), or (panels, n, 2) for the same pairs before and after training; row i of both is one pair.
+    labels: (n,) digits of the pairs. quadruplet: rows (i, j, k): the anchor pair (x_i, y_i) with x₋ = x_j, y₋ = y_k.
+    Each hinge has a line, the distance that it compares with d(x, y), and a circle of the radius that this distance
+    must reach: d(x, y) + alpha1 around x and around y, d(x, y) + alpha2 around x₋. A row below the panel says by how
+    much each hinge is violated. Distances are in the units of the codes.
+    Raises ValueError for shapes that do not match.
+    """
+    codes_x, codes_y = (np.asarray(c, dtype=float) for c in (codes_x, codes_y))
+    for name, codes in (("codes_x", codes_x), ("codes_y", codes_y)):
+        if codes.ndim not in (2, 3) or codes.shape[-1] != 2:
+            raise ValueError(f"{name} must be (n, 2) or (panels, n, 2), got {codes.shape}")
+    if codes_x.shape != codes_y.shape:
+        raise ValueError(f"codes_x and codes_y must have one shape, got {codes_x.shape} and {codes_y.shape}")
+    codes_x, codes_y = (c if c.ndim == 3 else c[None] for c in (codes_x, codes_y))
+    panels, count = codes_x.shape[:2]
+    _length("labels", labels, count)
+    _length("titles", titles, panels)
+    if quadruplet is not None and (len(quadruplet) != 3 or not all(0 <= i < count for i in quadruplet)):
+        raise ValueError(f"quadruplet must be three rows below {count}, got {quadruplet}")
+
+    digits = sorted({int(digit) for digit in labels})
+    below = 0.95 if quadruplet is not None else 0.1
+    side = 3.6 if panels > 1 else 4.6
+    alt = alt or _geometry_alt(codes_x, codes_y, len(digits), quadruplet, alpha1, alpha2, titles)
+    picture = Picture(side * panels + 0.3, side + below + 0.7, alt)
+    both = np.stack([codes_x, codes_y])
+    for panel, axes in enumerate(picture.subplots(1, panels, squeeze=False)[0]):
+        for place, digit in enumerate(digits):
+            rows, colour = np.asarray(labels) == digit, COLOURS[place % len(COLOURS)]
+            for codes, marker in zip(both[:, panel], "os", strict=True):
+                axes.scatter(*codes[rows].T, marker=marker, s=70, facecolors="white", edgecolors=colour, linewidths=0.8)
+                axes.scatter(*codes[rows].T, marker=f"${digit}$", s=22, color=colour, linewidths=0)
+        if quadruplet is not None:
+            _draw_hinges(axes, codes_x[panel], codes_y[panel], quadruplet, alpha1, alpha2)
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.margins(0.06)
+        axes.set_xlabel("first dimension of the code")
+        axes.set_ylabel("second dimension" if panel == 0 else "")
+        if titles is not None:
+            _title(axes, titles[panel])
+    handles = [
+        axes.scatter([], [], marker=marker, s=70, facecolors="white", edgecolors=GREY, linewidths=0.8, label=name)
+        for marker, name in zip("os", names, strict=True)
+    ]
+    _legend(picture, handles=handles, loc="outside upper right", ncols=2)
+    return picture
+
+
+class Hinge(NamedTuple):
+    """One term of equation (19) as drawn: the distance from start to end must reach `needed`."""
+
+    name: str
+    start: np.ndarray
+    end: np.ndarray
+    needed: float
+    colour: str
+    dashes: object
+
+    @property
+    def reached(self) -> float:
+        return float(np.linalg.norm(self.start - self.end))
+
+    @property
+    def loss(self) -> float:
+        return max(self.needed - self.reached, 0.0)
+
+
+def _hinges(codes_x, codes_y, quadruplet, alpha1: float, alpha2: float) -> tuple[float, list[Hinge]]:
+    i, j, k = quadruplet
+    x, y, x_neg, y_neg = codes_x[i], codes_y[i], codes_x[j], codes_y[k]
+    positive = float(np.linalg.norm(x - y))
+    return positive, [
+        Hinge("d(x, y₋)", x, y_neg, positive + alpha1, BLUE, "--"),
+        Hinge("d(x₋, y)", y, x_neg, positive + alpha1, VERMILLION, "-."),
+        Hinge("d(x₋, y₋)", x_neg, y_neg, positive + alpha2, PURPLE, ":"),
+    ]
+
+
+def _draw_hinges(axes: Axes, codes_x, codes_y, quadruplet, alpha1: float, alpha2: float) -> None:
+    positive, hinges = _hinges(codes_x, codes_y, quadruplet, alpha1, alpha2)
+    x, y, x_neg, y_neg = hinges[0].start, hinges[1].start, hinges[1].end, hinges[0].end
+    handles = axes.plot(*np.stack([x, y]).T, color=BLACK, linestyle="-", linewidth=2.5, zorder=3,
+                        label=f"d(x, y) = {positive:.2f}, to become small")  # fmt: skip
+    for hinge in hinges:
+        line = {"color": hinge.colour, "linestyle": hinge.dashes, "zorder": 3}
+        state = "reached" if hinge.loss == 0 else f"short by {hinge.loss:.2f}"
+        text = f"{hinge.name} = {hinge.reached:.2f} of {hinge.needed:.2f}: {state}"
+        handles += axes.plot(*np.stack([hinge.start, hinge.end]).T, linewidth=1.8, label=text, **line)
+        axes.add_patch(Circle(hinge.start, hinge.needed, fill=False, linewidth=1.0, alpha=0.7, **line))
+    corners = (
+        ("x", x, "o", (-17, 5)),
+        ("y", y, "s", (7, -15)),
+        ("x₋", x_neg, "o", (-20, 6)),
+        ("y₋", y_neg, "s", (7, -15)),
+    )
+    for name, code, marker, offset in corners:
+        axes.plot(*code, marker=marker, markersize=8, markeredgecolor=BLACK, markerfacecolor=BLACK, zorder=4, alpha=0.8)
+        axes.annotate(name, code, xytext=offset, textcoords="offset points", size=11, weight="bold", zorder=5,
+                      bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8})  # fmt: skip
+    _legend(axes, handles=handles, loc="upper left", bbox_to_anchor=(0, -0.14), borderaxespad=0, handlelength=3)
+
+
+def _geometry_alt(codes_x, codes_y, digits: int, quadruplet, alpha1, alpha2, titles) -> str:
+    text = f"Codes of {codes_x.shape[1]} pairs of {digits} digits in the plane, circles for x and squares for y."
+    if quadruplet is None:
+        return text
+    for panel in range(len(codes_x)):
+        positive, hinges = _hinges(codes_x[panel], codes_y[panel], quadruplet, alpha1, alpha2)
+        said = ", ".join(f"{h.name} {h.reached:.1f} of the {h.needed:.1f} needed" for h in hinges)
+        text += (
+            f" {titles[panel] if titles is not None else 'Panel ' + str(panel + 1)}: d(x, y) {positive:.1f}, {said}."
+        )
+    return text
+
+
+# Numbers
+
+
+def training_history(histories, alt: str | None = None) -> Picture:
+    """Every term over the epochs, a panel a term and a line a seed.
+
+    histories: one list for each seed; in it, for each epoch, a mapping from the term's name to its mean over the
+    epoch. Bounds and divergences are in nats, the quadruplet loss in units of the codes.
+    Raises ValueError if there is no epoch, or if seeds differ in terms or length.
+    """
+    if not len(histories) or not len(histories[0]):
+        raise ValueError("histories must hold at least one seed with at least one epoch")
+    names = list(histories[0][0])
+    for seed, history in enumerate(histories):
+        if len(history) != len(histories[0]) or any(list(epoch) != names for epoch in history):
+            raise ValueError(f"histories: seed number {seed} differs from the first in its epochs or terms")
+    epochs = np.arange(1, len(histories[0]) + 1)
+    columns = min(len(names), 4)
+    rows = math.ceil(len(names) / columns)
+    ends = ", ".join(f"{n} {np.mean([h[0][n] for h in histories]):.3g} to {np.mean([h[-1][n] for h in histories]):.3g}"
+                     for n in names)  # fmt: skip
+    alt = alt or f"Training terms over {len(epochs)} epochs for {len(histories)} seed(s), first to last: {ends}."
+    picture = Picture(2.1 * columns + 0.4, 1.9 * rows + 0.2, alt)
+    panels = picture.subplots(rows, columns, squeeze=False).flatten()
+    for name, axes in zip(names, panels, strict=False):
+        for history in histories:
+            axes.plot(epochs, [epoch[name] for epoch in history], marker="o" if len(epochs) <= 20 else "", markersize=3)
+        _title(axes, name)
+        axes.set_ylabel("code units" if name == "quadruplet" else "nats")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("epoch")
+    for axes in panels[len(names) :]:
+        axes.remove()
+    return picture
+
+
+def comparison(
+    paper_rows: Mapping[str, tuple[float, float, float] | None],
+    our_rows: Mapping[str, tuple[float, float, float]],
+    label: str = "accuracy, %",
+    alt: str | None = None,
+) -> Picture:
+    """Reported and reproduced values side by side, a row a cell of the table: dots with intervals.
+
+    paper_rows, our_rows: the cell's name -> (value, low, high), in the unit that `label` names; None or a missing name
+    where there is no value. Rows are in the order of paper_rows, then what only our_rows has.
+    Raises ValueError if both are empty or if a value lies outside its interval.
+    """
+    cells = list(dict.fromkeys([*paper_rows, *our_rows]))
+    if not cells:
+        raise ValueError("paper_rows and our_rows are both empty: there is nothing to compare")
+    series = (("paper", paper_rows, "D", "white", BLACK, -0.16), ("ours", our_rows, "o", BLUE, BLUE, 0.16))
+    said = {name: [_interval(name, cell, rows.get(cell)) for cell in cells] for name, rows, *_ in series}
+    alt = alt or f"{label}: " + "; ".join(
+        f"{cell}, "
+        + ", ".join(f"{n} none" if v[i] is None else f"{n} {v[i][0]:.1f} ({v[i][1]:.1f} to {v[i][2]:.1f})"
+                    for n, v in said.items())
+        for i, cell in enumerate(cells)
+    )  # fmt: skip
+    picture = Picture(6.4, 0.42 * len(cells) + 1.0, alt)
+    axes = picture.subplots()
+    for name, _, marker, face, edge, shift in series:
+        places = [(i + shift, value) for i, value in enumerate(said[name]) if value is not None]
+        for place, (_, low, high) in places:
+            axes.plot([low, high], [place, place], color=edge, linestyle="-", linewidth=1.5, zorder=2)
+        axes.plot([v[0] for _, v in places], [p for p, _ in places], linestyle="none", marker=marker,
+                  markerfacecolor=face, markeredgecolor=edge, markersize=5, label=name, zorder=3)  # fmt: skip
+    axes.set_yticks(range(len(cells)), cells)
+    axes.set_ylim(len(cells) - 0.5, -0.5)
+    for place in range(len(cells) - 1):
+        axes.axhline(place + 0.5, color="#DDDDDD", linewidth=0.6, linestyle="-", zorder=1)
+    axes.set_xlabel(label)
+    _legend(picture, loc="outside upper right", ncols=2)
+    return picture
+
+
+def confusion(counts, row_label: str, column_label: str, alt: str | None = None) -> Picture:
+    """How often a row's digit is read as a column's digit.
+
+    counts: (k, k) numbers of images, row i for digit i; the shade is the share of the row, in per cent.
+    Raises ValueError for another shape or a negative count.
+    """
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.size == 0:
+        raise ValueError(f"counts must be square, (k, k), got {counts.shape}")
+    if (counts < 0).any():
+        raise ValueError("counts must not be negative")
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = 100.0 * counts / np.maximum(totals, 1)
+    size = len(counts)
+    if alt is None:
+        off = np.where(np.eye(size, dtype=bool), -1, counts)
+        worst = np.unravel_index(off.argmax(), off.shape)
+        alt = f"{row_label} against {column_label}: {int(np.trace(counts))} of {int(counts.sum())} on the diagonal."
+        if off[worst] > 0:
+            alt += f" The most frequent confusion is {worst[0]} read as {worst[1]}, {int(off[worst])} times."
+    picture = Picture(0.5 * size + 1.7, 0.44 * size + 0.8, alt)
+    axes = picture.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for row in range(size):
+        for column in range(size):
+            colour = "white" if shares[row, column] > 55 else BLACK if counts[row, column] else "#AAAAAA"
+            weight = "bold" if row == column else "normal"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, weight=weight,
+                      size=STYLE["font.size"] - 1)  # fmt: skip
+    axes.set_xticks(range(size))
+    axes.set_yticks(range(size))
+    axes.set_xlabel(column_label)
+    axes.set_ylabel(row_label)
+    picture.colorbar(image, ax=axes, label="share of the row, %")
+    return picture
+
+
+# Doors
+
+
+def _images(name: str, images) -> np.ndarray:
+    images = np.asarray(images)
+    if images.ndim != 5 or images.shape[2] not in (1, 3) or 0 in images.shape:
+        raise ValueError(f"{name} must be (rows, columns, c, h, w) with c 1 or 3, got {images.shape}")
+    if images.dtype != np.uint8:
+        if not np.issubdtype(images.dtype, np.floating):
+            raise ValueError(f"{name} must be uint8 or floats in [0, 1], got {images.dtype}")
+        if not (images.min() >= 0 and images.max() <= 1):
+            raise ValueError(f"{name} must lie in [0, 1], got {images.min():.3g} to {images.max():.3g}")
+    return images
+
+
+def _table(name: str, values, rows: int, columns: int) -> np.ndarray | None:
+    if values is None:
+        return None
+    values = np.asarray(values)
+    if values.shape != (rows, columns):
+        raise ValueError(f"{name} must be ({rows}, {columns}), one an image, got {values.shape}")
+    return values
+
+
+def _length(name: str, values, count: int) -> None:
+    if values is not None and len(values) != count:
+        raise ValueError(f"{name} must have {count} entries, got {len(values)}")
+
+
+def _interval(name: str, cell: str, value) -> tuple[float, float, float] | None:
+    if value is None:
+        return None
+    if len(value) != 3 or not value[1] <= value[0] <= value[2]:
+        raise ValueError(f"{name}, {cell}: must be (value, low, high) with low <= value <= high, got {value}")
+    return tuple(float(part) for part in value)

@@ -1,0 +1,375 @@
+"""The plan of all runs, and what carries it out.
+
+An evidence folder holds what a profile's runs leave: runs/*.json (a record for each seed), weights/, panels/, oracles/
+and work/ (checkpoints and executed notebooks). `results/` is the committed one; a run writes to `runs/<profile>/`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from qmvae_core import records
+from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits, validation_split
+from qmvae_core.evaluation import evaluate, generator_for
+from qmvae_core.models import READINGS, build_model, reading
+from qmvae_core.negatives import RULES
+from qmvae_core.oracles import CONFIGS, DigitClassifier, OracleConfig, prepare_oracles
+from qmvae_core.training import NonFiniteLoss, Trained, TrainingConfig, fit
+
+RESULTS = records.REPOSITORY / "results"
+NOTEBOOKS = records.REPOSITORY / "notebooks"
+TRAINING_NOTEBOOK = NOTEBOOKS / "07_train.ipynb"
+RESULTS_NOTEBOOKS = ("08_table1", "09_table2", "10_figure3")
+PANEL_ROWS = 10  # private codes in a panel of Figure 3
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much of the study to do. readings and seeds span its plan."""
+
+    name: str
+    training: TrainingConfig
+    readings: tuple[str, ...] = ("default",)
+    seeds: tuple[int, ...] = (0,)
+    validation: bool = False  # train on nine tenths of the training digits and judge on the rest, to make a choice
+    stacked: bool = False  # all seeds of a reading in one run, as on a GPU
+    data_root: str | None = None  # None: look for a data root
+    oracles: Mapping[str, OracleConfig] = field(default_factory=lambda: CONFIGS)
+
+
+PROFILES = {
+    "smoke": Profile(
+        "smoke",
+        TrainingConfig(epochs=2, steps_per_epoch=8, batch_size=64, learning_rate=1e-3, rounds=2, chunk=4),
+        data_root=STAND_IN,
+        oracles={name: OracleConfig(epochs=1, channels=8) for name in CONFIGS},
+    ),
+    # 3,000 steps instead of 131,410; the learning rate is ten times the paper's, to get far in so few
+    "quick": Profile("quick", TrainingConfig(epochs=10, steps_per_epoch=300, learning_rate=1e-3)),
+    # For the choice of the screening rule, which the paper leaves open. Written before the runs: the rule with the
+    # highest mean of both directions of cross generation (z by its mean) on the validation part is the default;
+    # "random" stays if no other is better by more than the half width of its own intervals.
+    "choose": Profile(
+        "choose",
+        TrainingConfig(epochs=10, steps_per_epoch=300, learning_rate=1e-3),
+        tuple(f"default+negatives={rule}" for rule in RULES),
+        validation=True,
+    ),
+    "paper": Profile("paper", TrainingConfig(), tuple(READINGS), tuple(range(5)), stacked=True),
+}
+
+
+def profile(name: str) -> Profile:
+    """The named profile. Raises ValueError for an unknown name."""
+    if name not in PROFILES:
+        raise ValueError(f"unknown profile {name!r}; the known ones are {sorted(PROFILES)}")
+    return PROFILES[name]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One entry of the plan: a model under one reading, one seed or a stack of seeds.
+
+    Raises ValueError for an unknown profile or reading, and for seeds that are negative or given twice.
+    """
+
+    profile: str
+    reading: str
+    seeds: tuple[int, ...]
+
+    def __post_init__(self):
+        profile(self.profile)
+        reading(self.reading)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds must be different and not negative, got {list(self.seeds)}")
+
+    @property
+    def model(self) -> str:
+        """The name of the model, as in `models.MODELS`."""
+        return reading(self.reading).model
+
+    @property
+    def id(self) -> str:
+        """A name for the run's folder."""
+        return f"{self.model}-{self.reading}-s{'_'.join(map(str, self.seeds))}"
+
+    def record_id(self, seed: int) -> str:
+        """The name of one seed's record, weights and panels."""
+        return f"{self.profile}-{self.model}-{self.reading}-seed{seed}"
+
+    def config(self) -> dict:
+        """All that decides the result beside seed and data."""
+        return {"model": reading(self.reading).to_dict(), "training": asdict(profile(self.profile).training)}
+
+
+def plan(name: str, readings: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Run]:
+    """The runs of a profile, in order; readings and seeds replace the profile's own. Raises like `Run`."""
+    chosen = profile(name)
+    seeds = tuple(seeds) if seeds else chosen.seeds
+    readings = tuple(readings) if readings else chosen.readings
+    stacks = [seeds] if chosen.stacked else [(seed,) for seed in seeds]
+    return [Run(name, each, stack) for each in readings for stack in stacks]
+
+
+def evidence_folder(name: str | Path) -> Path:
+    """The folder that a notebook or command names, from the root of the repository unless absolute."""
+    return records.REPOSITORY / name
+
+
+def default_evidence(name: str) -> Path:
+    """Where the runs of a profile go."""
+    return records.REPOSITORY / "runs" / name
+
+
+# One run, step by step; the training notebook calls these
+
+
+def data_for(name: str, data_root: str | None = None) -> DigitData:
+    """The digits that a profile is run on; data_root as in `data.load_digits`.
+
+    In a profile that makes a choice, the validation part of the training digits stands in the place of the test set.
+    """
+    chosen = profile(name)
+    data = load_digits(data_root or chosen.data_root)
+    if not chosen.validation:
+        return data
+    kept, held_out = validation_split(data.train)
+    counts = {"n_train": {k: len(v) for k, v in kept.items()}, "n_test": {k: len(v) for k, v in held_out.items()}}
+    note = "Judged on a validation part of the training digits, not on the test set."
+    return DigitData(kept, held_out, {**data.identity, **counts, "notes": [*data.identity["notes"], note]})
+
+
+def oracles_for(
+    name: str, data: DigitData, evidence: Path, device: str | torch.device = "cpu"
+) -> Mapping[str, DigitClassifier]:
+    """The judges: the committed ones for real data; for the stand-in, trained once into the evidence folder."""
+    if data.identity["kind"] == STAND_IN:
+        return prepare_oracles(data, evidence / "oracles", profile(name).oracles, device)
+    return prepare_oracles(data, RESULTS / "oracles", device=device, train_missing=False)
+
+
+def train(run: Run, data: DigitData, evidence: Path, device: str = "cpu", progress: str = "auto") -> Trained:
+    """Train the run's seeds, from its checkpoint if there is one; a loss that is not finite leaves failure records."""
+    chosen = profile(run.profile)
+    folder = evidence / "work" / run.id
+    try:
+        return fit(
+            reading(run.reading), chosen.training, data.train, run.seeds,
+            folder=folder, device=device, progress=progress,
+        )  # fmt: skip
+    except NonFiniteLoss as error:
+        for seed in run.seeds:
+            failed = _record(run, seed, data, device) | {"status": "failed", "error": str(error)}
+            records.write_json(record_path(run, seed, evidence), failed)
+        raise
+
+
+def judge(
+    run: Run, trained: Trained, data: DigitData, oracles: Mapping[str, DigitClassifier], evidence: Path
+) -> list[dict]:
+    """Evaluate each seed on the test digits, save weights and panels, and write the records; returns them."""
+    written = []
+    for seed, model, history in zip(run.seeds, trained.models, trained.histories, strict=True):
+        device = next(model.parameters()).device
+        on_device = data.to(device)
+        metrics = evaluate(model, on_device.train, on_device.test, oracles, seed)
+        name = run.record_id(seed)
+        weights = evidence / "weights" / f"{name}.safetensors"
+        records.save_tensors(weights, model.state_dict())
+        record = _record(run, seed, data, device) | {
+            "status": "ok",
+            "metrics": metrics,
+            "history": history,
+            "panels": cross_generation_panels(model, oracles, on_device.test, seed, evidence / "panels", name),
+            "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "cost": trained.cost,
+        }
+        records.write_json(record_path(run, seed, evidence), record)
+        written.append(record)
+    return written
+
+
+def _record(run: Run, seed: int, data: DigitData, device: str | torch.device) -> dict:
+    config = run.config()
+    return {
+        "format": records.FORMAT,
+        "id": run.record_id(seed),
+        "profile": run.profile,
+        "model": run.model,
+        "reading": run.reading,
+        "seed": seed,
+        "trained_together": list(run.seeds),
+        "config": config,
+        "config_hash": records.config_hash(config),
+        "data": data.identity,
+        "provenance": records.provenance(device),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def record_path(run: Run, seed: int, evidence: Path) -> Path:
+    """Where the record of one seed lies."""
+    return evidence / "runs" / f"{run.record_id(seed)}.json"
+
+
+def first_of_each_digit(digits: Digits) -> torch.Tensor:
+    """The conditions of every panel, by rule: the first image of each digit 0 to 9 in file order, (10,) positions."""
+    return torch.stack([(digits.labels == digit).nonzero()[0, 0] for digit in range(10)])
+
+
+@torch.no_grad()
+def cross_generation_panels(
+    model: nn.Module,
+    oracles: Mapping[str, DigitClassifier],
+    test: Mapping[str, Digits],
+    seed: int,
+    folder: Path,
+    name: str,
+) -> dict[str, dict]:
+    """Figure 3's panels of one model: a PNG for the conditions and one for the generated images, each direction.
+
+    Every row of generated images shares one private code from the prior. Returns, for each direction, the file names,
+    the positions of the conditions in the test set and the digit that the oracle reads in each generated image.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for source in test:
+        for target in test:
+            if source == target:
+                continue
+            direction = f"{source}->{target}"
+            chosen = first_of_each_digit(test[source])
+            conditions = test[source].batch(chosen)
+            code = model.encode_shared({source: conditions}).mean
+            styles = model.sample_private(target, PANEL_ROWS, generator_for(seed, "panel", direction))
+            images = [model.decode(target, code, style.expand(len(code), -1)) for style in styles]
+            files = {}
+            for part, rows in (("conditions", conditions[None]), ("generated", torch.stack(images))):
+                files[part] = f"{name}-{source}-to-{target}-{part}.png"
+                save_panel(folder / files[part], rows)
+            found[direction] = {
+                "files": files,
+                "positions": chosen.tolist(),
+                "digits": test[source].labels[chosen].tolist(),
+                "read": [oracles[target].predict(row).tolist() for row in images],
+            }
+    return found
+
+
+def save_panel(path: Path, images: torch.Tensor) -> None:
+    """Write images (rows, columns, c, h, w) in [0, 1] as one PNG without gaps, atomically."""
+    rows, columns, channels, height, width = images.shape
+    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    sheet = pixels.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels).numpy()
+    part = path.with_suffix(".part")
+    Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet).save(part, format="PNG")
+    part.replace(path)
+
+
+def load_panel(path: Path, rows: int, columns: int) -> np.ndarray:
+    """The images of a panel: (rows, columns, c, h, w) uint8. Raises RecordError if the file is missing or not whole."""
+    try:
+        sheet = np.asarray(Image.open(path))
+    except (OSError, SyntaxError) as error:
+        raise records.RecordError(f"panel {path} cannot be read ({error}); run its record again") from None
+    sheet = sheet[..., None] if sheet.ndim == 2 else sheet
+    if sheet.shape[0] % rows or sheet.shape[1] % columns:
+        raise records.RecordError(f"panel {path} does not hold {rows} x {columns} images; run its record again")
+    height, width = sheet.shape[0] // rows, sheet.shape[1] // columns
+    return sheet.reshape(rows, height, columns, width, -1).transpose(0, 2, 4, 1, 3)
+
+
+def panel_images(panel: Mapping, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A record's panel for one direction: conditions (1, 10, c, h, w) and generated images (10, 10, c', h', w')."""
+    count, rows = len(panel["digits"]), len(panel["read"])
+    files = panel["files"]
+    return load_panel(folder / files["conditions"], 1, count), load_panel(folder / files["generated"], rows, count)
+
+
+def load_model(record: Mapping, evidence: Path) -> nn.Module:
+    """The trained model of a record, in eval mode, on the CPU.
+
+    Raises RecordError if its weights are missing or are not those that the record names.
+    """
+    path = evidence / "weights" / f"{record['id']}.safetensors"
+    if not path.exists():
+        raise records.RecordError(f"there are no weights {path}; make them with: python -m qmvae_core run")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != record["weights_sha256"]:
+        raise records.RecordError(f"{path} does not hold the weights that its record names; run it again")
+    model = build_model(record["config"]["model"])
+    model.load_state_dict(load_file(path))
+    return model.eval()
+
+
+# The whole plan
+
+
+def state(run: Run, evidence: Path) -> str:
+    """ "done", "failed", "started" or "to do", by the records and checkpoint in the evidence folder."""
+    wanted = records.config_hash(run.config())
+    found = []
+    for seed in run.seeds:
+        path = record_path(run, seed, evidence)
+        record = records.read_record(path) if path.exists() else None
+        if record is None or record["config_hash"] != wanted:
+            return "started" if (evidence / "work" / run.id / "checkpoint.pt").exists() else "to do"
+        found.append(record["status"])
+    return "failed" if "failed" in found else "done"
+
+
+def check_parameters(given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ValueError for a parameter that a notebook does not have; papermill itself only warns."""
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(f"unknown parameter {', '.join(unknown)}; the known ones are {sorted(known)}")
+
+
+def execute(notebook: Path, output: Path, parameters: Mapping) -> None:
+    """Run a notebook by papermill, in a process of its own, with its output shown as it comes.
+
+    Raises ValueError for a parameter that the notebook does not have, before anything runs, and RuntimeError if a
+    cell fails; the executed notebook, with the traceback, is kept as `output`.
+    """
+    from papermill import inspect_notebook  # slow to import, and only the study needs it
+
+    check_parameters(parameters, inspect_notebook(str(notebook)))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable, "-m", "papermill", str(notebook), str(output), "--cwd", str(notebook.parent),
+        "--parameters_yaml", json.dumps(dict(parameters)), "--log-output", "--no-progress-bar",
+    ]  # fmt: skip
+    if subprocess.run(command).returncode:
+        raise RuntimeError(f"{notebook.name} failed; the cell and its error are in {output}")
+
+
+def carry_out(run: Run, evidence: Path, data_root: str | None = None, device: str = "auto") -> None:
+    """One run by papermill on the training notebook; its records are then in the evidence folder."""
+    parameters = {
+        "profile": run.profile,
+        "reading": run.reading,
+        "seeds": list(run.seeds),
+        "device": device,
+        "data_root": data_root,
+        "evidence": str(evidence),
+    }
+    execute(TRAINING_NOTEBOOK, evidence / "work" / run.id / TRAINING_NOTEBOOK.name, parameters)
+
+
+def render(evidence: Path, notebooks: Path) -> None:
+    """Execute the results notebooks of a copied book on an evidence folder, in place of the committed outputs."""
+    for name in RESULTS_NOTEBOOKS:
+        path = notebooks / f"{name}.ipynb"
+        execute(path, path, {"evidence": str(evidence)})

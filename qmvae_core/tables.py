@@ -1,0 +1,237 @@
+"""Records in, tables out: paper | ours mean ± std (seeds) | difference with interval | verdict.
+
+The rule of the verdict, written before the runs: a cell gets one only from paper-profile records on real data with at
+least three seeds. Then the difference (ours minus paper) has a 95 % interval by Welch's t, with the paper's own
+standard deviation over five seeds, and the verdict is "agrees" if the interval holds zero, else "above" or "below".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from qmvae_core import paper
+from qmvae_core.records import RecordError
+
+LEAST_SEEDS = 3
+
+
+def metric(record: Mapping, path: Sequence[str]) -> float:
+    """The accuracy, in per cent, at a path into a record's metrics. Raises RecordError where it is missing."""
+    value = record["metrics"]
+    for key in path:
+        if key not in value:
+            raise RecordError(f"record {record['id']} has no metric {' / '.join(path)}; run it again")
+        value = value[key]
+    return 100.0 * value["accuracy"]
+
+
+def welch_interval(ours: Sequence[float], reported: paper.Reported, level: float = 0.95) -> tuple[float, float]:
+    """The interval of (our mean - the paper's) by Welch's t; ours: at least two values, in per cent."""
+    series = pd.Series(ours, dtype=float)
+    parts = [(series.var(ddof=1) / len(series), len(series)), (reported.std**2 / paper.SEEDS, paper.SEEDS)]
+    variance = sum(value for value, _ in parts)
+    difference = series.mean() - reported.mean
+    if variance == 0:
+        return difference, difference
+    freedom = variance**2 / sum(value**2 / (count - 1) for value, count in parts)
+    reach = stats.t.ppf(0.5 + level / 2, freedom) * math.sqrt(variance)
+    return difference - reach, difference + reach
+
+
+def verdict(records: Sequence[Mapping], interval: tuple[float, float] | None) -> str:
+    """The verdict on a cell by the rule above, or the words why there is none."""
+    profiles = sorted({record["profile"] for record in records})
+    if any(record["data"]["kind"] != "real" for record in records):
+        return "none: stand-in data"
+    if profiles != ["paper"]:
+        return f"none: {', '.join(profiles)} profile"
+    if interval is None or len(records) < LEAST_SEEDS:
+        return f"none: fewer than {LEAST_SEEDS} seeds"
+    low, high = interval
+    return "below" if high < 0 else "above" if low > 0 else "agrees"
+
+
+def compare(
+    records: Sequence[Mapping],
+    reported: Mapping[str, Mapping[str, paper.Reported | None]],
+    columns: Mapping[str, Sequence[str]],
+) -> pd.DataFrame:
+    """One row for each model, reading and column that the records cover, beside what the paper reports.
+
+    records: of one profile or several, each with status "ok"; every seed of a group must have the same config.
+    Raises RecordError if there is no such record, or if seeds of one group were trained with different configs.
+    """
+    done = [record for record in records if record["status"] == "ok"]
+    if not done:
+        raise RecordError("there is no finished record to make a table of; make one with: python -m qmvae_core run")
+    groups: dict[tuple, list[Mapping]] = {}
+    for record in done:
+        groups.setdefault((record["profile"], record["model"], record["reading"]), []).append(record)
+    rows = []
+    for (profile, model, reading), group in sorted(groups.items()):
+        if len({record["config_hash"] for record in group}) > 1:
+            raise RecordError(f"the records of {profile} {model} {reading} have different configs; run them anew")
+        for column, path in columns.items():
+            values = pd.Series([metric(record, path) for record in group])
+            said = reported[model][column]
+            interval = welch_interval(values, said) if said is not None and len(values) > 1 else None
+            rows.append(
+                {
+                    "model": paper.NAMES[model],
+                    "reading": reading,
+                    "profile": profile,
+                    "data": group[0]["data"]["kind"],
+                    "column": column,
+                    "paper": None if said is None else f"{said.mean:.1f} ± {said.std:.1f}",
+                    "ours": f"{values.mean():.1f} ± {values.std():.1f}" if len(values) > 1 else f"{values[0]:.1f}",
+                    "seeds": len(values),
+                    "difference": None if said is None else f"{values.mean() - said.mean:+.1f}",
+                    "95 % interval": None if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}",
+                    "verdict": verdict(group, interval),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def table1(records: Sequence[Mapping]) -> pd.DataFrame:
+    """Table 1, cross generation: the shared code by its mean, the private code from the prior."""
+    return compare(records, paper.TABLE1, paper.TABLE1_COLUMNS)
+
+
+def table2(records: Sequence[Mapping]) -> pd.DataFrame:
+    """Table 2, one linear classifier trained on joint codes."""
+    return compare(records, paper.TABLE2, paper.TABLE2_COLUMNS)
+
+
+Point = tuple[float, float, float]  # mean, mean - standard deviation, mean + standard deviation
+
+
+def as_points(
+    records: Sequence[Mapping],
+    reported: Mapping[str, Mapping[str, paper.Reported | None]],
+    columns: Mapping[str, Sequence[str]],
+) -> tuple[dict[str, Point | None], dict[str, Point]]:
+    """The same cells for a picture, in per cent: (the paper's, ours), each by the cell's name."""
+    values: dict[str, list[float]] = {}
+    said: dict[str, Point | None] = {}
+    for record in records:
+        for column, path in columns.items():
+            cell = f"{paper.NAMES[record['model']]} {column}\n{record['reading']}, {record['profile']}"
+            values.setdefault(cell, []).append(metric(record, path))
+            given = reported[record["model"]][column]
+            said[cell] = None if given is None else _point(given.mean, given.std)
+    return said, {
+        cell: _point(float(np.mean(v)), float(np.std(v, ddof=1)) if v[1:] else 0.0) for cell, v in values.items()
+    }
+
+
+def _point(mean: float, std: float) -> Point:
+    return mean, mean - std, mean + std
+
+
+def _rows(records: Sequence[Mapping], cells) -> pd.DataFrame:
+    """A table with the rows that `cells` gives for each record, each led by what the record is."""
+    named = (
+        {"reading": r["reading"], "profile": r["profile"], "seed": r["seed"], **row}
+        for r in records
+        for row in cells(r)
+    )
+    return pd.DataFrame(named)
+
+
+def _per_cent(value: Mapping) -> str:
+    return f"{100 * value['accuracy']:.1f} ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
+
+
+def cross_generation_by_code(records: Sequence[Mapping]) -> pd.DataFrame:
+    """Cross generation with the mean of q(z|x) and with a draw from it, each with the interval over its images."""
+
+    def cells(record):
+        for direction, found in record["metrics"]["cross_generation"].items():
+            n = found["mean"]["n"]
+            yield {
+                "direction": direction,
+                "n": n,
+                "mean": _per_cent(found["mean"]),
+                "sample": _per_cent(found["sample"]),
+            }
+
+    return _rows(records, cells)
+
+
+def oracle_accuracies(records: Sequence[Mapping]) -> pd.DataFrame:
+    """The judges' own accuracy on real test digits, in per cent."""
+    return _rows(records, lambda r: [{k: f"{100 * v:.2f}" for k, v in r["metrics"]["oracle"].items()}])
+
+
+def leakage_table(records: Sequence[Mapping]) -> pd.DataFrame:
+    """What probes read of the digit in the private codes, and joint coherence from the prior, in per cent."""
+
+    def cells(record):
+        row = {}
+        for name, probes in record["metrics"]["leakage"].items():
+            for probe, value in probes.items():
+                row[f"{name}, {probe} probe"] = f"{100 * value['accuracy']:.1f}"
+        yield {**row, "joint coherence": _per_cent(record["metrics"]["joint_coherence"])}
+
+    return _rows(records, cells)
+
+
+def probe_gaps(records: Sequence[Mapping]) -> pd.DataFrame:
+    """How far the probe's accuracy on each modality's codes is from that on joint codes, in points."""
+
+    def cells(record):
+        joint = metric(record, ("probe", "joint"))
+        yield {f"{k} - joint": f"{metric(record, ('probe', k)) - joint:+.1f}" for k in ("mnist", "svhn")}
+
+    return _rows(records, cells)
+
+
+def first_seeds(records: Sequence[Mapping]) -> list[Mapping]:
+    """The record of the lowest seed of each profile, model and reading, in a stable order."""
+    found: dict[tuple, Mapping] = {}
+    for record in sorted(records, key=lambda r: (r["profile"], r["model"], r["reading"], r["seed"])):
+        found.setdefault((record["profile"], record["model"], record["reading"]), record)
+    return list(found.values())
+
+
+def panel_shares(records: Sequence[Mapping]) -> pd.DataFrame:
+    """The share of a panel's images that the judge reads as their condition, beside the share over all test images."""
+
+    def cells(record):
+        for direction, panel in record["panels"].items():
+            right = sum(
+                read == digit for row in panel["read"] for read, digit in zip(row, panel["digits"], strict=True)
+            )
+            total = sum(map(len, panel["read"]))
+            over_all = metric(record, ("cross_generation", direction, "mean"))
+            yield {"direction": direction, "panel, %": f"{100 * right / total:.0f}", "all, %": f"{over_all:.1f}"}
+
+    return _rows(records, cells)
+
+
+def describe(records: Sequence[Mapping]) -> pd.DataFrame:
+    """What the records are: one row each, with data, length, machine and code. Says so if they are stand-in runs."""
+    if not records:
+        raise RecordError("there is no finished record; make one with: python -m qmvae_core run")
+    if any(record["data"]["kind"] != "real" for record in records):
+        print("STAND-IN DATA: these runs did not see MNIST and SVHN; the numbers say nothing about the paper.")
+    for note in sorted({note for record in records for note in record["data"]["notes"]}):
+        print("-", note)
+
+    def cells(record):
+        provenance, cost = record["provenance"], record["cost"]
+        yield {
+            "data": record["data"]["kind"],
+            "steps": cost["steps"],
+            "minutes": round(cost["seconds"] / 60, 1),
+            "on": provenance["device"],
+            "commit": (provenance["commit"] or "none")[:8] + (" (changed)" if provenance["dirty"] else ""),
+        }
+
+    return _rows(records, cells)

@@ -1,0 +1,55 @@
+"""Shared by the tests: hypothesis without a clock or a hidden seed, small configs and fabricated digits."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+from qmvae_core.data import Digits
+from qmvae_core.models import ModalityConfig, ModelConfig
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")
+
+SMALL_MODALITIES = {
+    "ink": ModalityConfig(shape=(1, 6, 6), network="dense", widths=(8,), private=3),
+    "photo": ModalityConfig(
+        shape=(3, 8, 8),
+        network="convolutional",
+        widths=(4, 6),
+        private=2,
+        likelihood="bernoulli",
+        private_kl_weight=5.0,
+    ),
+    "sketch": ModalityConfig(
+        shape=(2, 4, 4), network="dense", widths=(7, 5), private=1, likelihood="normal", scale=0.5, weight=2.5
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def small_config():
+    """A function: names of SMALL_MODALITIES and fields of ModelConfig -> a config that trains in milliseconds."""
+
+    def make(*names: str, **choices) -> ModelConfig:
+        modalities = {name: SMALL_MODALITIES[name] for name in names or ("ink", "photo")}
+        return ModelConfig(**{"shared": 4, "beta": 10.0, "candidates": 3, "modalities": modalities, **choices})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_digits():
+    """A function: names of SMALL_MODALITIES -> Digits that show a pattern of their digit under noise, for each name."""
+
+    def make(*names: str, per_digit: int = 6, digits: int = 4, seed: int = 0) -> dict[str, Digits]:
+        generator = torch.Generator().manual_seed(seed)
+        made = {}
+        for name in names or ("ink", "photo"):
+            shape = SMALL_MODALITIES[name].shape
+            labels = torch.arange(digits).repeat(per_digit)
+            patterns = torch.randint(0, 200, (digits, *shape), generator=generator)
+            images = patterns[labels] + torch.randint(0, 56, (len(labels), *shape), generator=generator)
+            made[name] = Digits(images.to(torch.uint8), labels)
+        return made
+
+    return make

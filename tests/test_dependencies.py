@@ -1,0 +1,109 @@
+"""pyproject.toml, requirements.lock, environment.yml, the Makefile and the imports of the library agree on what is installed."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+DECLARED = [Requirement(line) for line in [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]]
+LOCK_LINES = [line for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
+MODULES = sorted((ROOT / "qmvae_core").rglob("*.py"))
+
+
+def names(lines: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def top_level_imports(tree: ast.AST, inside_functions: bool) -> set[str]:
+    """The first names of absolute imports: those made on import of the module, or with inside_functions all of them."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.split(".")[0])
+        elif inside_functions or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            found |= top_level_imports(node, inside_functions)
+    return found
+
+
+def undeclared(module: Path, declared: set[str], inside_functions: bool) -> set[str]:
+    providers = importlib.metadata.packages_distributions()
+    imports = top_level_imports(ast.parse(module.read_text(encoding="utf-8")), inside_functions)
+    third_party = imports - sys.stdlib_module_names - {"qmvae_core"}
+    return {name for name in third_party if not {canonicalize_name(p) for p in providers.get(name, [name])} & declared}
+
+
+@pytest.mark.parametrize("line", LOCK_LINES)
+def test_the_lock_gives_one_exact_version_and_nothing_of_a_machine(line):
+    requirement = Requirement(line)
+    assert requirement.url is None
+    assert [specifier.operator for specifier in requirement.specifier] == ["=="]
+    assert "*" not in str(requirement.specifier)
+
+
+def test_the_lock_names_each_package_once():
+    locked = [canonicalize_name(Requirement(line).name) for line in LOCK_LINES]
+    assert len(locked) == len(set(locked))
+
+
+@pytest.mark.parametrize("requirement", DECLARED, ids=str)
+def test_what_pyproject_declares_is_locked_at_a_version_that_satisfies_it(requirement):
+    locked = {canonicalize_name(r.name): r for r in map(Requirement, LOCK_LINES)}
+    pinned = locked[canonicalize_name(requirement.name)]
+    (specifier,) = pinned.specifier
+    assert pinned.marker is None, "a direct dependency is installed everywhere"
+    assert requirement.specifier.contains(Version(specifier.version)), f"{pinned} against {requirement}"
+
+
+def test_the_environment_file_refers_to_the_project_with_every_extra_and_to_the_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    (from_pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert "-c requirements.lock" in from_pip
+    (project,) = (line for line in from_pip if line.startswith("-e "))
+    folder, extras = re.fullmatch(r"-e (.+)\[(.+)\]", project).groups()
+    assert folder == "."
+    assert set(extras.split(",")) == set(EXTRAS)
+    assert len(from_pip) == 2, "versions belong into pyproject.toml and the lock"
+
+
+def test_the_environment_file_asks_for_a_python_that_the_project_allows():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    (python,) = (entry for entry in environment["dependencies"] if str(entry).startswith("python"))
+    version = re.fullmatch(r"python=(\d+\.\d+)", python).group(1)
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
+
+
+def test_the_makefile_installs_the_lock_and_only_the_lock():
+    installs = re.findall(r"^\t.*\bpip (?:sync|install) .*$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    uv, lock, project = installs
+    assert re.search(r" uv==\$\(UV_VERSION\)$", uv)
+    assert lock.endswith(" requirements.lock")
+    assert "pip sync" in lock
+    assert project.endswith(" --editable .")
+    assert "--no-deps" in project
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
+def test_what_a_module_imports_is_declared(module):
+    core, everything = names(PROJECT["dependencies"]), {canonicalize_name(r.name) for r in DECLARED}
+    assert not undeclared(module, core, inside_functions=False), "an import of a module needs a core dependency"
+    assert not undeclared(module, everything, inside_functions=True), "an import of a function may come from an extra"
+
+
+def test_an_undeclared_import_is_found(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text("import torch\nif True:\n    import yaml.nodes\ndef later():\n    from distributed import Client\n")
+    assert undeclared(module, {"torch"}, inside_functions=False) == {"yaml"}
+    assert undeclared(module, {"torch", "pyyaml"}, inside_functions=True) == {"distributed"}

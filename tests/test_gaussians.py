@@ -1,0 +1,233 @@
+"""Diagonal Gaussians against numeric integration, and equation (8) against the normalised product of densities."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.stats import norm
+
+from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
+
+means = st.floats(-3, 3)
+log_vars = st.floats(-2, 2)
+experts_in_one_dimension = st.lists(st.tuples(means, log_vars), min_size=1, max_size=4)
+
+
+def gaussian(mean, log_var) -> DiagonalGaussian:
+    return DiagonalGaussian(torch.tensor(mean, dtype=torch.float64), torch.tensor(log_var, dtype=torch.float64))
+
+
+def random_gaussian(seed: int, *shape: int) -> DiagonalGaussian:
+    generator = torch.Generator().manual_seed(seed)
+    return DiagonalGaussian(*torch.randn((2, *shape), generator=generator, dtype=torch.float64))
+
+
+def density(mean: float, log_var: float):
+    return norm(mean, math.exp(0.5 * log_var)).pdf
+
+
+def moments_of_product(densities, centres) -> tuple[float, float]:
+    """Mean and variance of the normalised product of densities on the line, by adaptive quadrature."""
+    low, high = min(centres) - 15, max(centres) + 15
+
+    def integral(weight):
+        value, _ = quad(
+            lambda z: weight(z) * math.prod(f(z) for f in densities),
+            low,
+            high,
+            points=sorted(set(centres)),
+            limit=400,
+            epsabs=0,
+            epsrel=1e-11,
+        )
+        return value
+
+    total = integral(lambda z: 1.0)
+    mean = low + integral(lambda z: z - low) / total  # an integrand without cancellation
+    return mean, integral(lambda z: (z - mean) ** 2) / total
+
+
+@pytest.mark.parametrize(("mean", "log_var"), [(0.0, 0.0), (1.5, -1.0), (-2.0, 0.7), (0.3, -4.0)])
+def test_kl_to_prior_is_the_integral_of_its_definition(mean, log_var):
+    q, prior = norm(mean, math.exp(0.5 * log_var)), norm()
+    low, high = mean - 12 * q.std(), mean + 12 * q.std()
+    expected, _ = quad(lambda z: q.pdf(z) * (q.logpdf(z) - prior.logpdf(z)), low, high, points=[mean], epsabs=1e-10)
+    assert gaussian([mean], [log_var]).kl_to_prior().item() == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.lists(st.tuples(means, log_vars), min_size=1, max_size=5))
+def test_kl_to_prior_sums_over_dimensions_what_torch_gives_for_each(parameters):
+    q = gaussian(*zip(*parameters, strict=True))
+    each = torch.distributions.kl_divergence(
+        torch.distributions.Normal(q.mean, (0.5 * q.log_var).exp()),
+        torch.distributions.Normal(torch.zeros_like(q.mean), torch.ones_like(q.mean)),
+    )
+    assert q.kl_to_prior().item() == pytest.approx(each.sum().item(), abs=1e-6)
+    assert q.kl_to_prior() >= -1e-12
+
+
+def test_kl_keeps_the_leading_dimensions():
+    q = random_gaussian(0, 2, 5, 3)
+    assert q.kl_to_prior().shape == (2, 5)
+    one = DiagonalGaussian(q.mean[1, 4], q.log_var[1, 4])
+    torch.testing.assert_close(q.kl_to_prior()[1, 4], one.kl_to_prior())
+
+
+def test_kl_of_the_prior_is_zero():
+    assert gaussian([0.0, 0.0], [0.0, 0.0]).kl_to_prior() == 0
+
+
+def test_log_prob_is_the_normal_density_summed_over_dimensions():
+    q, value = random_gaussian(1, 4, 3), random_gaussian(2, 4, 3).mean
+    expected = torch.distributions.Normal(q.mean, (0.5 * q.log_var).exp()).log_prob(value).sum(dim=-1)
+    torch.testing.assert_close(q.log_prob(value), expected, atol=1e-9, rtol=0)
+
+
+def test_sample_moves_and_stretches_the_noise():
+    assert gaussian([1.0, -2.0], [math.log(4.0), 0.0]).sample(torch.tensor([3.0, 0.5])).tolist() == [7.0, -1.5]
+
+
+def test_sample_has_the_density_that_log_prob_says():
+    q, noise = random_gaussian(3, 6, 2), random_gaussian(4, 6, 2).mean
+    of_noise = torch.distributions.Normal(0.0, 1.0).log_prob(noise).sum(dim=-1)
+    torch.testing.assert_close(q.log_prob(q.sample(noise)), of_noise - 0.5 * q.log_var.sum(dim=-1))
+
+
+def test_sample_broadcasts_over_leading_dimensions_of_the_noise():
+    q, noise = random_gaussian(5, 4, 3), random_gaussian(6, 2, 4, 3).mean
+    torch.testing.assert_close(q.sample(noise)[1], q.sample(noise[1]))
+
+
+@pytest.mark.parametrize("prior", [True, False])
+@pytest.mark.parametrize(
+    "experts",
+    [[(0.5, 0.0)], [(1.0, -1.0), (-0.5, 0.5)], [(2.0, 1.0), (-1.0, -1.5), (0.2, 0.3)], [(3.0, 0.0), (-3.0, 0.0)]],
+)
+def test_product_in_one_dimension_is_the_normalised_product_of_densities(experts, prior):
+    densities, centres = [density(*e) for e in experts], [mean for mean, _ in experts]
+    if prior:
+        densities, centres = [*densities, density(0.0, 0.0)], [*centres, 0.0]
+    mean, variance = moments_of_product(densities, centres)
+    product = product_of_experts([gaussian([m], [v]) for m, v in experts], prior=prior)
+    assert product.mean.item() == pytest.approx(mean, abs=1e-6)
+    assert product.log_var.exp().item() == pytest.approx(variance, abs=1e-6)
+
+
+@pytest.mark.parametrize("prior", [True, False])
+def test_product_in_two_dimensions_is_the_normalised_product_on_a_grid(prior):
+    experts = [gaussian([0.8, -0.4], [-0.5, 0.4]), gaussian([-0.3, 1.1], [0.2, -1.0])]
+    everything = [*experts, gaussian([0.0, 0.0], [0.0, 0.0])] if prior else experts
+    axis = torch.linspace(-9, 9, 601, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    values = torch.stack([e.log_prob(grid) for e in everything]).sum(dim=0).exp()
+    expected = values / (values.sum() * (axis[1] - axis[0]) ** 2)
+    found = product_of_experts(experts, prior=prior).log_prob(grid).exp()
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_the_prior_is_one_of_the_experts_unless_it_is_left_out():
+    experts = [random_gaussian(7, 4, 3), random_gaussian(8, 4, 3)]
+    prior = DiagonalGaussian(*torch.zeros((2, 4, 3), dtype=torch.float64))
+    torch.testing.assert_close(product_of_experts(experts), product_of_experts([*experts, prior], prior=False))
+    assert (product_of_experts(experts).log_var < product_of_experts(experts, prior=False).log_var).all()
+
+
+def test_one_expert_without_the_prior_is_itself():
+    expert = random_gaussian(9, 4, 3)
+    torch.testing.assert_close(product_of_experts([expert], prior=False), expert)
+
+
+@given(experts_in_one_dimension, st.randoms(use_true_random=False))
+def test_product_does_not_depend_on_the_order(parameters, random):
+    experts = [gaussian([m], [v]) for m, v in parameters]
+    shuffled = random.sample(experts, len(experts))
+    torch.testing.assert_close(product_of_experts(shuffled), product_of_experts(experts), atol=1e-12, rtol=1e-12)
+
+
+@given(experts_in_one_dimension, experts_in_one_dimension, st.booleans())
+def test_product_of_products_is_the_product_of_all(left, right, prior):
+    left, right = ([gaussian([m], [v]) for m, v in side] for side in (left, right))
+    nested = product_of_experts([product_of_experts(left, prior=False), product_of_experts(right, prior=False)], prior)
+    torch.testing.assert_close(nested, product_of_experts([*left, *right], prior), atol=1e-12, rtol=1e-12)
+
+
+@given(experts_in_one_dimension)
+def test_product_is_surer_than_any_expert_and_its_mean_lies_among_theirs(parameters):
+    product = product_of_experts([gaussian([m], [v]) for m, v in parameters])
+    assert product.log_var.item() <= min(0.0, *(v for _, v in parameters)) + 1e-12
+    centres = [0.0, *(m for m, _ in parameters)]
+    assert min(centres) - 1e-12 <= product.mean.item() <= max(centres) + 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("prior", [True, False])
+def test_extreme_variances_give_finite_products_and_gradients(dtype, prior):
+    extremes = [-5000.0, -200.0, 0.0, 200.0, 5000.0]
+    pairs = torch.tensor(list(itertools.product(extremes, extremes)), dtype=dtype)
+    first, second = pairs.unbind(dim=-1)
+    first, second = first.unsqueeze(-1).requires_grad_(), second.unsqueeze(-1).requires_grad_()
+    experts = [DiagonalGaussian(torch.ones_like(first), first), DiagonalGaussian(-torch.ones_like(second), second)]
+    product = product_of_experts(experts, prior=prior)
+    (product.mean.sum() + product.log_var.sum()).backward()
+    for value in (*product, first.grad, second.grad):
+        assert torch.isfinite(value).all()
+    assert product.mean.abs().max() <= 1
+    if not prior:
+        sure = first.detach() < second.detach() - 150
+        assert (product.mean[sure] == 1).all()
+        torch.testing.assert_close(product.log_var[sure], first.detach()[sure])
+
+
+def test_gradients_are_those_of_finite_differences():
+    parameters = [v.requires_grad_() for pair in (random_gaussian(10, 2, 3), random_gaussian(11, 2, 3)) for v in pair]
+
+    def product(m1, v1, m2, v2, prior):
+        return tuple(product_of_experts([DiagonalGaussian(m1, v1), DiagonalGaussian(m2, v2)], prior))
+
+    assert torch.autograd.gradcheck(lambda *p: product(*p, True), parameters)
+    assert torch.autograd.gradcheck(lambda *p: product(*p, False), parameters)
+    assert torch.autograd.gradcheck(lambda m, v: DiagonalGaussian(m, v).kl_to_prior(), parameters[:2])
+    assert torch.autograd.gradcheck(lambda m, v, n: DiagonalGaussian(m, v).sample(n), parameters[:3])
+    assert torch.autograd.gradcheck(lambda m, v, x: DiagonalGaussian(m, v).log_prob(x), parameters[:3])
+
+
+def test_product_works_under_vmap_as_in_a_loop():
+    first, second = random_gaussian(12, 5, 2, 3), random_gaussian(13, 5, 2, 3)
+    mapped = torch.func.vmap(lambda a, b: product_of_experts([a, b]))(first, second)
+    for i in range(5):
+        alone = product_of_experts([DiagonalGaussian(*(v[i] for v in g)) for g in (first, second)])
+        torch.testing.assert_close(DiagonalGaussian(*(v[i] for v in mapped)), alone)
+
+
+def test_inputs_are_left_as_they_were():
+    expert = random_gaussian(14, 2, 3)
+    before = [v.clone() for v in expert]
+    product_of_experts([expert, expert])
+    assert all(torch.equal(a, b) for a, b in zip(expert, before, strict=True))
+
+
+@pytest.mark.parametrize("prior", [True, False])
+def test_no_expert_is_an_error(prior):
+    with pytest.raises(ValueError, match="at least one expert"):
+        product_of_experts([], prior=prior)
+
+
+def test_experts_of_different_shapes_are_an_error_that_names_the_shapes():
+    with pytest.raises(ValueError, match=r"\(2, 3\), \(1, 3\)"):
+        product_of_experts([random_gaussian(0, 2, 3), random_gaussian(0, 1, 3)])
+
+
+def test_dtype_is_kept():
+    single = DiagonalGaussian(torch.zeros(2, 3), torch.zeros(2, 3))
+    assert {v.dtype for v in product_of_experts([single])} == {torch.float32}
+    assert {v.dtype for v in product_of_experts([random_gaussian(0, 2, 3)])} == {torch.float64}
+
+
+def test_moments_by_quadrature_know_a_textbook_case():
+    mean, variance = moments_of_product([density(1.0, 0.0), density(3.0, 0.0)], [1.0, 3.0])
+    assert np.allclose([mean, variance], [2.0, 0.5])

@@ -1,0 +1,481 @@
+"""Every numbered equation against loops from its formula, and the bounds against a known marginal likelihood."""
+
+import inspect
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pytorch_metric_learning.distances import LpDistance
+from pytorch_metric_learning.losses import TripletMarginLoss
+from pytorch_metric_learning.reducers import DoNothingReducer
+from scipy.integrate import quad
+
+from qmvae_core import losses
+from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
+from qmvae_core.losses import quadruplet_loss
+
+KINDS = ("bernoulli", "laplace", "normal")
+
+
+def random(seed: int, *shape: int, scale: float = 1.0) -> torch.Tensor:
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def random_gaussian(seed: int, *shape: int) -> DiagonalGaussian:
+    return DiagonalGaussian(random(seed, *shape), random(seed + 1000, *shape))
+
+
+def quadruplet(seed: int, batch: int = 5, dimensions: int = 3, scale: float = 1.0) -> list[torch.Tensor]:
+    return list(random(seed, 4, batch, dimensions, scale=scale))
+
+
+def naive_kl(mean: list[float], log_var: list[float]) -> float:
+    total = 0.0
+    for m, v in zip(mean, log_var, strict=True):
+        total += -0.5 * (1 + v - m**2 - math.exp(v))
+    return total
+
+
+def naive_kls(q: DiagonalGaussian) -> list[float]:
+    return [naive_kl(m, v) for m, v in zip(q.mean.tolist(), q.log_var.tolist(), strict=True)]
+
+
+def naive_distance(a: list[float], b: list[float]) -> float:
+    return math.sqrt(sum((p - q) ** 2 for p, q in zip(a, b, strict=True)))
+
+
+def naive_quadruplet_loss(codes, alpha1: float = 2.0, alpha2: float = 0.8) -> list[float]:
+    found = []
+    for x, y, x_neg, y_neg in zip(*(c.tolist() for c in codes), strict=True):
+        d = naive_distance(x, y)
+        found.append(
+            max(d - naive_distance(x, y_neg) + alpha1, 0.0)
+            + max(d - naive_distance(x_neg, y) + alpha1, 0.0)
+            + max(d - naive_distance(x_neg, y_neg) + alpha2, 0.0)
+        )
+    return found
+
+
+def naive_log_density(kind: str, logit: float, pixel: float, scale: float) -> float:
+    p = 1 / (1 + math.exp(-logit))
+    if kind == "bernoulli":
+        return pixel * math.log(p) + (1 - pixel) * math.log(1 - p)
+    if kind == "laplace":
+        return -abs(pixel - p) / scale - math.log(2 * scale)
+    return -((pixel - p) ** 2) / (2 * scale**2) - 0.5 * math.log(2 * math.pi * scale**2)
+
+
+# The likelihood
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [0.1, 0.75, 3.0])
+def test_log_likelihood_is_the_sum_over_pixels_of_the_formula(kind, scale):
+    logits, images = random(0, 2, 3, 4, 5, scale=3), random(1, 2, 3, 4, 5).sigmoid()
+    found = losses.log_likelihood(kind, logits, images, scale)
+    for i in range(2):
+        pairs = zip(logits[i].flatten().tolist(), images[i].flatten().tolist(), strict=True)
+        expected = sum(naive_log_density(kind, logit, pixel, scale) for logit, pixel in pairs)
+        assert found[i].item() == pytest.approx(expected, abs=1e-6, rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.75])
+def test_log_likelihood_agrees_with_torch_distributions(scale):
+    logits, images = random(2, 4, 1, 3, 3), random(3, 4, 1, 3, 3).sigmoid()
+    for kind, family in (("laplace", torch.distributions.Laplace), ("normal", torch.distributions.Normal)):
+        expected = family(logits.sigmoid(), scale).log_prob(images).sum(dim=(1, 2, 3))
+        torch.testing.assert_close(losses.log_likelihood(kind, logits, images, scale), expected, atol=1e-9, rtol=0)
+    pixels = images.round()
+    expected = torch.distributions.Bernoulli(logits=logits).log_prob(pixels).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(losses.log_likelihood("bernoulli", logits, pixels), expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["laplace", "normal"])
+def test_likelihood_of_one_pixel_integrates_to_one(kind):
+    def density(value):
+        image = torch.tensor(value, dtype=torch.float64).view(1, 1, 1)
+        return losses.log_likelihood(kind, torch.full((1, 1, 1), 0.4, dtype=torch.float64), image, 0.3).exp().item()
+
+    assert quad(density, -10, 10, points=[0.4, 1 / (1 + math.exp(-0.4))])[0] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_likelihood_of_repeated_pixels_grows_with_their_number(kind):
+    """A mean over pixels instead of the sum would change beta silently."""
+    logits, images = random(4, 2, 1, 3, 3), random(5, 2, 1, 3, 3).sigmoid()
+    once = losses.log_likelihood(kind, logits, images, 0.75)
+    torch.testing.assert_close(
+        losses.log_likelihood(kind, logits.repeat(1, 4, 1, 1), images.repeat(1, 4, 1, 1), 0.75), 4 * once
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_likelihood_keeps_leading_dimensions_and_broadcasts_images(kind):
+    logits, images = random(6, 2, 5, 3, 4, 4), random(7, 5, 3, 4, 4).sigmoid()
+    both = losses.log_likelihood(kind, logits, images, 0.5)
+    assert both.shape == (2, 5)
+    torch.testing.assert_close(both[1], losses.log_likelihood(kind, logits[1], images, 0.5))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_likelihood_and_its_gradient_stay_finite_for_extreme_logits(kind):
+    logits = torch.tensor([-1e4, -90.0, 90.0, 1e4]).view(1, 1, 2, 2).requires_grad_()
+    value = losses.log_likelihood(kind, logits, torch.tensor([[[[1.0, 0.0], [0.0, 1.0]]]]), 0.1)
+    value.backward()
+    assert torch.isfinite(value).all()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_unknown_likelihood_is_an_error_that_lists_the_known():
+    with pytest.raises(ValueError, match="'poisson'.*bernoulli.*laplace.*normal"):
+        losses.log_likelihood("poisson", torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+def test_scale_that_is_not_positive_is_an_error(scale):
+    with pytest.raises(ValueError, match="positive"):
+        losses.log_likelihood("laplace", torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), scale)
+
+
+# The bounds
+
+
+def test_elbo_is_equation_2():
+    q, likelihood = random_gaussian(0, 5, 3), random(10, 5)
+    expected = [t - kl for t, kl in zip(likelihood.tolist(), naive_kls(q), strict=True)]
+    assert losses.elbo(likelihood, q).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("weight", [None, 1.0, 5.0, 0.0])
+def test_unimodal_elbo_is_equation_17(weight):
+    shared, private, likelihood = random_gaussian(0, 5, 3), random_gaussian(1, 5, 2), random(10, 5)
+    w = 1.0 if weight is None else weight
+    expected = [
+        t - kz - w * kh for t, kz, kh in zip(likelihood.tolist(), naive_kls(shared), naive_kls(private), strict=True)
+    ]
+    arguments = [likelihood, shared, private] + ([] if weight is None else [weight])
+    assert losses.unimodal_elbo(*arguments).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("names", [("x", "y"), ("x", "y", "w")])
+@pytest.mark.parametrize("weights", [None, {"x": 5.0}, {"x": 5.0, "y": 0.5, "w": 2.0}])
+def test_joint_elbo_is_equation_7(names, weights):
+    shared = random_gaussian(0, 5, 3)
+    private = {name: random_gaussian(20 + i, 5, 2 + i) for i, name in enumerate(names)}
+    likelihoods = {name: random(30 + i, 5) for i, name in enumerate(names)}
+    expected = []
+    for i in range(5):
+        value = -naive_kls(shared)[i]
+        for name in names:
+            value += likelihoods[name][i].item() - (weights or {}).get(name, 1.0) * naive_kls(private[name])[i]
+        expected.append(value)
+    assert losses.joint_elbo(likelihoods, shared, private, weights).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_objective_is_equation_20():
+    joint, quadruplets = random(0, 5), random(1, 5).abs()
+    unimodal = {"x": random(2, 5), "y": random(3, 5), "w": random(4, 5)}
+    for beta in (1500.0, 0.5):
+        expected = [
+            joint[i].item() + sum(u[i].item() for u in unimodal.values()) - beta * quadruplets[i].item()
+            for i in range(5)
+        ]
+        assert losses.objective(joint, unimodal, quadruplets, beta).tolist() == pytest.approx(expected, abs=1e-6)
+    assert torch.equal(
+        losses.objective(joint, unimodal, quadruplets), losses.objective(joint, unimodal, quadruplets, 1500)
+    )
+
+
+def test_loss_is_minus_the_mean_over_the_batch():
+    assert losses.LossTerms(torch.tensor([1.0, 2.0, 6.0]), {}).loss == -3
+
+
+NOISE = 0.6  # standard deviation of the observations of the toy below
+NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(8)
+
+
+def nodes(dimensions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gauss-Hermite nodes (count, dimensions) and weights: exact for polynomials, so for the toy's log-likelihoods."""
+    points = torch.tensor(list(itertools.product(NODES, repeat=dimensions)))
+    weights = torch.tensor(
+        [math.prod(w) for w in itertools.product(NODE_WEIGHTS / NODE_WEIGHTS.sum(), repeat=dimensions)]
+    )
+    return points, weights
+
+
+def observation_log_prob(value: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
+    return torch.distributions.Normal(centre, NOISE).log_prob(value).sum(dim=-1)
+
+
+class Toy:
+    """x = a z + b h + noise, with a and b orthogonal: then p(z, h | x) is a product and every quantity is known."""
+
+    def __init__(self, seed: int):
+        self.a, self.b = torch.linalg.qr(random(seed, 4, 2)).Q.unbind(dim=-1)
+        self.a, self.b = 1.3 * self.a, 0.7 * self.b
+        self.x = random(seed + 1, 4, scale=1.5)
+
+    def log_likelihood(self, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        return observation_log_prob(self.x, z * self.a + h * self.b)
+
+    def message(self, column: torch.Tensor) -> DiagonalGaussian:
+        """What x says of a code, without the code's prior."""
+        precision = column @ column / NOISE**2
+        return DiagonalGaussian((column @ self.x / NOISE**2 / precision).view(1, 1), -precision.log().view(1, 1))
+
+    def posterior(self, column: torch.Tensor) -> DiagonalGaussian:
+        return product_of_experts([self.message(column)])
+
+    def covariance(self) -> torch.Tensor:
+        eye = torch.eye(4, dtype=torch.float64)
+        return torch.outer(self.a, self.a) + torch.outer(self.b, self.b) + NOISE**2 * eye
+
+
+def log_marginal(value: torch.Tensor, covariance: torch.Tensor) -> float:
+    zero = torch.zeros(len(value), dtype=torch.float64)
+    return torch.distributions.MultivariateNormal(zero, covariance).log_prob(value).item()
+
+
+def kl(q: DiagonalGaussian, p: DiagonalGaussian) -> float:
+    normal = [torch.distributions.Normal(g.mean, (0.5 * g.log_var).exp()) for g in (q, p)]
+    return torch.distributions.kl_divergence(*normal).sum().item()
+
+
+def disturb(q: DiagonalGaussian, seed: int, size: float) -> DiagonalGaussian:
+    return DiagonalGaussian(q.mean + size * random(seed, 1, 1), q.log_var + size * random(seed + 1, 1, 1))
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_unimodal_bound_falls_short_of_the_marginal_by_the_error_of_the_posterior(seed, size):
+    toy = Toy(seed)
+    exact = [toy.posterior(toy.a), toy.posterior(toy.b)]
+    z, h = (disturb(q, 50 + 2 * i, size) for i, q in enumerate(exact))
+    points, weights = nodes(2)
+    likelihood = toy.log_likelihood(z.sample(points[:, :1]), h.sample(points[:, 1:]))
+    bound = (weights * losses.unimodal_elbo(likelihood, z, h)).sum().item()
+    gap = sum(kl(q, p) for q, p in zip((z, h), exact, strict=True))
+    marginal = log_marginal(toy.x, toy.covariance())
+    assert bound == pytest.approx(marginal - gap, abs=1e-6)
+    assert bound <= marginal + 1e-9
+    assert (gap > 1e-3) == (size > 0)
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_joint_bound_with_the_product_of_experts_falls_short_by_the_error_of_the_posterior(seed, size):
+    """Equation (7) with (8): experts that say what each modality shows make the product the exact posterior."""
+    toys = {"x": Toy(seed), "y": Toy(seed + 100)}
+    exact = product_of_experts([toy.message(toy.a) for toy in toys.values()])
+    z = disturb(exact, 60, size)
+    private = {name: disturb(toy.posterior(toy.b), 70 + i, size) for i, (name, toy) in enumerate(toys.items())}
+    points, weights = nodes(2)
+    draws = z.sample(points[:, :1])
+    likelihoods = {name: toy.log_likelihood(draws, private[name].sample(points[:, 1:])) for name, toy in toys.items()}
+    bound = (weights * losses.joint_elbo(likelihoods, z, private)).sum().item()
+
+    x, y = toys.values()
+    both = torch.block_diag(x.covariance(), y.covariance())
+    both[:4, 4:] = torch.outer(x.a, y.a)
+    both[4:, :4] = torch.outer(y.a, x.a)
+    marginal = log_marginal(torch.cat([x.x, y.x]), both)
+    gap = kl(z, exact) + sum(kl(private[name], toy.posterior(toy.b)) for name, toy in toys.items())
+    assert bound == pytest.approx(marginal - gap, abs=1e-6)
+    assert bound <= marginal + 1e-9
+    assert (gap > 1e-3) == (size > 0)
+
+
+def test_average_of_one_sample_bounds_is_below_the_marginal_and_the_exact_posterior_leaves_no_spread():
+    toy = Toy(7)
+    marginal = log_marginal(toy.x, toy.covariance())
+    z, h = toy.posterior(toy.a), toy.posterior(toy.b)
+    prior = DiagonalGaussian(*torch.zeros((2, 1, 1), dtype=torch.float64))
+    draws = [g.sample(random(80 + i, 2000, 1)) for i, g in enumerate((z, h))]
+    likelihood = toy.log_likelihood(*draws)
+    ratio = sum(prior.log_prob(d) - q.log_prob(d) for d, q in zip(draws, (z, h), strict=True))
+    torch.testing.assert_close(likelihood + ratio, torch.full_like(likelihood, marginal), atol=1e-6, rtol=0)
+
+    wrong = [disturb(q, 90 + 2 * i, 0.7) for i, q in enumerate((z, h))]
+    draws = [g.sample(random(80 + i, 2000, 1)) for i, g in enumerate(wrong)]
+    assert losses.unimodal_elbo(toy.log_likelihood(*draws), *wrong).mean().item() < marginal - 0.1
+
+
+def test_a_reweighted_bound_lies_below_the_plain_one():
+    shared, private, likelihood = random_gaussian(0, 5, 3), random_gaussian(1, 5, 2), random(10, 5)
+    assert (
+        losses.unimodal_elbo(likelihood, shared, private, 5.0) < losses.unimodal_elbo(likelihood, shared, private)
+    ).all()
+
+
+# The quadruplet loss
+
+
+def test_quadruplet_loss_has_the_signature_of_the_contract():
+    parameters = list(inspect.signature(quadruplet_loss).parameters.values())
+    assert [p.name for p in parameters[:6]] == ["mu_x", "mu_y", "mu_x_neg", "mu_y_neg", "alpha1", "alpha2"]
+    assert [p.default for p in parameters[4:6]] == [2.0, 0.8]
+    assert all(p.default is not inspect.Parameter.empty for p in parameters[4:])
+    assert quadruplet_loss(*quadruplet(0)).shape == (5,)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    batch=st.integers(1, 4),
+    dimensions=st.integers(1, 5),
+    scale=st.sampled_from([0.1, 1.0, 3.0]),
+    alphas=st.tuples(st.floats(0, 4), st.floats(0, 4)),
+)
+def test_quadruplet_loss_is_equation_19(seed, batch, dimensions, scale, alphas):
+    codes = quadruplet(seed, batch, dimensions, scale)
+    assert quadruplet_loss(*codes, *alphas).tolist() == pytest.approx(naive_quadruplet_loss(codes, *alphas), abs=1e-6)
+    assert quadruplet_loss(*codes).tolist() == pytest.approx(naive_quadruplet_loss(codes), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "x_neg", "y_neg", "expected"),
+    [
+        (0, 0, 0, 0, 2 + 2 + 0.8),  # all codes equal: the margins
+        (0, 0, 5, 5, 0 + 0 + 0.8),  # negatives far away but equal to one another
+        (0, 0, 5, -5, 0),  # all well apart
+        (0, 3, 3, 0, 5 + 5 + 0.8),  # negatives on the anchors
+        (0, 1, 3, 3, 0 + 1 + 1.8),  # d = 1; 1 - 3 + 2, 1 - 2 + 2, 1 - 0 + 0.8
+        (0, 1, 2, 8, 0 + 2 + 0),  # only the negative of x is near
+        (0, 1, 8, 2, 1 + 0 + 0),  # only the negative of y is near
+    ],
+)
+def test_quadruplet_loss_of_points_on_a_line(x, y, x_neg, y_neg, expected):
+    codes = [torch.tensor([[float(v)]], dtype=torch.float64) for v in (x, y, x_neg, y_neg)]
+    assert quadruplet_loss(*codes).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_distance_is_not_squared():
+    codes = [torch.tensor([c]) for c in ([0.0, 0.0], [3.0, 4.0], [100.0, 0.0], [0.0, 5.5])]
+    assert quadruplet_loss(*codes).item() == pytest.approx(5 - 5.5 + 2)
+
+
+@given(seed=st.integers(0, 1000), scale=st.sampled_from([0.3, 1.0, 3.0]))
+def test_first_two_terms_are_triplet_losses_of_an_independent_implementation(seed, scale):
+    x, y, x_neg, y_neg = codes = quadruplet(seed, scale=scale)
+    triplet = TripletMarginLoss(
+        margin=2.0, distance=LpDistance(normalize_embeddings=False, p=2), reducer=DoNothingReducer()
+    )
+
+    def theirs(anchor, positive, negative):
+        count = len(anchor)
+        embeddings = torch.cat([anchor, positive, negative])
+        triplets = tuple(torch.arange(3 * count).view(3, count))
+        return triplet(embeddings, torch.zeros(3 * count), triplets)["loss"]["losses"]
+
+    expected = theirs(x, y, y_neg) + theirs(y, x, x_neg)
+    found = quadruplet_loss(*codes, keep_third=torch.zeros(5, dtype=torch.bool))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_keep_third_leaves_the_third_term_out_where_false():
+    codes = quadruplet(3, scale=0.1)
+    keep = torch.tensor([True, False, True, False, False])
+    third = [
+        max(naive_distance(x, y) - naive_distance(xn, yn) + 0.8, 0)
+        for x, y, xn, yn in zip(*(c.tolist() for c in codes), strict=True)
+    ]
+    assert min(third) > 0
+    expected = [v - t * (not k) for v, t, k in zip(naive_quadruplet_loss(codes), third, keep.tolist(), strict=True)]
+    assert quadruplet_loss(*codes, keep_third=keep).tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_no_gradient_flows_through_a_third_term_that_is_left_out():
+    codes = [c.requires_grad_() for c in quadruplet(4, scale=0.1)]
+    left_out = torch.autograd.grad(quadruplet_loss(*codes, keep_third=torch.zeros(5, dtype=torch.bool)).sum(), codes)
+    kept = torch.autograd.grad(quadruplet_loss(*codes).sum(), codes)
+    x, y, x_neg, y_neg = codes
+    triplets = torch.relu(torch.linalg.norm(x - y, dim=-1) - torch.linalg.norm(x - y_neg, dim=-1) + 2.0) + torch.relu(
+        torch.linalg.norm(x - y, dim=-1) - torch.linalg.norm(x_neg - y, dim=-1) + 2.0
+    )
+    torch.testing.assert_close(left_out, torch.autograd.grad(triplets.sum(), codes))
+    assert not torch.allclose(left_out[0], kept[0])
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0])
+def test_gradients_are_those_of_finite_differences_away_from_kinks(scale):
+    codes = [c.requires_grad_() for c in quadruplet(5, scale=scale)]
+    terms = quadruplet_loss(*codes)
+    assert (terms > 0).any()
+    assert torch.autograd.gradcheck(quadruplet_loss, codes)
+
+
+def test_gradient_is_zero_where_the_loss_is_zero():
+    x = random(6, 5, 3, scale=0.1)
+    codes = [x.requires_grad_(), x.detach().clone() + 0.01, x.detach() + 50, x.detach() - 50]
+    loss = quadruplet_loss(*codes).sum()
+    loss.backward()
+    assert loss == 0
+    assert (codes[0].grad == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-200, 1e15])
+def test_equal_and_extreme_codes_give_finite_gradients(dtype, size):
+    codes = [(size * c).to(dtype).requires_grad_() for c in quadruplet(7)]
+    loss = quadruplet_loss(*codes)
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    for code in codes:
+        assert torch.isfinite(code.grad).all()
+        assert code.grad.abs().max() <= 4.01  # d(x, y) occurs three times, another distance once, each of slope one
+
+
+def test_equal_codes_have_gradient_zero():
+    codes = [torch.ones(2, 3, requires_grad=True) for _ in range(4)]
+    quadruplet_loss(*codes).sum().backward()
+    assert all((c.grad == 0).all() for c in codes)
+
+
+@given(seed=st.integers(0, 1000))
+def test_quadruplet_loss_does_not_depend_on_where_the_codes_lie_or_how_they_are_turned(seed):
+    codes = quadruplet(seed)
+    expected = quadruplet_loss(*codes)
+    turn = torch.linalg.qr(random(seed + 1, 3, 3)).Q
+    moved = [c @ turn + random(seed + 2, 3, scale=10) for c in codes]
+    torch.testing.assert_close(quadruplet_loss(*moved), expected, atol=1e-9, rtol=0)
+
+
+@given(seed=st.integers(0, 1000), order=st.permutations(range(5)))
+def test_each_quadruplet_counts_for_itself_alone(seed, order):
+    codes = quadruplet(seed)
+    torch.testing.assert_close(quadruplet_loss(*(c[order] for c in codes)), quadruplet_loss(*codes)[order])
+
+
+@given(seed=st.integers(0, 1000))
+def test_exchanging_the_modalities_changes_nothing(seed):
+    x, y, x_neg, y_neg = quadruplet(seed)
+    torch.testing.assert_close(quadruplet_loss(y, x, y_neg, x_neg), quadruplet_loss(x, y, x_neg, y_neg))
+
+
+def test_many_candidates_broadcast_against_one_anchor():
+    x, y, _, _ = quadruplet(8)
+    x_neg, y_neg = random(9, 7, 5, 3), random(10, 7, 5, 3)
+    found = quadruplet_loss(x, y, x_neg, y_neg)
+    assert found.shape == (7, 5)
+    torch.testing.assert_close(found[6], quadruplet_loss(x, y, x_neg[6], y_neg[6]))
+
+
+def test_quadruplet_loss_works_under_vmap_as_in_a_loop():
+    stack = random(11, 4, 6, 5, 3).unbind()
+    mapped = torch.func.vmap(quadruplet_loss)(*stack)
+    torch.testing.assert_close(mapped, torch.stack([quadruplet_loss(*(c[i] for c in stack)) for i in range(6)]))
+
+
+def test_codes_of_different_sizes_are_an_error_that_names_them():
+    x, y, x_neg, _ = quadruplet(0)
+    with pytest.raises(ValueError, match="'mu_y_neg': 2"):
+        quadruplet_loss(x, y, x_neg, torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize("margins", [{"alpha1": -0.1}, {"alpha2": -0.1}])
+def test_negative_margins_are_an_error(margins):
+    with pytest.raises(ValueError, match="alpha[12]=-0.1"):
+        quadruplet_loss(*quadruplet(0), **margins)

@@ -1,0 +1,182 @@
+"""The draw of negatives against brute force, and each screening rule against a loop."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from qmvae_core.negatives import RULES, Candidates, check_labels, draw_negatives, screen
+
+MARGIN = 2.0
+several_digits = st.lists(st.integers(0, 9), min_size=2, max_size=40).filter(lambda labels: len(set(labels)) > 1)
+
+
+def uniform(seed: int, *shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def brute_force(labels: list[int], draw: float, anchor: int) -> int:
+    others = sorted((i for i, label in enumerate(labels) if label != labels[anchor]), key=lambda i: labels[i])
+    return others[int(draw * len(others))]
+
+
+@given(several_digits, st.integers(0, 1000))
+def test_a_negative_never_shows_the_digit_of_its_anchor(labels, seed):
+    labels = torch.tensor(labels)
+    picks = draw_negatives(labels, uniform(seed, 50, len(labels)))
+    assert picks.shape == (50, len(labels))
+    assert picks.dtype == torch.int64
+    assert (labels[picks] != labels).all()
+
+
+@given(several_digits, st.integers(0, 1000))
+def test_draws_are_those_of_brute_force(labels, seed):
+    draws = uniform(seed, 3, len(labels))
+    expected = [[brute_force(labels, draws[k, i].item(), i) for i in range(len(labels))] for k in range(3)]
+    assert draw_negatives(torch.tensor(labels), draws).tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@given(labels=several_digits)
+def test_the_ends_of_the_unit_interval_give_valid_negatives(dtype, labels):
+    labels = torch.tensor(labels)
+    last = torch.nextafter(torch.ones(1, dtype=dtype), torch.zeros(1, dtype=dtype)).item()
+    for end in (0.0, last):
+        picks = draw_negatives(labels, torch.full((2, len(labels)), end, dtype=dtype))
+        assert (labels[picks] != labels).all()
+
+
+@given(several_digits)
+def test_evenly_spread_draws_reach_every_other_sample_equally_often(labels):
+    batch = len(labels)
+    for anchor in range(batch):
+        others = [i for i, label in enumerate(labels) if label != labels[anchor]]
+        spread = (torch.arange(3 * len(others), dtype=torch.float64) + 0.5) / (3 * len(others))
+        picks = draw_negatives(torch.tensor(labels), spread.unsqueeze(-1).expand(-1, batch))[:, anchor]
+        assert sorted(picks.tolist()) == sorted(3 * others)
+
+
+def test_random_draws_are_uniform_over_the_others():
+    labels = torch.tensor([3, 1, 1, 7, 3, 3, 0, 7, 7, 7])
+    draws = torch.rand((20_000, len(labels)), generator=torch.Generator().manual_seed(0))
+    picks = draw_negatives(labels, draws)
+    for anchor, label in enumerate(labels.tolist()):
+        counts = torch.bincount(picks[:, anchor], minlength=len(labels))[labels != label]
+        assert counts.sum() == 20_000
+        assert chisquare(counts.numpy()).pvalue > 1e-3
+
+
+def test_draws_under_vmap_equal_a_loop():
+    labels = torch.randint(0, 4, (5, 12), generator=torch.Generator().manual_seed(1))
+    draws = uniform(2, 5, 3, 12)
+    mapped = torch.func.vmap(draw_negatives)(labels, draws)
+    assert torch.equal(mapped, torch.stack([draw_negatives(labels[i], draws[i]) for i in range(5)]))
+
+
+@pytest.mark.parametrize("digit", [0, 4, 9])
+def test_a_batch_with_one_digit_is_an_error_that_names_it(digit):
+    with pytest.raises(ValueError, match=f"only the digit {digit}"):
+        check_labels(torch.full((6,), digit))
+
+
+def test_one_bad_batch_among_many_is_found():
+    labels = torch.tensor([[[1, 2, 1], [5, 6, 7]], [[8, 8, 8], [1, 1, 2]]])
+    check_labels(labels[0])
+    with pytest.raises(ValueError, match="only the digit 8"):
+        check_labels(labels)
+
+
+# Screening
+
+
+def candidates(seed: int, count: int = 6, batch: int = 40) -> Candidates:
+    """Candidates of every kind: some within the margin, some not, some without loss, some of equal loss."""
+    loss = (4 * uniform(seed, count, batch) - 2).clamp(min=0).mul(4).round().div(4)
+    loss[:, :3] = 0
+    return Candidates(loss, 3 * uniform(seed + 1, count, batch), 6 * uniform(seed + 2, count, batch), MARGIN)
+
+
+def naive_weights(rule: str, loss: list[float], positive: list[float], negative: list[float]) -> list[float]:
+    weights = [0.0] * len(loss)
+    if rule == "random":
+        weights[0] = 1.0
+    elif rule == "hardest":
+        weights[loss.index(max(loss))] = 1.0
+    elif rule == "semi-hard":
+        for k in range(len(loss)):
+            if positive[k] < negative[k] < positive[k] + MARGIN:
+                weights[k] = 1.0
+                return weights
+        weights[0] = 1.0
+    else:
+        violating = [k for k in range(len(loss)) if loss[k] > 0]
+        for k in violating:
+            weights[k] = 1 / len(violating)
+    return weights
+
+
+def test_every_rule_has_a_naive_twin_here():
+    assert set(RULES) == {"random", "hardest", "semi-hard", "all-violating"}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(seed=st.integers(0, 1000), count=st.integers(1, 6))
+def test_rule_gives_the_weights_of_its_naive_twin(rule, seed, count):
+    some = candidates(seed, count)
+    weights = screen(rule, some)
+    assert weights.shape == some.loss.shape
+    for i in range(some.loss.shape[1]):
+        expected = naive_weights(rule, *(v[:, i].tolist() for v in some[:3]))
+        assert weights[:, i].tolist() == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(seed=st.integers(0, 1000))
+def test_weights_sum_to_one_or_where_nothing_is_left_to_zero(rule, seed):
+    some = candidates(seed)
+    sums = screen(rule, some).sum(dim=0).tolist()
+    left = (some.loss > 0).any(dim=0).tolist()
+    assert sums == pytest.approx([float(any_left or rule != "all-violating") for any_left in left])
+    assert not all(left)
+
+
+def test_random_keeps_the_first_candidate_whatever_it_is():
+    some = candidates(0)
+    weights = screen("random", some)
+    assert (weights[0] == 1).all()
+    assert (weights[1:] == 0).all()
+    assert torch.equal((weights * some.loss).sum(dim=0), some.loss[0])
+
+
+def test_all_violating_keeps_the_mean_of_what_is_left():
+    loss = torch.tensor([[4.0, 0.0], [0.0, 0.0], [2.0, 0.0]])
+    weights = screen("all-violating", Candidates(loss, loss, loss, MARGIN))
+    assert (weights * loss).sum(dim=0).tolist() == [3.0, 0.0]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_gradient_flows_through_the_weights(rule):
+    some = Candidates(*(v.requires_grad_() if isinstance(v, torch.Tensor) else v for v in candidates(5)))
+    weights = screen(rule, some)
+    assert not weights.requires_grad
+    (weights * some.loss).sum().backward()
+    assert torch.equal(some.loss.grad, weights.to(some.loss.dtype))
+    assert some.positive.grad is None
+    assert some.negative.grad is None
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_screening_under_vmap_equals_a_loop(rule):
+    stack = [torch.stack(values) for values in zip(*(candidates(seed)[:3] for seed in range(4)), strict=True)]
+
+    def weigh(loss, positive, negative):
+        return screen(rule, Candidates(loss, positive, negative, MARGIN))
+
+    mapped = torch.func.vmap(weigh)(*stack)
+    torch.testing.assert_close(mapped, torch.stack([weigh(*(v[i] for v in stack)) for i in range(4)]))
+
+
+def test_unknown_rule_is_an_error_that_lists_the_known():
+    with pytest.raises(ValueError, match="'easiest'.*hardest"):
+        screen("easiest", candidates(0))

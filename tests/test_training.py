@@ -1,0 +1,626 @@
+"""`fit`: plain and stacked loops agree, a killed run resumes to the same bits, and errors come early and say enough."""
+
+import dataclasses
+import json
+import math
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from qmvae_core import training
+from qmvae_core.data import Digits
+from qmvae_core.models import QMVAE, ModelConfig, build_model
+from qmvae_core.training import CheckpointError, NonFiniteLoss, TrainingConfig, fit, run_key, seed_for
+
+ROOT = Path(__file__).resolve().parents[1]
+SHORT = TrainingConfig(epochs=3, batch_size=8, rounds=2, learning_rate=1e-3, chunk=2)
+ONE_STEP_EPOCHS = dataclasses.replace(SHORT, epochs=4, steps_per_epoch=1)
+STEPS = 6  # of an epoch of SHORT: 4 digits, 6 images, 2 rounds are 48 pairs
+
+
+def quiet(*arguments, **options):
+    return fit(*arguments, **{"progress": "none", **options})
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: value.detach() for name, value in model.named_parameters()}
+
+
+def same_bits(first, second) -> bool:
+    first, second = weights(first), weights(second)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def assert_histories_close(first: list[dict], second: list[dict], relative: float = 1e-5) -> None:
+    assert len(first) == len(second)
+    for epoch, other in zip(first, second, strict=True):
+        assert epoch == pytest.approx(other, rel=relative, abs=1e-5)
+
+
+class Interruption(Exception):
+    pass
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """A function: let that many optimiser steps of both loops happen, then raise the given exception."""
+
+    def arrange(steps: int, exception: BaseException):
+        count = 0
+        for loop in (training._Plain, training._Stacked):
+
+            def update(self, *arguments, original=loop.update):
+                nonlocal count
+                if count == steps:
+                    raise exception
+                count += 1
+                return original(self, *arguments)
+
+            monkeypatch.setattr(loop, "update", update)
+
+    return arrange
+
+
+# What training does
+
+
+def test_training_three_modalities_lowers_the_loss(small_config, small_digits):
+    names = ("ink", "photo", "sketch")
+    longer = TrainingConfig(epochs=12, batch_size=16, rounds=3, learning_rate=3e-3)
+    (history,) = quiet(small_config(*names), longer, small_digits(*names)).histories
+    objectives = [epoch["objective"] for epoch in history]
+    assert objectives[-1] > objectives[0] + 10
+    assert history[-1]["quadruplet"] < history[0]["quadruplet"]
+    assert all(math.isfinite(value) for epoch in history for value in epoch.values())
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_first_loss_is_that_of_the_model_itself(small_config, small_digits, monkeypatch, stacked):
+    """One step of one epoch: the history is the loss of the freshly built model on what it was given."""
+    given = []
+    original = training._Loop._draws
+    monkeypatch.setattr(training._Loop, "_draws", lambda self, *at: given.append(original(self, *at)) or given[-1])
+    one = dataclasses.replace(SHORT, epochs=1, steps_per_epoch=1)
+    config, digits = small_config(), small_digits()
+    (history,) = quiet(config, one, digits, [3], stacked=stacked).histories
+
+    index = training.tuple_indices({name: d.labels for name, d in digits.items()}, rounds=2, seed=0)
+    order = torch.randperm(48, generator=torch.Generator().manual_seed(seed_for(3, "order", 0)), dtype=torch.int32)[:8]
+    images = {name: d.batch(index[name][order.long()].long()) for name, d in digits.items()}
+    labels = digits["ink"].labels[index["ink"].long()][order.long()]
+    noise = {name: value[0, 0] for name, value in given[-1].items()}
+    expected = build_model(config, 3).loss(images, labels, noise)
+    assert history[0]["objective"] == pytest.approx(expected.objective.mean().item(), rel=1e-5)
+    for name, value in expected.terms.items():
+        assert history[0][name] == pytest.approx(value.mean().item(), rel=1e-5), name
+
+
+def test_plain_loop_is_adam_on_the_loss(small_config, small_digits, monkeypatch):
+    """The same steps with an optimiser written out in the test: bias-corrected moments, no weight decay."""
+    seen = []
+    original = QMVAE.loss
+    monkeypatch.setattr(QMVAE, "loss", lambda self, *batch: seen.append(batch) or original(self, *batch))
+    config = small_config()
+    (trained,) = quiet(config, ONE_STEP_EPOCHS, small_digits(), [0]).models
+    monkeypatch.undo()
+    model = build_model(config, 0)
+    parameters = list(model.parameters())
+    first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+    for step, batch in enumerate(seen, start=1):
+        gradients = torch.autograd.grad(model.loss(*batch).loss, parameters)
+        with torch.no_grad():
+            for p, g, m, v in zip(parameters, gradients, first, second, strict=True):
+                m.mul_(0.9).add_(0.1 * g)
+                v.mul_(0.999).add_(0.001 * g * g)
+                p -= 1e-3 * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+    assert len(seen) == 4
+    for (name, found), (_, expected) in zip(trained.named_parameters(), model.named_parameters(), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0, msg=name)
+
+
+def test_seeds_give_different_models_and_a_seed_always_the_same(small_config, small_digits):
+    first, again, other = (quiet(small_config(), SHORT, small_digits(), [seed]) for seed in (1, 1, 2))
+    assert same_bits(first.models[0], again.models[0])
+    assert first.histories == again.histories
+    assert not same_bits(first.models[0], other.models[0])
+
+
+def test_global_generator_is_neither_read_nor_advanced(small_config, small_digits):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        state = torch.get_rng_state()
+        first = quiet(small_config(), SHORT, small_digits(), [0])
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.manual_seed(2)
+        second = quiet(small_config(), SHORT, small_digits(), [0])
+    assert same_bits(first.models[0], second.models[0])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, 6, 100])
+def test_history_has_one_entry_an_epoch_whatever_the_chunk(small_config, small_digits, chunk):
+    result = quiet(small_config(), dataclasses.replace(SHORT, chunk=chunk), small_digits(), [0, 1])
+    assert [len(history) for history in result.histories] == [3, 3]
+    assert result.cost["steps"] == 3 * STEPS
+    assert result.cost["seconds"] > 0
+    assert result.cost["resumed"] == 0
+
+
+@pytest.mark.parametrize("chunk", [2, 4])
+def test_history_is_the_mean_over_the_steps_of_the_epoch(small_config, small_digits, monkeypatch, chunk):
+    """Also where the last chunk is shorter than the others."""
+    seen = []
+    original = training._Plain.update
+
+    def update(self, *batch):
+        seen.append(original(self, *batch))
+        return seen[-1]
+
+    monkeypatch.setattr(training._Plain, "update", update)
+    (history,) = quiet(small_config(), dataclasses.replace(SHORT, chunk=chunk), small_digits(), [0]).histories
+    assert len(seen) == 3 * STEPS
+    for epoch, means in enumerate(history):
+        for name, value in means.items():
+            steps = [float(step[name]) for step in seen[epoch * STEPS : (epoch + 1) * STEPS]]
+            assert value == pytest.approx(sum(steps) / STEPS, rel=1e-6, abs=1e-6)
+
+
+# Pairs and batches
+
+
+def numbered_digits(small_digits) -> dict[str, Digits]:
+    """Digits whose first pixel is their place in the data."""
+    made = small_digits(per_digit=6)
+    for digits in made.values():
+        digits.images[:, 0, 0, 0] = torch.arange(len(digits)).to(torch.uint8)
+    return made
+
+
+@pytest.fixture
+def batches(small_config, small_digits, monkeypatch):
+    """A function: a training config -> the pairs (places, labels) of every batch that the loss is given."""
+
+    def run(config: TrainingConfig, seed: int = 0) -> list[list[tuple[int, int, int]]]:
+        seen = []
+        original = QMVAE.loss
+
+        def loss(self, images, labels, noise):
+            places = [(images[name][:, 0, 0, 0] * 255).round().int().tolist() for name in ("ink", "photo")]
+            seen.append(list(zip(*places, labels.tolist(), strict=True)))
+            return original(self, images, labels, noise)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(QMVAE, "loss", loss)
+            quiet(small_config(), config, numbered_digits(small_digits), [seed])
+        return seen
+
+    return run
+
+
+def expected_pairs(small_digits) -> list[tuple[int, int, int]]:
+    digits = numbered_digits(small_digits)
+    index = training.tuple_indices({name: d.labels for name, d in digits.items()}, rounds=2, seed=0)
+    labels = digits["ink"].labels[index["ink"].long()].tolist()
+    return list(zip(index["ink"].tolist(), index["photo"].tolist(), labels, strict=True))
+
+
+def test_an_epoch_shows_every_pair_once_in_an_order_of_its_own(batches, small_digits):
+    seen = batches(SHORT)
+    epochs = [sum(seen[i : i + STEPS], []) for i in range(0, len(seen), STEPS)]
+    assert len(epochs) == 3
+    assert all(sorted(epoch) == sorted(expected_pairs(small_digits)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert sum(batches(SHORT, seed=1)[:STEPS], []) != epochs[0]
+
+
+def test_last_short_batch_is_filled_up_so_every_batch_is_full(batches, small_digits):
+    seen = batches(dataclasses.replace(SHORT, epochs=1, batch_size=10))
+    assert [len(batch) for batch in seen] == [10] * 5  # 48 pairs
+    shown = sum(seen, [])
+    assert sorted(shown[:48]) == sorted(expected_pairs(small_digits))
+    assert shown[48:] == shown[:2]
+
+
+def test_steps_per_epoch_can_be_fewer_or_more_than_the_pairs_give(batches, small_digits):
+    assert len(batches(dataclasses.replace(SHORT, epochs=2, steps_per_epoch=2))) == 4
+    seen = sum(batches(dataclasses.replace(SHORT, epochs=1, steps_per_epoch=15)), [])
+    assert len(seen) == 15 * 8
+    assert sorted(seen[:48]) == sorted(seen[48:96]) == sorted(expected_pairs(small_digits))
+
+
+def test_pairs_show_one_digit_that_is_their_label(batches, small_digits):
+    labels = small_digits()["photo"].labels.tolist()
+    for ink, photo, label in batches(dataclasses.replace(SHORT, epochs=1))[0]:
+        assert labels[ink] == labels[photo] == label
+
+
+# Plain and stacked
+
+
+def test_plain_and_stacked_loops_take_the_same_steps(small_config, small_digits):
+    plain, stacked = (
+        quiet(small_config(), ONE_STEP_EPOCHS, small_digits(), [3], stacked=stacked) for stacked in (False, True)
+    )
+    assert_histories_close(plain.histories[0], stacked.histories[0])
+
+
+@pytest.mark.parametrize("rule", ["random", "semi-hard", "hardest", "all-violating"])
+def test_a_stack_of_seeds_trains_each_as_if_it_were_alone(small_config, small_digits, rule):
+    config = small_config(negatives=rule)
+    seeds = [0, 5, 9]
+    together = quiet(config, ONE_STEP_EPOCHS, small_digits(), seeds)
+    for i, seed in enumerate(seeds):
+        alone = quiet(config, ONE_STEP_EPOCHS, small_digits(), [seed])
+        assert_histories_close(together.histories[i], alone.histories[0])
+    assert together.histories[0] != together.histories[1]
+
+
+def test_weights_of_a_stack_are_those_of_each_seed_alone(small_config, small_digits):
+    """Adam moves a weight by the learning rate however small its gradient, so a few may differ more than by rounding."""
+    two_steps = dataclasses.replace(ONE_STEP_EPOCHS, epochs=2)
+    together = quiet(small_config(), two_steps, small_digits(), [0, 5])
+    for model, seed in zip(together.models, [0, 5], strict=True):
+        alone = weights(quiet(small_config(), two_steps, small_digits(), [seed]).models[0])
+        start = weights(build_model(small_config(), seed))
+        gaps = torch.cat([(value - alone[name]).abs().flatten() for name, value in weights(model).items()])
+        moves = torch.cat([(value - start[name]).abs().flatten() for name, value in weights(model).items()])
+        assert gaps.max() <= 2 * 2 * two_steps.learning_rate
+        assert (gaps > 1e-5).float().mean() < 0.01
+        assert moves.median() > 1e-4
+
+
+def test_models_of_a_stack_can_be_used_and_trained_on(small_config, small_digits):
+    models = quiet(small_config(), SHORT, small_digits(), [0, 5]).models
+    assert not same_bits(*models)
+    for model in models:
+        assert model.generate(2)["photo"].shape == (2, 3, 8, 8)
+        assert all(value.requires_grad and value.device.type == "cpu" for value in model.parameters())
+
+
+def test_plain_loop_refuses_several_seeds(small_config, small_digits):
+    with pytest.raises(ValueError, match="one seed at a time"):
+        quiet(small_config(), SHORT, small_digits(), [0, 1], stacked=False)
+
+
+# Data that the model does not use
+
+
+def test_other_modalities_and_the_order_of_the_data_have_no_say(small_config, small_digits):
+    digits = small_digits()
+    more = {"sketch": small_digits("sketch", per_digit=2)["sketch"], **dict(reversed(digits.items()))}
+    expected = quiet(small_config(), SHORT, digits)
+    assert quiet(small_config(), SHORT, more).histories == expected.histories
+    assert run_key(small_config(), SHORT, [0], more) == run_key(small_config(), SHORT, [0], digits)
+
+
+# Checkpoints
+
+CHILD = """
+import json, sys, torch
+from qmvae_core.data import Digits
+from qmvae_core.models import ModelConfig
+from qmvae_core.training import TrainingConfig, fit
+folder, options = sys.argv[1], json.loads(sys.argv[2])
+train = {name: Digits(**digits) for name, digits in torch.load(options["digits"]).items()}
+fit(ModelConfig.from_dict(options["model"]), TrainingConfig(**options["training"]), train, options["seeds"],
+    folder=folder, progress="lines", checkpoint_seconds=0.0)
+"""
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 4]])
+def test_a_run_killed_three_times_ends_with_the_bits_of_an_undisturbed_one(small_config, small_digits, tmp_path, seeds):
+    moments = random.Random(len(seeds))
+    config, digits = small_config("ink", "photo", "sketch"), small_digits("ink", "photo", "sketch")
+    long = dataclasses.replace(SHORT, epochs=40)
+    torch.save({name: {"images": d.images, "labels": d.labels} for name, d in digits.items()}, tmp_path / "digits.pt")
+    options = {"model": config.to_dict(), "training": dataclasses.asdict(long), "seeds": seeds}
+    options = json.dumps({**options, "digits": str(tmp_path / "digits.pt")})
+    for _ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(tmp_path / "run"), options], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        ) as child:
+            lines = 0
+            while lines < moments.randint(2, 8):
+                assert (line := child.stdout.readline()), "the run ended by itself"
+                lines += line.startswith("epoch")
+            time.sleep(moments.uniform(0, 0.02))
+            child.send_signal(signal.SIGKILL)
+        assert child.returncode == -signal.SIGKILL
+    resumed = quiet(config, long, digits, seeds, folder=tmp_path / "run")
+    undisturbed = quiet(config, long, digits, seeds)
+    assert resumed.cost["resumed"] == 3
+    assert resumed.histories == undisturbed.histories
+    assert all(map(same_bits, resumed.models, undisturbed.models))
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 4]])
+@pytest.mark.parametrize("steps", range(1, 2 * STEPS + 2))
+def test_a_run_stopped_before_any_step_resumes_to_the_same_bits(
+    small_config, small_digits, tmp_path, stop_after, monkeypatch, seeds, steps
+):
+    """Also right after a chunk that ends an epoch, and with a last chunk that is shorter."""
+    brief = dataclasses.replace(SHORT, epochs=3, chunk=4)
+    config, digits = small_config(), small_digits()
+    expected = quiet(config, brief, digits, seeds)
+    stop_after(steps, Interruption())
+    with pytest.raises(Interruption):
+        quiet(config, brief, digits, seeds, folder=tmp_path, checkpoint_seconds=0.0)
+    monkeypatch.undo()
+    resumed = quiet(config, brief, digits, seeds, folder=tmp_path)
+    assert resumed.cost["resumed"] == (steps >= 4)
+    assert resumed.histories == expected.histories
+    assert all(map(same_bits, resumed.models, expected.models))
+
+
+def test_a_kill_between_the_end_of_an_epoch_and_its_report_resumes(small_config, small_digits, tmp_path, monkeypatch):
+    def interrupt(self, at):
+        raise Interruption
+
+    config, digits = small_config(), small_digits()
+    monkeypatch.setattr(training._Report, "epoch", interrupt)
+    with pytest.raises(Interruption):
+        quiet(config, SHORT, digits, folder=tmp_path, checkpoint_seconds=0.0)
+    monkeypatch.undo()
+    assert quiet(config, SHORT, digits, folder=tmp_path).histories == quiet(config, SHORT, digits).histories
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_run_can_go_on_in_the_other_loop(small_config, small_digits, tmp_path, stop_after, monkeypatch, first):
+    config, digits = small_config(), small_digits()
+    stop_after(STEPS + 2, Interruption())
+    with pytest.raises(Interruption):
+        quiet(config, SHORT, digits, folder=tmp_path, stacked=first)
+    monkeypatch.undo()
+    resumed = quiet(config, SHORT, digits, folder=tmp_path, stacked=not first)
+    assert resumed.cost["resumed"] == 1
+    assert_histories_close(resumed.histories[0], quiet(config, SHORT, digits).histories[0], relative=1e-4)
+
+
+def test_a_finished_run_is_not_trained_again(small_config, small_digits, tmp_path, stop_after, capsys):
+    first = quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
+    stop_after(0, AssertionError("a step was taken"))
+    second = fit(small_config(), SHORT, small_digits(), folder=tmp_path, progress="lines")
+    assert second.histories == first.histories
+    assert same_bits(first.models[0], second.models[0])
+    assert "epoch 4" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["model", "training", "seeds", "labels", "images"],
+)
+def test_checkpoint_of_another_run_is_refused_and_kept(small_config, small_digits, tmp_path, change):
+    run = {"model": small_config(), "training": SHORT, "train": small_digits(), "seeds": [0]}
+    quiet(**run, folder=tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    ink = run["train"]["ink"]
+    other = {
+        "model": {"model": small_config(beta=11.0)},
+        "training": {"training": dataclasses.replace(SHORT, learning_rate=2e-3)},
+        "seeds": {"seeds": [1]},
+        "labels": {"train": {**run["train"], "ink": Digits(ink.images, ink.labels.flip(0))}},
+        "images": {"train": {**run["train"], "ink": Digits(ink.images.flip(0), ink.labels)}},
+    }[change]
+    with pytest.raises(CheckpointError, match="another config, data or seeds"):
+        quiet(**{**run, **other}, folder=tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
+def test_damaged_checkpoint_is_refused_with_the_remedy(small_config, small_digits, tmp_path, damage):
+    quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"not a checkpoint"}[damage])
+    with pytest.raises(CheckpointError, match=rf"{re.escape(str(path))} cannot be read .*delete it"):
+        quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
+
+
+def test_interrupted_write_leaves_the_last_whole_checkpoint_and_nothing_else(
+    small_config, small_digits, tmp_path, monkeypatch
+):
+    calls = []
+    replace = training.os.replace
+
+    def fail_at_the_third(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise OSError("no space left on device")
+        replace(*arguments)
+
+    config, digits = small_config(), small_digits()
+    monkeypatch.setattr(training.os, "replace", fail_at_the_third)
+    with pytest.raises(OSError, match="no space"):
+        quiet(config, SHORT, digits, folder=tmp_path)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    resumed = quiet(config, SHORT, digits, folder=tmp_path)
+    assert resumed.cost["resumed"] == 1
+    assert same_bits(resumed.models[0], quiet(config, SHORT, digits).models[0])
+
+
+def test_a_write_that_fails_halfway_does_not_touch_the_checkpoint(small_config, small_digits, tmp_path, monkeypatch):
+    saves = []
+    save = torch.save
+
+    def half(content, path):
+        saves.append(path)
+        save(content, path)
+        if len(saves) == 2:
+            path.write_bytes(path.read_bytes()[:100])
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="no space"):
+        quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["position"]["epoch"] == 1
+
+
+def test_keyboard_interrupt_says_how_to_go_on(small_config, small_digits, tmp_path, stop_after):
+    stop_after(STEPS + 1, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match="epoch 2; call fit again with the same folder"):
+        quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
+
+
+def test_without_a_folder_nothing_is_written(small_config, small_digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quiet(small_config(), SHORT, small_digits())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_seeds_of_generators_are_fixed_and_distinct():
+    made = {
+        seed_for(seed, kind, epoch, chunk)
+        for seed in range(3)
+        for kind in "ab"
+        for epoch in range(3)
+        for chunk in range(3)
+    }
+    assert len(made) == 54
+    assert all(0 <= seed < 2**63 for seed in made)
+    assert seed_for(0, "noise", 1, 2) == 7454679448656141705
+
+
+# Errors
+
+
+@pytest.mark.parametrize("seeds", [[7], [7, 8]])
+def test_loss_that_is_not_finite_names_term_epoch_step_and_seed(small_config, small_digits, monkeypatch, seeds):
+    """The last seed meets a bad value in the fifth step of the second epoch."""
+    original = training._Loop._draws
+
+    def draws(self, epoch, chunk):
+        found = original(self, epoch, chunk)
+        if (epoch, chunk) == (1, 2):
+            found["photo/private"][0, -1, 1] = math.nan  # the draw of the unimodal bound
+        return found
+
+    monkeypatch.setattr(training._Loop, "_draws", draws)
+    with pytest.raises(NonFiniteLoss) as caught:
+        quiet(small_config(), SHORT, small_digits(), seeds)
+    message = str(caught.value)
+    assert f"epoch 2, step 5, seed {seeds[-1]};" in message
+    assert "elbo/photo is nan" in message
+    assert "elbo/joint" not in message
+    assert "elbo/ink" not in message
+
+
+def test_loss_that_is_not_finite_is_never_saved(small_config, small_digits, tmp_path):
+    huge = dataclasses.replace(SHORT, learning_rate=1e30)
+    with pytest.raises(NonFiniteLoss):
+        quiet(small_config(), huge, small_digits(), folder=tmp_path, checkpoint_seconds=0.0)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_single_digit_batch_is_an_error_before_any_step(small_config, small_digits, stop_after):
+    stop_after(0, AssertionError("a step was taken"))
+    one_digit = {name: d.select(d.labels == 2) for name, d in small_digits().items()}
+    with pytest.raises(ValueError, match="only the digit 2"):
+        quiet(small_config(), SHORT, one_digit)
+    with pytest.raises(ValueError, match="only the digit"):
+        quiet(small_config(), dataclasses.replace(SHORT, batch_size=1), small_digits())
+
+
+def test_missing_modality_is_an_error_that_names_it(small_config, small_digits):
+    with pytest.raises(ValueError, match=r"lacks: \['photo'\].*\['ink'\]"):
+        quiet(small_config(), SHORT, small_digits("ink"))
+
+
+def test_images_of_another_shape_are_an_error_that_names_the_modality(small_config, small_digits):
+    digits = small_digits()
+    swapped = {"ink": digits["photo"], "photo": digits["ink"]}
+    with pytest.raises(ValueError, match="modality 'ink' must be"):
+        quiet(small_config(), SHORT, swapped)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"precision": "float8"}, "unknown precision 'float8'.*float32.*tf32"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"chunk": 0}, "chunk must be at least 1"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch must be at least 1"),
+    ],
+)
+def test_impossible_training_config_is_an_error(small_config, small_digits, change, message):
+    with pytest.raises(ValueError, match=message):
+        quiet(small_config(), dataclasses.replace(SHORT, **change), small_digits())
+
+
+def test_no_seed_is_an_error(small_config, small_digits):
+    with pytest.raises(ValueError, match="at least one seed"):
+        quiet(small_config(), SHORT, small_digits(), [])
+
+
+def test_unknown_progress_is_an_error_before_any_step(small_config, small_digits, stop_after):
+    stop_after(0, AssertionError("a step was taken"))
+    with pytest.raises(ValueError, match="unknown progress 'loud'"):
+        quiet(small_config(), SHORT, small_digits(), progress="loud")
+
+
+def test_precision_switches_are_put_back_even_after_an_error(small_config, small_digits, stop_after):
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [switch.fp32_precision for switch in switches]
+    stop_after(0, Interruption())
+    for precision in training.PRECISIONS:
+        with pytest.raises(Interruption):
+            quiet(small_config(), dataclasses.replace(SHORT, precision=precision), small_digits())
+        assert [switch.fp32_precision for switch in switches] == before
+
+
+# The report
+
+
+def test_lines_report_each_epoch_with_the_time_left(small_config, small_digits, capsys):
+    fit(small_config(), SHORT, small_digits(), progress="lines")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    for epoch, line in enumerate(lines, start=1):
+        assert re.fullmatch(
+            rf"epoch {epoch}/3: objective \S+, elbo/joint \S+, quadruplet \S+; \d+\.\d steps/s, \d+\.\d min left", line
+        )
+    assert lines[-1].endswith(" 0.0 min left")
+
+
+def test_report_of_a_resumed_run_counts_only_the_steps_that_are_left(
+    small_config, small_digits, tmp_path, stop_after, monkeypatch, capsys
+):
+    stop_after(STEPS + 2, Interruption())
+    with pytest.raises(Interruption):
+        quiet(small_config(), SHORT, small_digits(), folder=tmp_path, checkpoint_seconds=0.0)
+    monkeypatch.undo()
+    left = []
+    epoch = training._Report.epoch
+    monkeypatch.setattr(
+        training._Report, "epoch", lambda self, at: left.append(self.left - self.done) or epoch(self, at)
+    )
+    fit(small_config(), SHORT, small_digits(), folder=tmp_path, progress="lines")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "resumed in epoch 2 of 3"
+    assert len(lines) == 3
+    assert left == [STEPS, 0]
+
+
+@pytest.mark.parametrize(("progress", "shown"), [("none", r""), ("bar", r".*18/18.*"), ("auto", r"epoch 1/3.*")])
+def test_progress_modes(small_config, small_digits, capsys, progress, shown):
+    fit(small_config(), SHORT, small_digits(), progress=progress)
+    captured = capsys.readouterr()
+    assert re.fullmatch(shown, captured.out, flags=re.DOTALL)
+    assert captured.err == ""
+
+
+def test_default_training_is_that_of_the_paper():
+    default = TrainingConfig()
+    assert (default.epochs, default.batch_size, default.learning_rate, default.rounds) == (10, 128, 1e-4, 30)
+    assert default.steps_per_epoch is None
+    assert ModelConfig().beta == 1500
