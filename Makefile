@@ -6,7 +6,9 @@ PORT ?= 8000
 UV_VERSION := 0.13.8
 
 PY := $(VENV)/bin/python
-BOOK := _build/html/index.html
+# The folder that `make book` builds and `make serve` shows; `make reproduce` makes one of its own from the same pages.
+SOURCE ?= .
+OWN := _build/quick
 # The environment is ready for this lock, this pyproject and this checkout; any other content or folder has another stamp.
 STAMP := $(VENV)/.ready-$(shell { cat requirements.lock pyproject.toml; pwd; } | cksum | cut -d ' ' -f 1)
 
@@ -20,7 +22,7 @@ endif
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT))"
+	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT)), SOURCE ($(SOURCE))"
 
 setup: $(STAMP) ## create the virtual environment from requirements.lock
 
@@ -32,16 +34,19 @@ $(STAMP): requirements.lock pyproject.toml
 		{ echo "make: $(PYTHON) lacks the venv module (Debian and Ubuntu: the package python3-venv)" >&2; exit 1; }
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@echo "Installing the versions of the lock into $(VENV) (about 6 GB; minutes where they must be downloaded)"
 	$(PY) -m uv pip sync --quiet --compile-bytecode --python $(PY) requirements.lock
 	$(PY) -m uv pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
-reproduce: setup ## run the quick profile (minutes on two CPU cores), print its tables, build the book
+reproduce: setup ## run the quick profile (minutes on two CPU cores), print its tables, build the book of this run
 	$(PY) -m qmvae_core run --profile quick
 	$(PY) -m qmvae_core collect --profile quick
-	@$(MAKE) --no-print-directory book
-	@echo "The book: $(CURDIR)/$(BOOK)"
+	@rm -rf $(OWN) && mkdir -p $(OWN) && cp -R _config.yml book notebooks $(OWN)
+	$(PY) -m qmvae_core render --profile quick --notebooks $(OWN)/notebooks
+	@$(MAKE) --no-print-directory book SOURCE=$(OWN)
+	@echo "The book of this run: $(CURDIR)/$(OWN)/_build/html/index.html"
 
 paper: setup ## run the paper's settings (needs a GPU and real data), print its tables
 	$(PY) -m qmvae_core run --profile paper
@@ -53,13 +58,15 @@ test: setup ## run the tests, then compare the stored outputs of the notebooks w
 	notebooks=$$($(PY) tests/notebook_kinds.py) && \
 		$(PY) -m pytest -p no:cacheprovider --nbval --nbval-current-env $$notebooks
 
-# --all, because an incremental build after a failed one reports success.
+# --all, because an incremental build after a failed one reports success; the whole path, because jupyter-book looks for the
+# table of contents first below the working folder and then below the source.
 book: setup ## build the book; any warning is an error
-	$(VENV)/bin/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going --all
+	$(VENV)/bin/jupyter-book build $(SOURCE) --config $(SOURCE)/_config.yml \
+		--toc "$(abspath $(SOURCE)/book/_toc.yml)" -W -n --keep-going --all
 
 serve: setup ## show the built book on this machine
-	@test -f $(BOOK) || { echo "make: no book yet; run make book" >&2; exit 1; }
-	$(PY) -m http.server --bind 127.0.0.1 --directory $(dir $(BOOK)) $(PORT)
+	@test -d $(SOURCE)/_build/html || { echo "make: no book yet; run make book" >&2; exit 1; }
+	$(PY) -m http.server --bind 127.0.0.1 --directory $(SOURCE)/_build/html $(PORT)
 
 lab: setup ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks

@@ -65,6 +65,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     runs, evidence = _runs(options), _evidence(options)
+    data_root = study.absolute_root(options.data_root) if options.data_root else None
     failed = []
     for number, run in enumerate(runs, start=1):
         found = study.state(run, evidence)
@@ -73,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
             continue
         started = time.monotonic()
         try:
-            study.carry_out(run, evidence, options.data_root, options.device)
+            study.carry_out(run, evidence, data_root, options.device)
         except RuntimeError as error:
             print(f"qmvae_core: {error}", file=sys.stderr)
             failed.append(run.id)

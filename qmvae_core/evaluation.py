@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from qmvae_core.data import Digits, tuple_indices
+from qmvae_core.models import TEST_CODES
 from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import seed_for
 
@@ -43,16 +44,16 @@ def cross_generated_digits(
     source: str,
     digits: Digits,
     generator: torch.Generator,
-    sample: bool = False,
+    code: str = "mean",
 ) -> Tensor:
     """The digit that the target's oracle reads in each image generated from `digits`: (n,).
 
-    z is the mean of q(z|x), or a draw from it if `sample`; h is drawn from its prior.
+    code: z is the "mean" of q(z|x) or a "sample" from it; h is drawn from its prior.
     """
     target = oracle.modality
     parts = torch.arange(len(digits), device=digits.labels.device).split(BATCH)
     return torch.cat(
-        [oracle.predict(model.cross_generate(source, digits.batch(i), target, generator, sample)) for i in parts]
+        [oracle.predict(model.cross_generate(source, digits.batch(i), target, generator, code)) for i in parts]
     )
 
 
@@ -88,7 +89,7 @@ def linear_probe(codes: np.ndarray, labels: np.ndarray):
 
 def nonlinear_probe(codes: np.ndarray, labels: np.ndarray, seed: int):
     """A small network (one hidden layer of 64) on standardised codes, stopped on a tenth of its training part."""
-    network = MLPClassifier((64,), early_stopping=True, n_iter_no_change=5, max_iter=60, random_state=seed % 2**32)
+    network = MLPClassifier((64,), early_stopping=True, n_iter_no_change=5, max_iter=1000, random_state=seed % 2**32)
     return make_pipeline(StandardScaler(), network).fit(codes, labels)
 
 
@@ -173,11 +174,11 @@ def evaluate(
         digits = judged[source]
         direction = f"{source}->{target}"
         cross[direction] = {}
-        for how in ("mean", "sample"):
-            generator = generator_for(seed, "cross", direction, how)
-            read = cross_generated_digits(model, oracles[target], source, digits, generator, how == "sample")
-            cross[direction][how] = share(read == digits.labels)
-            if how == "mean":
+        for code in TEST_CODES:
+            generator = generator_for(seed, "cross", direction, code)
+            read = cross_generated_digits(model, oracles[target], source, digits, generator, code)
+            cross[direction][code] = share(read == digits.labels)
+            if code == model.config.test_code:
                 tables[direction] = confusion(digits.labels, read)
     return {
         "cross_generation": cross,

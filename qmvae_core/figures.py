@@ -272,7 +272,7 @@ def quadruplet_geometry(
         if quadruplet is not None:
             _draw_hinges(axes, codes_x[panel], codes_y[panel], quadruplet, alpha1, alpha2)
         axes.set_aspect("equal", adjustable="datalim")
-        axes.margins(0.06)
+        axes.margins(0.12)
         axes.set_xlabel("first dimension of the code")
         axes.set_ylabel("second dimension" if panel == 0 else "")
         if titles is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import NamedTuple
@@ -46,6 +46,7 @@ class ModelConfig:
     beta: float = 1500.0
     negatives: str = "random"  # screening rule, one of negatives.RULES (open)
     candidates: int = 16  # random candidates a pair from which the screening rule chooses (open)
+    test_code: str = "mean"  # z for cross generation: the "mean" of q(z|x) or a "sample" from it (open)
     mask_equal_negatives: bool = False  # leave the third term out where x₋ and y₋ show one digit (open)
     modalities: Mapping[str, ModalityConfig] = field(default_factory=dict)
 
@@ -157,6 +158,7 @@ class QMVAE(nn.Module):
             raise ValueError(f"a multimodal model needs at least two modalities, got {sorted(config.modalities)}")
         if config.negatives not in negatives.RULES:
             raise ValueError(f"unknown screening rule {config.negatives!r}; known: {sorted(negatives.RULES)}")
+        _known_code(config.test_code)
         self.config = config
         self.shared_encoders = nn.ModuleDict()
         self.private_encoders = nn.ModuleDict()
@@ -256,9 +258,7 @@ class QMVAE(nn.Module):
 
     def sample_private(self, modality: str, count: int, generator: torch.Generator | None = None) -> Tensor:
         """`count` draws of h_m from its prior N(0, I): (count, private), on the device of the model."""
-        size = (count, self._known(modality).private)
-        where = generator.device if generator is not None else self._device
-        return torch.randn(size, generator=generator, device=where).to(self._device)
+        return self._draw((count, self._known(modality).private), generator)
 
     def cross_generate(
         self,
@@ -266,20 +266,20 @@ class QMVAE(nn.Module):
         images: Tensor,
         target: str,
         generator: torch.Generator | None = None,
-        sample: bool = False,
+        code: str | None = None,
     ) -> Tensor:
         """Images of the target that show what the source shows, with a style drawn from the prior.
 
-        images: (batch, c, h, w) of the source in [0, 1]. sample: draw z from q(z|x) instead of taking its mean.
-        Returns (batch, c', h', w') in [0, 1], the mean images. Raises ValueError for an unknown modality or shape.
+        images: (batch, c, h, w) of the source in [0, 1]. code: z is the "mean" of q(z|x) or a "sample" from it; None
+        takes the config's `test_code`. Returns (batch, c', h', w') in [0, 1], the mean images.
+        Raises ValueError for an unknown modality, shape or code.
         """
         self._known(target)
         posterior = self.encode_shared({source: images})
-        code = posterior.mean
-        if sample:
-            where = generator.device if generator is not None else self._device
-            code = posterior.sample(torch.randn(code.shape, generator=generator, device=where).to(self._device))
-        return self.decode(target, code, self.sample_private(target, len(images), generator))
+        shared = posterior.mean
+        if _known_code(code or self.config.test_code) == "sample":
+            shared = posterior.sample(self._draw(shared.shape, generator))
+        return self.decode(target, shared, self.sample_private(target, len(images), generator))
 
     def transfer(self, content: tuple[str, Tensor], style: tuple[str, Tensor]) -> Tensor:
         """Images with the shared code of `content` and the private code of `style`, both by their means.
@@ -293,12 +293,15 @@ class QMVAE(nn.Module):
 
     def generate(self, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """`count` joint draws from the priors: modality -> mean images (count, c, h, w) in [0, 1]."""
-        where = generator.device if generator is not None else self._device
-        code = torch.randn((count, self.config.shared), generator=generator, device=where).to(self._device)
+        shared = self._draw((count, self.config.shared), generator)
         return {
-            name: self.decode(name, code, self.sample_private(name, count, generator))
+            name: self.decode(name, shared, self.sample_private(name, count, generator))
             for name in self.config.modalities
         }
+
+    def _draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        where = generator.device if generator is not None else self._device
+        return torch.randn(tuple(shape), generator=generator, device=where).to(self._device)
 
     @property
     def _device(self) -> torch.device:
@@ -328,6 +331,13 @@ class QMVAE(nn.Module):
 
 
 MODELS = {"qmvae": QMVAE}
+TEST_CODES = ("mean", "sample")
+
+
+def _known_code(code: str) -> str:
+    if code not in TEST_CODES:
+        raise ValueError(f"unknown test code {code!r}; the known ones are {list(TEST_CODES)}")
+    return code
 
 
 def build_model(config: ModelConfig | Mapping | str, seed: int = 0) -> nn.Module:

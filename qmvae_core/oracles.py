@@ -149,13 +149,22 @@ def save_oracle(model: DigitClassifier, data: DigitData, config: OracleConfig, s
     return record
 
 
+def _files(modality: str, folder: Path) -> tuple[Path, Path]:
+    """Where the weights and the record of an oracle lie."""
+    return Path(folder) / f"{modality}.safetensors", Path(folder) / f"{modality}.json"
+
+
+def _saved(modality: str, folder: Path) -> bool:
+    return all(path.exists() for path in _files(modality, folder))
+
+
 def load_oracle(modality: str, folder: Path, kind: str = "real") -> DigitClassifier:
     """The saved oracle of a modality, in eval mode, for data of a kind ("real" or "stand-in").
 
     Raises OracleError if there is none, or if it was trained on another kind of data.
     """
-    weights, record = Path(folder) / f"{modality}.safetensors", Path(folder) / f"{modality}.json"
-    if not (weights.exists() and record.exists()):
+    weights, record = _files(modality, folder)
+    if not _saved(modality, folder):
         raise OracleError(
             f"no oracle for {modality} in {folder}; train it with: python -m qmvae_core oracles --out {folder}"
         )
@@ -183,7 +192,7 @@ def prepare_oracles(
         try:
             found[modality] = load_oracle(modality, folder, data.identity["kind"])
         except OracleError:
-            if not train_missing or (Path(folder) / f"{modality}.json").exists():
+            if not train_missing or _saved(modality, folder):
                 raise
             started = time.monotonic()
             found[modality] = train_oracle(modality, digits, configs[modality], device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,7 +56,7 @@ PROFILES = {
         "smoke",
         TrainingConfig(epochs=2, steps_per_epoch=8, batch_size=64, learning_rate=1e-3, rounds=2, chunk=4),
         data_root=STAND_IN,
-        oracles={name: OracleConfig(epochs=1, channels=8) for name in CONFIGS},
+        oracles={name: OracleConfig(epochs=2, channels=8, batch_size=32) for name in CONFIGS},
     ),
     # 3,000 steps instead of 131,410; the learning rate is ten times the paper's, to get far in so few
     "quick": Profile("quick", TrainingConfig(epochs=10, steps_per_epoch=300, learning_rate=1e-3)),
@@ -79,6 +80,11 @@ def profile(name: str) -> Profile:
     return PROFILES[name]
 
 
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError(f"seeds must be different and not negative, got {list(seeds)}")
+
+
 @dataclass(frozen=True)
 class Run:
     """One entry of the plan: a model under one reading, one seed or a stack of seeds.
@@ -93,8 +99,7 @@ class Run:
     def __post_init__(self):
         profile(self.profile)
         reading(self.reading)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"seeds must be different and not negative, got {list(self.seeds)}")
+        _check_seeds(self.seeds)
 
     @property
     def model(self) -> str:
@@ -119,6 +124,7 @@ def plan(name: str, readings: Sequence[str] | None = None, seeds: Sequence[int] 
     """The runs of a profile, in order; readings and seeds replace the profile's own. Raises like `Run`."""
     chosen = profile(name)
     seeds = tuple(seeds) if seeds else chosen.seeds
+    _check_seeds(seeds)
     readings = tuple(readings) if readings else chosen.readings
     stacks = [seeds] if chosen.stacked else [(seed,) for seed in seeds]
     return [Run(name, each, stack) for each in readings for stack in stacks]
@@ -282,7 +288,8 @@ def save_panel(path: Path, images: torch.Tensor) -> None:
 def load_panel(path: Path, rows: int, columns: int) -> np.ndarray:
     """The images of a panel: (rows, columns, c, h, w) uint8. Raises RecordError if the file is missing or not whole."""
     try:
-        sheet = np.asarray(Image.open(path))
+        with Image.open(path) as image:
+            sheet = np.asarray(image)
     except (OSError, SyntaxError) as error:
         raise records.RecordError(f"panel {path} cannot be read ({error}); run its record again") from None
     sheet = sheet[..., None] if sheet.ndim == 2 else sheet
@@ -349,10 +356,22 @@ def execute(notebook: Path, output: Path, parameters: Mapping) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable, "-m", "papermill", str(notebook), str(output), "--cwd", str(notebook.parent),
-        "--parameters_yaml", json.dumps(dict(parameters)), "--log-output", "--no-progress-bar",
+        "--parameters_yaml", json.dumps(dict(parameters)), "--stdout-file", "-", "--no-progress-bar",
+        "--log-level", "WARNING",
     ]  # fmt: skip
-    if subprocess.run(command).returncode:
+    if subprocess.run(command, env=_environment()).returncode:
         raise RuntimeError(f"{notebook.name} failed; the cell and its error are in {output}")
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, with a relative data root named in full: the notebook runs in another folder."""
+    root = os.environ.get("QMVAE_DATA_ROOT")
+    return dict(os.environ) if not root else {**os.environ, "QMVAE_DATA_ROOT": absolute_root(root)}
+
+
+def absolute_root(root: str) -> str:
+    """A data root in full, wherever it is used from then on; "stand-in" as it is."""
+    return root if root == STAND_IN else str(Path(root).expanduser().absolute())
 
 
 def carry_out(run: Run, evidence: Path, data_root: str | None = None, device: str = "auto") -> None:

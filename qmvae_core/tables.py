@@ -21,8 +21,13 @@ LEAST_SEEDS = 3
 
 
 def metric(record: Mapping, path: Sequence[str]) -> float:
-    """The accuracy, in per cent, at a path into a record's metrics. Raises RecordError where it is missing."""
+    """The accuracy, in per cent, at a path into a record's metrics. Raises RecordError where it is missing.
+
+    Cross generation is measured by the mean and by a sample of q(z|x); the config's `test_code` says which one counts.
+    """
     value = record["metrics"]
+    if path[0] == "cross_generation":
+        path = (*path, record["config"]["model"]["test_code"])
     for key in path:
         if key not in value:
             raise RecordError(f"record {record['id']} has no metric {' / '.join(path)}; run it again")
@@ -63,8 +68,9 @@ def compare(
 ) -> pd.DataFrame:
     """One row for each model, reading and column that the records cover, beside what the paper reports.
 
-    records: of one profile or several, each with status "ok"; every seed of a group must have the same config.
-    Raises RecordError if there is no such record, or if seeds of one group were trained with different configs.
+    records: of one profile or several; those that failed are left out. Every seed of a group must have the same config
+    and data. Raises RecordError if there is no finished record, if a group mixes configs or data, or if one seed is
+    there twice.
     """
     done = [record for record in records if record["status"] == "ok"]
     if not done:
@@ -74,8 +80,7 @@ def compare(
         groups.setdefault((record["profile"], record["model"], record["reading"]), []).append(record)
     rows = []
     for (profile, model, reading), group in sorted(groups.items()):
-        if len({record["config_hash"] for record in group}) > 1:
-            raise RecordError(f"the records of {profile} {model} {reading} have different configs; run them anew")
+        _check_one_group(f"{profile} {model} {reading}", group)
         for column, path in columns.items():
             values = pd.Series([metric(record, path) for record in group])
             said = reported[model][column]
@@ -92,10 +97,21 @@ def compare(
                     "seeds": len(values),
                     "difference": None if said is None else f"{values.mean() - said.mean:+.1f}",
                     "95 % interval": None if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}",
-                    "verdict": verdict(group, interval),
+                    "verdict": verdict(group, interval) if said is not None else "none: not reported",
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _check_one_group(name: str, group: Sequence[Mapping]) -> None:
+    if len({record["config_hash"] for record in group}) > 1:
+        raise RecordError(f"the records of {name} have different configs; run them anew")
+    if len({record["data"]["content_hash"] for record in group}) > 1:
+        raise RecordError(f"the records of {name} were made on different data; run them anew")
+    seeds = [record["seed"] for record in group]
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise RecordError(f"the records of {name} hold seed {seed} twice; remove the copy")
 
 
 def table1(records: Sequence[Mapping]) -> pd.DataFrame:
@@ -209,7 +225,7 @@ def panel_shares(records: Sequence[Mapping]) -> pd.DataFrame:
                 read == digit for row in panel["read"] for read, digit in zip(row, panel["digits"], strict=True)
             )
             total = sum(map(len, panel["read"]))
-            over_all = metric(record, ("cross_generation", direction, "mean"))
+            over_all = metric(record, ("cross_generation", direction))
             yield {"direction": direction, "panel, %": f"{100 * right / total:.0f}", "all, %": f"{over_all:.1f}"}
 
     return _rows(records, cells)

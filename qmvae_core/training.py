@@ -415,7 +415,9 @@ def _restore(path: Path, key: str, learner, device: torch.device) -> _Position:
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises whatever unpickling or unzipping meets
-        raise CheckpointError(f"{path} cannot be read ({error}); delete it to start this run anew") from error
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}); delete it to start this run anew"
+        ) from error
     if content.get("key") != key:
         raise CheckpointError(
             f"{path} belongs to a run with another config, data or seeds; choose another folder or delete the file"

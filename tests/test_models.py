@@ -421,7 +421,7 @@ def test_cross_generation_depends_on_the_generator_alone(three_model):
     state = torch.get_rng_state()
     assert torch.equal(made(0), made(0))
     assert not torch.equal(made(0), made(1))
-    assert torch.equal(made(0, sample=True), made(0, sample=True))
+    assert torch.equal(made(0, code="sample"), made(0, code="sample"))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -434,10 +434,39 @@ def test_cross_generation_takes_the_mean_of_the_code_unless_a_sample_is_asked_fo
 
     draws = generator(5)
     code = posterior.mean + torch.exp(posterior.log_var / 2) * torch.randn((6, 4), generator=draws)
-    by_sample = three_model.cross_generate("ink", images, "photo", generator=draws.manual_seed(5), sample=True)
+    by_sample = three_model.cross_generate("ink", images, "photo", generator=draws.manual_seed(5), code="sample")
     torch.randn((6, 4), generator=draws.manual_seed(5))
     style = torch.randn((6, 2), generator=draws)
     torch.testing.assert_close(by_sample, three_model.decode("photo", code, style))
+
+
+def test_the_config_says_which_code_is_taken_where_the_call_does_not(small_config):
+    images = random_images(SMALL)["ink"]
+    model = build_model(small_config(test_code="sample"), 0)
+    by_config = model.cross_generate("ink", images, "photo", generator(3))
+    assert torch.equal(by_config, model.cross_generate("ink", images, "photo", generator(3), code="sample"))
+    assert not torch.equal(by_config, model.cross_generate("ink", images, "photo", generator(3), code="mean"))
+    with pytest.raises(ValueError, match="unknown test code 'mode'"):
+        build_model(small_config(test_code="mode"))
+
+
+@pytest.mark.parametrize("test_code", ["mean", "sample"])
+def test_config_says_which_code_cross_generation_takes(small_config, test_code):
+    model = build_model(small_config(test_code=test_code))
+    images = random_images(SMALL)["ink"]
+    made = {
+        code: model.cross_generate("ink", images, "photo", generator=generator(), code=code)
+        for code in ("mean", "sample", None)
+    }
+    assert torch.equal(made[None], made[test_code])
+    assert not torch.equal(made["mean"], made["sample"])
+
+
+def test_unknown_test_code_is_an_error_that_lists_the_known(small_config, three_model):
+    with pytest.raises(ValueError, match=r"'mode'.*mean.*sample"):
+        three_model.cross_generate("ink", torch.rand(1, 1, 6, 6), "photo", code="mode")
+    with pytest.raises(ValueError, match=r"'mode'.*mean.*sample"):
+        build_model(small_config(test_code="mode"))
 
 
 def test_transfer_joins_the_content_of_one_image_with_the_style_of_another(three_model):
@@ -478,12 +507,22 @@ def test_config_survives_json(small_config):
 
 
 def test_every_field_of_the_config_survives_json():
-    """Changed from its default, so a field that is dropped on the way shows."""
-    modality = ModalityConfig((2, 4, 4), "convolutional", (5,), 3, "normal", 0.3, 2.0, 7.0)
-    config = ModelConfig("other", 7, 1.0, 0.5, 3.0, "hardest", 5, True, {"a": modality, "b": MNIST})
+    """Each is changed from its default, so one that is dropped on the way, or not listed here, shows."""
+    modality = ModalityConfig((2, 4, 4), "dense", (5,), 3, "normal", 0.3, 2.0, 7.0)
+    config = ModelConfig(
+        model="other",
+        shared=7,
+        alpha1=1.0,
+        alpha2=0.5,
+        beta=3.0,
+        negatives="hardest",
+        candidates=5,
+        test_code="sample",
+        mask_equal_negatives=True,
+        modalities={"a": modality, "b": MNIST},
+    )
     for made, default in ((modality, SVHN), (config, ModelConfig())):
-        same = [f.name for f in dataclasses.fields(made) if getattr(made, f.name) == getattr(default, f.name)]
-        assert same in ([], ["network"])
+        assert all(getattr(made, f.name) != getattr(default, f.name) for f in dataclasses.fields(made))
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 

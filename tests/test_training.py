@@ -1,13 +1,11 @@
 """`fit`: plain and stacked loops agree, a killed run resumes to the same bits, and errors come early and say enough."""
 
 import dataclasses
-import json
 import math
+import multiprocessing
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from qmvae_core.data import Digits
 from qmvae_core.models import QMVAE, ModelConfig, build_model
 from qmvae_core.training import CheckpointError, NonFiniteLoss, TrainingConfig, fit, run_key, seed_for
 
-ROOT = Path(__file__).resolve().parents[1]
 SHORT = TrainingConfig(epochs=3, batch_size=8, rounds=2, learning_rate=1e-3, chunk=2)
 ONE_STEP_EPOCHS = dataclasses.replace(SHORT, epochs=4, steps_per_epoch=1)
 STEPS = 6  # of an epoch of SHORT: 4 digits, 6 images, 2 rounds are 48 pairs
@@ -42,6 +39,15 @@ def assert_histories_close(first: list[dict], second: list[dict], relative: floa
     assert len(first) == len(second)
     for epoch, other in zip(first, second, strict=True):
         assert epoch == pytest.approx(other, rel=relative, abs=1e-5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small gain nothing from threads, and on busy cores lose minutes waiting for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Interruption(Exception):
@@ -240,6 +246,20 @@ def test_pairs_show_one_digit_that_is_their_label(batches, small_digits):
         assert labels[ink] == labels[photo] == label
 
 
+@pytest.mark.parametrize("seeds", [[0], [0, 5]])
+def test_no_two_steps_of_a_run_see_the_same_draws(small_config, small_digits, monkeypatch, seeds):
+    seen = []
+    for loop in (training._Plain, training._Stacked):
+
+        def update(self, images, labels, noise, original=loop.update):
+            seen.extend(tuple(row.flatten().tolist()) for row in noise["joint/shared"])
+            return original(self, images, labels, noise)
+
+        monkeypatch.setattr(loop, "update", update)
+    quiet(small_config(), SHORT, small_digits(), seeds)
+    assert len(seen) == len(set(seen)) == 3 * STEPS * len(seeds)
+
+
 # Plain and stacked
 
 
@@ -262,7 +282,7 @@ def test_a_stack_of_seeds_trains_each_as_if_it_were_alone(small_config, small_di
 
 
 def test_weights_of_a_stack_are_those_of_each_seed_alone(small_config, small_digits):
-    """Adam moves a weight by the learning rate however small its gradient, so a few may differ more than by rounding."""
+    """Adam moves weights by the learning rate however small its gradient, so a few may differ by more than rounding"""
     two_steps = dataclasses.replace(ONE_STEP_EPOCHS, epochs=2)
     together = quiet(small_config(), two_steps, small_digits(), [0, 5])
     for model, seed in zip(together.models, [0, 5], strict=True):
@@ -301,38 +321,49 @@ def test_other_modalities_and_the_order_of_the_data_have_no_say(small_config, sm
 
 # Checkpoints
 
-CHILD = """
-import json, sys, torch
-from qmvae_core.data import Digits
-from qmvae_core.models import ModelConfig
-from qmvae_core.training import TrainingConfig, fit
-folder, options = sys.argv[1], json.loads(sys.argv[2])
-train = {name: Digits(**digits) for name, digits in torch.load(options["digits"]).items()}
-fit(ModelConfig.from_dict(options["model"]), TrainingConfig(**options["training"]), train, options["seeds"],
-    folder=folder, progress="lines", checkpoint_seconds=0.0)
-"""
+
+def train_in_a_process(config, long, digits, seeds, folder):
+    torch.set_num_threads(1)
+    train = {name: Digits(torch.from_numpy(images), torch.from_numpy(labels)) for name, images, labels in digits}
+    fit(config, long, train, seeds, folder=folder, progress="none", checkpoint_seconds=0.0)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes of their own that share one import of torch."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["qmvae_core.training"])
+    return context
+
+
+def wait_for_new_checkpoints(process, path: Path, count: int) -> None:
+    """Return when the file has been replaced `count` times."""
+    seen = None
+    while count >= 0:
+        assert process.is_alive(), "the run ended by itself"
+        now = path.stat().st_mtime_ns if path.exists() else None
+        count -= now != seen
+        seen = now
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 4]])
-def test_a_run_killed_three_times_ends_with_the_bits_of_an_undisturbed_one(small_config, small_digits, tmp_path, seeds):
+def test_a_run_killed_three_times_ends_with_the_bits_of_an_undisturbed_one(
+    small_config, small_digits, tmp_path, processes, seeds
+):
     moments = random.Random(len(seeds))
     config, digits = small_config("ink", "photo", "sketch"), small_digits("ink", "photo", "sketch")
-    long = dataclasses.replace(SHORT, epochs=40)
-    torch.save({name: {"images": d.images, "labels": d.labels} for name, d in digits.items()}, tmp_path / "digits.pt")
-    options = {"model": config.to_dict(), "training": dataclasses.asdict(long), "seeds": seeds}
-    options = json.dumps({**options, "digits": str(tmp_path / "digits.pt")})
+    long = dataclasses.replace(SHORT, epochs=60)
+    plain = [(name, d.images.numpy(), d.labels.numpy()) for name, d in digits.items()]
     for _ in range(3):
-        with subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(tmp_path / "run"), options], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        ) as child:
-            lines = 0
-            while lines < moments.randint(2, 8):
-                assert (line := child.stdout.readline()), "the run ended by itself"
-                lines += line.startswith("epoch")
-            time.sleep(moments.uniform(0, 0.02))
-            child.send_signal(signal.SIGKILL)
-        assert child.returncode == -signal.SIGKILL
-    resumed = quiet(config, long, digits, seeds, folder=tmp_path / "run")
+        process = processes.Process(target=train_in_a_process, args=(config, long, plain, seeds, tmp_path))
+        process.start()
+        wait_for_new_checkpoints(process, tmp_path / "checkpoint.pt", moments.randint(3, 15))
+        time.sleep(moments.uniform(0, 0.02))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    resumed = quiet(config, long, digits, seeds, folder=tmp_path)
     undisturbed = quiet(config, long, digits, seeds)
     assert resumed.cost["resumed"] == 3
     assert resumed.histories == undisturbed.histories
@@ -466,7 +497,7 @@ def test_a_write_that_fails_halfway_does_not_touch_the_checkpoint(small_config, 
 
 def test_keyboard_interrupt_says_how_to_go_on(small_config, small_digits, tmp_path, stop_after):
     stop_after(STEPS + 1, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt, match="epoch 2; call fit again with the same folder"):
+    with pytest.raises(KeyboardInterrupt, match="epoch 2.*same folder"):
         quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
 
 

@@ -1,0 +1,377 @@
+"""What is measured, on models and judges whose behaviour is known: each number must come out as it must be."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from qmvae_core import evaluation
+from qmvae_core.data import Digits, validation_split
+from qmvae_core.evaluation import (
+    confusion,
+    cross_generated_digits,
+    evaluate,
+    generator_for,
+    joint_coherence,
+    leakage,
+    probe_accuracies,
+    share,
+)
+from qmvae_core.gaussians import DiagonalGaussian
+from qmvae_core.models import build_model
+
+NAMES = ("ink", "photo")
+STEP = 25  # an image's first pixel is its digit times this
+
+
+def painted(count: int, seed: int = 0, uneven: bool = False) -> Digits:
+    """Images (count, 1, 2, 2) whose first pixel tells the digit; the others are noise. uneven: many 3s, few 7s."""
+    random = np.random.RandomState(seed)
+    shares = np.array([1, 1, 1, 4, 1, 1, 1, 0.5, 1, 1]) if uneven else np.ones(10)
+    labels = random.choice(10, count, p=shares / shares.sum())
+    labels[:10] = range(10)
+    images = random.randint(0, 256, (count, 1, 2, 2))
+    images[:, 0, 0, 0] = labels * STEP
+    return Digits(torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels))
+
+
+def read(images: torch.Tensor) -> torch.Tensor:
+    return (images[:, 0, 0, 0] * 255 / STEP).round().long()
+
+
+def paint(digits: torch.Tensor) -> torch.Tensor:
+    images = torch.zeros(len(digits), 1, 2, 2)
+    images[:, 0, 0, 0] = digits * STEP / 255
+    return images
+
+
+class Judge:
+    """Reads the first pixel, as it should."""
+
+    def __init__(self, modality: str):
+        self.modality = modality
+
+    def predict(self, images: torch.Tensor) -> torch.Tensor:
+        return read(images)
+
+    def accuracy(self, digits: Digits) -> float:
+        return (self.predict(digits.batch()) == digits.labels).double().mean().item()
+
+
+class Model(nn.Module):
+    """Codes are one-hot digits. A code is decoded to its largest entry's digit. Parts are replaced by the tests."""
+
+    def __init__(self, log_var: float = -80.0):
+        super().__init__()
+        self.log_var = log_var
+        self.scale = nn.Parameter(torch.ones(()))
+        self.encoded = 0
+        self.generators = []
+
+    def shared_digits(self, modalities: tuple[str, ...], digits: torch.Tensor) -> torch.Tensor:
+        return digits
+
+    def shared_noise(self, modalities: tuple[str, ...]) -> bool:
+        return False
+
+    def answer(self, target: str, digits: torch.Tensor) -> torch.Tensor:
+        return digits
+
+    def gaussian(self, digits: torch.Tensor) -> DiagonalGaussian:
+        mean = nn.functional.one_hot(digits, 10).float() * self.scale.detach()
+        return DiagonalGaussian(mean, torch.full_like(mean, self.log_var))
+
+    def encode_shared(self, images) -> DiagonalGaussian:
+        first = next(iter(images.values()))
+        assert all(torch.equal(read(first), read(other)) for other in images.values()), "a pair of two digits"
+        if self.shared_noise(tuple(images)):
+            mean = first[:, 0, 1, :].repeat(1, 5)
+            return DiagonalGaussian(mean, torch.full_like(mean, self.log_var))
+        return self.gaussian(self.shared_digits(tuple(images), read(first)))
+
+    def encode_private(self, modality, images) -> DiagonalGaussian:
+        self.encoded += len(images)
+        if modality == "ink":
+            return self.gaussian(read(images))
+        mean = images[:, 0, 1, :]  # the noise
+        return DiagonalGaussian(mean, torch.zeros_like(mean))
+
+    def cross_generate(self, source, images, target, generator=None, code=None):
+        self.generators.append((source, target, code, generator.initial_seed()))
+        posterior = self.encode_shared({source: images})
+        mean = posterior.mean
+        if code == "sample":
+            mean = posterior.sample(torch.randn(mean.shape, generator=generator))
+        return paint(self.answer(target, mean.argmax(dim=-1)))
+
+    def generate(self, count, generator=None):
+        digits = torch.randint(0, 10, (count,), generator=generator)
+        return {name: paint(self.answer(name, digits)) for name in NAMES}
+
+
+JUDGES = {name: Judge(name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def train():
+    return {name: painted(600, seed) for seed, name in enumerate(NAMES)}
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """More images than fit in one batch, and not a whole number of batches."""
+    return {"ink": painted(2_345, 7, uneven=True), "photo": painted(1_203, 8)}
+
+
+@pytest.fixture
+def few_joint_draws(monkeypatch):
+    monkeypatch.setattr(evaluation, "joint_coherence", functools.partial(joint_coherence, count=1_100))
+
+
+# Shares
+
+
+@pytest.mark.parametrize(("hit", "count"), [(0, 10), (10, 10), (813, 1000), (1, 3), (9_220, 10_000)])
+def test_a_share_has_its_wilson_interval(hit, count):
+    found = share(np.arange(count) < hit)
+    z, p = 1.959963984540054, hit / count
+    centre = (p + z * z / (2 * count)) / (1 + z * z / count)
+    reach = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count**2)) / (1 + z * z / count)
+    assert found == pytest.approx(
+        {"accuracy": p, "n": count, "low": centre - reach, "high": centre + reach}, rel=1e-9, abs=1e-12
+    )
+    assert share(torch.arange(count) < hit) == found
+    assert {type(value) for value in found.values()} == {int, float}  # JSON, not NumPy's own numbers
+
+
+# Cross generation
+
+
+def test_a_perfect_model_gets_every_image_right_in_both_directions(train, judged, few_joint_draws):
+    found = evaluate(Model(), train, judged, JUDGES)
+    assert found["cross_generation"].keys() == {"ink->photo", "photo->ink"}
+    for direction, count in (("ink->photo", 2_345), ("photo->ink", 1_203)):
+        for how in ("mean", "sample"):
+            value = found["cross_generation"][direction][how]
+            assert (value["accuracy"], value["n"]) == (1.0, count)
+
+
+def test_a_constant_model_gets_the_share_of_its_digit_and_a_column_of_the_confusion(train, judged, few_joint_draws):
+    class Three(Model):
+        def answer(self, target, digits):
+            return torch.full_like(digits, 3)
+
+    found = evaluate(Three(), train, judged, JUDGES)
+    for direction, source in (("ink->photo", "ink"), ("photo->ink", "photo")):
+        labels = judged[source].labels
+        assert found["cross_generation"][direction]["mean"]["accuracy"] == pytest.approx(
+            (labels == 3).double().mean().item()
+        )
+        table = np.array(found["confusion"][direction])
+        assert table[:, 3].tolist() == torch.bincount(labels, minlength=10).tolist()  # rows are conditions
+        assert table.sum() == table[:, 3].sum() == len(labels)
+
+
+def test_each_direction_is_judged_by_the_judge_of_its_target(train, judged, few_joint_draws):
+    class Blind(Judge):
+        def predict(self, images):
+            return torch.zeros(len(images), dtype=torch.int64)
+
+    found = evaluate(Model(), train, judged, {"ink": Judge("ink"), "photo": Blind("photo")})
+    assert found["cross_generation"]["photo->ink"]["mean"]["accuracy"] == 1.0
+    zeros = (judged["ink"].labels == 0).double().mean().item()
+    assert found["cross_generation"]["ink->photo"]["mean"]["accuracy"] == pytest.approx(zeros)
+    assert found["oracle"]["ink"] == 1.0
+    assert found["oracle"]["photo"] < 0.2
+
+
+def test_rows_of_the_confusion_are_conditions_and_columns_what_was_read():
+    table = confusion(torch.tensor([2, 2, 2, 9]), torch.tensor([5, 5, 2, 0]))
+    expected = np.zeros((10, 10), dtype=int)
+    expected[2, 5], expected[2, 2], expected[9, 0] = 2, 1, 1
+    assert table == expected.tolist()
+
+
+def test_mean_and_sample_differ_where_the_posterior_is_wide(train, judged, few_joint_draws):
+    wide = evaluate(Model(log_var=2.0), train, judged, JUDGES)["cross_generation"]
+    narrow = evaluate(Model(log_var=-80.0), train, judged, JUDGES)["cross_generation"]
+    for direction in wide:
+        assert wide[direction]["mean"]["accuracy"] == 1.0
+        assert wide[direction]["sample"]["accuracy"] < 0.5
+        assert narrow[direction]["mean"] == narrow[direction]["sample"]
+
+
+def test_the_models_own_sampling_is_used_and_vanishes_with_the_variance(small_config, small_digits):
+    """A real Q-MVAE with equal draws of h: a posterior without width gives one image for mean and sample."""
+    model, digits = build_model(small_config(), 0), small_digits(per_digit=5)["ink"]
+
+    class Level(Judge):
+        def predict(self, images):
+            return (images.mean(dim=(1, 2, 3)) * 1e9).long()
+
+    def both():
+        # the draw of z comes before that of h: a generator that has drawn z already stands where the sample's does
+        advanced = generator_for("x")
+        torch.randn((len(digits), 4), generator=advanced)
+        return [
+            cross_generated_digits(model, Level("photo"), "ink", digits, generator, sample)
+            for generator, sample in ((advanced, False), (generator_for("x"), True))
+        ]
+
+    mean, sample = both()
+    assert not torch.equal(mean, sample)
+    with torch.no_grad():
+        head = model.shared_encoders["ink"].head
+        head.weight[4:], head.bias[4:] = 0.0, -200.0
+    assert torch.equal(*both())
+
+
+def test_each_seed_direction_and_way_has_draws_of_its_own(train, judged, few_joint_draws):
+    seen = set()
+    for seed in (0, 1):
+        model = Model()
+        evaluate(model, train, judged, JUDGES, seed)
+        given = set(model.generators)
+        assert len({entry[:3] for entry in given}) == len(given) == 4
+        seen |= {entry[-1] for entry in given}
+    assert len(seen) == 8
+
+
+# The probe
+
+
+def test_the_probe_counts_every_judged_image_and_one_round_of_pairs(train, judged):
+    found = probe_accuracies(Model(), train, judged)
+    counts = [torch.bincount(judged[name].labels, minlength=10) for name in NAMES]
+    assert found["ink"]["n"] == 2_345
+    assert found["photo"]["n"] == 1_203
+    assert found["joint"]["n"] == torch.minimum(*counts).sum().item()
+    assert [found[name]["accuracy"] for name in ("ink", "photo", "joint")] == [1.0, 1.0, 1.0]
+
+
+def test_the_probe_does_not_find_what_the_codes_do_not_hold(train, judged):
+    class Blind(Model):
+        def shared_noise(self, modalities):
+            return modalities == ("photo",)
+
+    found = probe_accuracies(Blind(), train, judged)
+    assert found["photo"]["accuracy"] < 0.2
+    assert (found["ink"]["accuracy"], found["joint"]["accuracy"]) == (1.0, 1.0)
+
+
+def test_the_probe_is_trained_on_joint_codes_alone(train, judged):
+    """Each modality's own codes name the next digit: a probe of their own would read them, the joint one must not."""
+
+    class Shifted(Model):
+        def shared_digits(self, modalities, digits):
+            return digits if len(modalities) == 2 else (digits + 1) % 10
+
+    found = probe_accuracies(Shifted(), train, judged)
+    assert (found["ink"]["accuracy"], found["photo"]["accuracy"]) == (0.0, 0.0)
+    assert found["joint"]["accuracy"] == 1.0
+
+
+def test_the_probe_never_sees_judged_labels(train, judged):
+    """With the judged labels moved by one, a probe of the training labels is wrong everywhere."""
+    moved = {name: Digits(d.images, (d.labels + 1) % 10) for name, d in judged.items()}
+    found = probe_accuracies(Model(), train, moved)
+    assert all(value["accuracy"] == 0.0 for value in found.values())
+
+
+# Leakage
+
+
+def test_leakage_tells_codes_that_hold_the_digit_from_noise(train, judged):
+    found = leakage(Model(), train, judged)
+    for probe in ("linear", "nonlinear"):
+        assert found["ink"][probe]["accuracy"] > 0.99
+        assert found["ink"][probe]["n"] == 2_345
+        assert found["photo"][probe]["accuracy"] == pytest.approx(0.1, abs=0.04)
+        assert found["photo"][probe]["n"] == 1_203
+
+
+def test_leakage_probes_see_no_more_training_images_than_the_limit(train, judged):
+    model = Model()
+    leakage(model, train, judged, limit=200)
+    assert model.encoded == 2 * 200 + 2_345 + 1_203
+
+
+def test_only_the_nonlinear_probe_reads_a_code_that_hides_the_digit_in_a_product():
+    """Two classes by the sign of a product: no straight line tells them apart."""
+    random = np.random.RandomState(0)
+    codes = random.uniform(-1, 1, (3_000, 2))
+    labels = (codes[:, 0] * codes[:, 1] > 0).astype(int)
+    linear = evaluation.linear_probe(codes[:2_000], labels[:2_000]).predict(codes[2_000:])
+    nonlinear = evaluation.nonlinear_probe(codes[:2_000], labels[:2_000], 0).predict(codes[2_000:])
+    assert (linear == labels[2_000:]).mean() < 0.65
+    assert (nonlinear == labels[2_000:]).mean() > 0.9
+
+
+# Coherence
+
+
+def test_joint_coherence_is_one_where_all_judges_agree_and_low_where_they_do_not():
+    whole = joint_coherence(Model(), JUDGES, generator_for(0), count=1_500)
+    assert (whole["accuracy"], whole["n"]) == (1.0, 1_500)
+
+    class Apart(Model):
+        def answer(self, target, digits):
+            return digits if target == "ink" else (digits * 0 + 4)
+
+    apart = joint_coherence(Apart(), JUDGES, generator_for(0), count=1_500)
+    assert apart["accuracy"] == pytest.approx(0.1, abs=0.04)
+
+
+def test_three_judges_agree_only_if_all_do():
+    class Third(Model):
+        def generate(self, count, generator=None):
+            digits = torch.arange(count) % 10
+            return {"a": paint(digits), "b": paint(digits), "c": paint((digits // 5) * 5)}
+
+    found = joint_coherence(Third(), {name: Judge(name) for name in "abc"}, generator_for(0), count=100)
+    assert found["accuracy"] == 0.2
+
+
+# The whole
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(train, judged, few_joint_draws):
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    first = evaluate(Model(log_var=0.0), train, judged, JUDGES, seed=1)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]  # noqa: NPY002
+    torch.manual_seed(6)
+    assert evaluate(Model(log_var=0.0), train, judged, JUDGES, seed=1) == first
+    other = evaluate(Model(log_var=0.0), train, judged, JUDGES, seed=2)
+    assert other["cross_generation"]["ink->photo"]["sample"] != first["cross_generation"]["ink->photo"]["sample"]
+
+
+def test_a_validation_part_is_judged_like_the_test_set(train, few_joint_draws):
+    fit, validation = validation_split(train, 0.2)
+    model = Model()
+    model.train()
+    found = evaluate(model, fit, validation, JUDGES)
+    assert found["cross_generation"]["ink->photo"]["mean"]["n"] == len(validation["ink"]) < 150
+    assert found["probe"]["photo"]["n"] == len(validation["photo"])
+    assert found["leakage"]["ink"]["linear"]["n"] == len(validation["ink"])
+    assert found["oracle"] == {"ink": 1.0, "photo": 1.0}
+    assert not model.training
+
+
+def test_the_judges_are_asked_before_anything_is_computed(train, judged):
+    with pytest.raises(ValueError, match=r"no oracle for the modalities \['photo'\]; there are \['ink'\]"):
+        evaluate(None, train, judged, {"ink": JUDGES["ink"]})
+
+
+def test_coherence_of_the_whole_is_over_ten_thousand_draws(train, monkeypatch):
+    asked = []
+    original = Model.generate
+    monkeypatch.setattr(Model, "generate", lambda self, count, g: asked.append(count) or original(self, count, g))
+    few = {name: d.select(slice(0, 60)) for name, d in train.items()}
+    found = evaluate(Model(), train, few, JUDGES)
+    assert found["joint_coherence"]["n"] == sum(asked) == 10_000

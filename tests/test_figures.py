@@ -1,0 +1,303 @@
+"""What a figure says, not how it looks: marks, labels, alternative texts, errors, and that a notebook can show it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import notebook_kinds
+import numpy as np
+import pytest
+from matplotlib.colors import same_color
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
+from matplotlib.ft2font import FT2Font
+from matplotlib.patches import Circle, Rectangle
+
+from qmvae_core import figures
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+LABELS = np.repeat([2, 5, 8], 2)
+CORNERS = np.array([[0.0, 0.0], [6.0, 0.0], [0.0, 6.0]])
+
+
+def grey(rows: int = 2, columns: int = 3) -> np.ndarray:
+    return np.linspace(0, 1, rows * columns * 16).reshape(rows, columns, 1, 4, 4)
+
+
+def colour(rows: int = 2, columns: int = 3) -> np.ndarray:
+    return np.arange(rows * columns * 75, dtype=np.uint8).reshape(rows, columns, 3, 5, 5)
+
+
+def panel(readings) -> figures.Picture:
+    return figures.cross_generation(grey(1), colour(), readings, [4, 5, 6], "ink to photo")
+
+
+def codes(spread: float) -> np.ndarray:
+    return spread * CORNERS[[0, 0, 1, 1, 2, 2]]
+
+
+def epochs(count: int, scale: float = 1.0) -> list[dict[str, float]]:
+    return [{"objective": scale * epoch, "quadruplet": 2.0 * epoch} for epoch in range(count)]
+
+
+def frames(axes) -> list[tuple[float, float]]:
+    return [patch.get_xy() for patch in axes.patches if isinstance(patch, Rectangle)]
+
+
+EXAMPLES = {
+    "image_grid": lambda: figures.image_grid(grey(), notes=[["a", "b", "c"]] * 2),
+    "cross_generation": lambda: panel([[4, 5, 6], [4, 5, 9]]),
+    "quadruplet_geometry": lambda: figures.quadruplet_geometry(codes(1), codes(1), LABELS, (0, 2, 4)),
+    "training_history": lambda: figures.training_history([epochs(3), epochs(3, 2.0)]),
+    "comparison": lambda: figures.comparison({"a": (90.0, 89.0, 91.0)}, {"a": (88.0, 80.0, 89.0)}),
+    "confusion": lambda: figures.confusion(np.eye(3, dtype=int) * 5, "shown", "read"),
+    "blank": lambda: figures.blank(3, 2, "an empty plot")[0],
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
+def test_a_figure_shows_itself_as_a_picture_with_an_alternative_text(example):
+    figure = example()
+    assert isinstance(figure, Figure)
+    bundle, sizes = figure._repr_mimebundle_(include=None, exclude=None)
+    assert bundle["image/png"].startswith(SIGNATURE)
+    assert len(bundle["image/png"]) > 1000
+    assert bundle["text/plain"] == figure.alt != ""
+    assert sizes["image/png"]["width"] > 100
+
+
+def test_any_figure_is_shown_with_the_text_that_is_given():
+    plain = Figure()
+    plain.subplots().plot([0, 1])
+    bundle, _ = figures.show(plain, "a rising line")._repr_mimebundle_()
+    assert bundle["text/plain"] == "a rising line"
+    assert bundle["image/png"].startswith(SIGNATURE)
+    with pytest.raises(ValueError, match="alternative text"):
+        figures.show(plain, " ")
+
+
+def test_a_given_text_takes_the_place_of_the_made_one():
+    assert figures.image_grid(grey(), alt="six squares").alt == "six squares"
+
+
+def test_the_style_reaches_no_other_figure():
+    before = dict(matplotlib.rcParams)
+    figures.png(EXAMPLES["confusion"]())
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_no_module_of_the_library_but_this_one_imports_matplotlib_and_none_imports_pyplot_or_ipython():
+    library = Path(figures.__file__).parent
+    imported = {}
+    for path in library.glob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+        imported[path.stem] = names
+    assert [m for m, names in imported.items() if any(n.startswith("matplotlib") for n in names)] == ["figures"]
+    assert not [n for names in imported.values() for n in names if n.startswith(("IPython", "matplotlib.pyplot"))]
+
+
+def test_drawing_leaves_pyplot_alone():
+    code = (
+        "import sys, numpy, qmvae_core.figures as f; f.png(f.confusion(numpy.eye(2), 'a', 'b')); "
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_typeface_has_every_sign_that_the_figures_use():
+    typeface = FT2Font(findfont(figures.STYLE["font.family"]))
+    assert not [sign for sign in "₋→αβμ±−·" if not typeface.get_char_index(ord(sign))]
+
+
+# Images
+
+
+def test_wrong_readings_are_bold_coloured_and_framed_and_right_ones_are_not():
+    figure = panel([[4, 5, 6], [4, 8, 6]])
+    (axes,) = figure.axes
+    wrong = [text for text in axes.texts if text.get_weight() == "bold"]
+    assert [text.get_text() for text in wrong] == ["8"]
+    assert same_color(wrong[0].get_color(), figures.VERMILLION)
+    right = [text for text in axes.texts if text.get_weight() != "bold"]
+    assert [text.get_text() for text in right] == ["4", "5", "6", "4", "6"]
+    assert all(same_color(text.get_color(), figures.GREY) for text in right)
+    ((left, top),) = frames(axes)
+    assert left < wrong[0].get_position()[0] < left + 1
+    assert top < wrong[0].get_position()[1]
+
+
+def test_the_share_of_right_readings_is_said_in_title_and_text():
+    figure = panel([[4, 5, 6], [4, 8, 6]])
+    assert "5 of 6" in figure.alt
+    assert "5 of 6" in figure.axes[0].get_title(loc="left")
+
+
+def test_a_panel_holds_the_conditions_above_the_generated_images():
+    (axes,) = panel([[4, 5, 6], [4, 5, 6]]).axes
+    shapes = [image.get_array().shape for image in axes.images]
+    assert shapes == [(4, 4)] * 3 + [(5, 5, 3)] * 6
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["4", "5", "6"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["condition", "style 1", "style 2"]
+    assert axes.yaxis_inverted()
+
+
+@pytest.mark.parametrize("images", [grey(), (255 * grey()).astype(np.uint8)], ids=["floats", "bytes"])
+def test_black_is_black_and_white_is_white_in_every_image(images):
+    (axes,) = figures.image_grid(images).axes
+    top = 255 if images.dtype == np.uint8 else 1
+    assert {image.get_clim() for image in axes.images} == {(0, top)}
+
+
+def test_images_stand_in_reading_order():
+    images = grey()
+    (axes,) = figures.image_grid(images).axes
+    shown = sorted(axes.images, key=lambda image: (image.get_extent()[3], image.get_extent()[0]))
+    assert np.allclose([image.get_array() for image in shown], images.reshape(6, 4, 4))
+
+
+def test_a_grid_without_labels_or_notes_has_neither():
+    (axes,) = figures.image_grid(colour()).axes
+    assert len(axes.images) == 6
+    assert not axes.texts
+    assert not frames(axes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"images": grey()[0]}, r"images must be \(rows, columns, c, h, w\)"),
+        ({"images": np.zeros((1, 1, 2, 4, 4))}, "c 1 or 3"),
+        ({"images": grey()[:0]}, "images must be"),
+        ({"images": 2 * grey()}, r"images must lie in \[0, 1\]"),
+        ({"images": np.full((2, 3, 1, 4, 4), np.nan)}, r"images must lie in \[0, 1\]"),
+        ({"images": np.zeros((2, 3, 1, 4, 4), dtype=int)}, "images must be uint8 or floats"),
+        ({"row_labels": ["a"]}, "row_labels must have 2 entries"),
+        ({"column_labels": list("ab")}, "column_labels must have 3 entries"),
+        ({"notes": [["a"]]}, r"notes must be \(2, 3\)"),
+        ({"wrong": [[True] * 2] * 2}, r"wrong must be \(2, 3\)"),
+    ],
+)
+def test_a_grid_names_what_does_not_fit(changes, words):
+    with pytest.raises(ValueError, match=words):
+        figures.image_grid(**{"images": grey(), **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"conditions": grey(1, 2)}, r"conditions must be \(1, 3, c, h, w\)"),
+        ({"conditions": grey(2)}, r"conditions must be \(1, 3, c, h, w\)"),
+        ({"readings": [[1, 2, 3]]}, r"readings must be \(2, 3\)"),
+        ({"digits": [1, 2]}, "digits must have 3 entries"),
+    ],
+)
+def test_a_panel_names_what_does_not_fit(changes, words):
+    given = {"conditions": grey(1), "images": colour(), "readings": [[4, 5, 6]] * 2, "digits": [4, 5, 6]}
+    with pytest.raises(ValueError, match=words):
+        figures.cross_generation(**{**given, **changes}, title="ink to photo")
+
+
+# Codes
+
+
+def test_circles_have_the_radius_that_each_distance_must_reach():
+    x, y = codes(1), codes(1) + [0.0, 1.5]
+    (axes,) = figures.quadruplet_geometry(x, y, LABELS, (0, 2, 4), alpha1=2.0, alpha2=0.8).axes
+    circles = [(patch.center, patch.radius) for patch in axes.patches if isinstance(patch, Circle)]
+    centres, radii = zip(*circles, strict=True)
+    assert radii == pytest.approx([3.5, 3.5, 2.3])
+    assert np.allclose(centres, [x[0], y[0], x[2]])
+
+
+def test_each_hinge_says_by_how_much_it_is_short():
+    x = codes(0.25)  # the digits are 1.5 apart: 0.5 short of α1, and the third hinge of α2 = 0.8 is reached
+    figure = figures.quadruplet_geometry(np.stack([x, codes(1)]), np.stack([x, codes(1)]), LABELS, (0, 2, 4))
+    before, after = ([text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes)
+    assert [line.split(": ")[-1] for line in before[1:]] == ["short by 0.50", "short by 0.50", "reached"]
+    assert [line.split(": ")[-1] for line in after[1:]] == ["reached"] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"codes_x": np.zeros((6, 3))}, r"codes_x must be \(n, 2\)"),
+        ({"codes_y": np.zeros((5, 2))}, "must have one shape"),
+        ({"labels": [1, 2]}, "labels must have 6 entries"),
+        ({"titles": ["before", "after"]}, "titles must have 1 entries"),
+        ({"quadruplet": (0, 2, 6)}, "quadruplet must be three rows below 6"),
+    ],
+)
+def test_codes_that_do_not_fit_are_named(changes, words):
+    given = {"codes_x": codes(1), "codes_y": codes(1), "labels": LABELS}
+    with pytest.raises(ValueError, match=words):
+        figures.quadruplet_geometry(**{**given, **changes})
+
+
+# Numbers
+
+
+def test_a_history_has_a_panel_a_term_and_a_line_a_seed():
+    figure = figures.training_history([epochs(3), epochs(3, 2.0)])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["objective", "quadruplet"]
+    first, second = figure.axes[0].lines
+    assert list(first.get_xdata()) == [1, 2, 3]
+    assert list(second.get_ydata()) == [0.0, 2.0, 4.0]
+    assert first.get_linestyle() != second.get_linestyle()
+
+
+@pytest.mark.parametrize("histories", [[], [[]], [epochs(2), epochs(3)], [epochs(1), [{"objective": 1.0}]]])
+def test_a_history_without_epochs_or_with_unlike_seeds_is_refused(histories):
+    with pytest.raises(ValueError, match="histories"):
+        figures.training_history(histories)
+
+
+def test_a_comparison_has_a_row_a_cell_and_no_dot_where_there_is_no_value():
+    said = {"a": (90.0, 89.0, 91.0), "b": None}
+    figure = figures.comparison(said, {"a": (88.0, 87.0, 89.0), "b": (50.0, 40.0, 60.0), "c": (1.0, 1.0, 1.0)})
+    (axes,) = figure.axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b", "c"]
+    dots = {line.get_label(): line for line in axes.lines if line.get_label() in ("paper", "ours")}
+    assert list(dots["paper"].get_xdata()) == [90.0]
+    assert list(dots["ours"].get_xdata()) == [88.0, 50.0, 1.0]
+    assert dots["paper"].get_marker() != dots["ours"].get_marker()
+    assert "b, paper none, ours 50.0 (40.0 to 60.0)" in figure.alt
+
+
+@pytest.mark.parametrize(
+    ("paper_rows", "words"), [({}, "both empty"), ({"a": (1.0, 2.0, 3.0)}, "paper, a"), ({"a": (1.0, 2.0)}, "paper, a")]
+)
+def test_a_comparison_of_nothing_or_of_a_value_outside_its_interval_is_refused(paper_rows, words):
+    with pytest.raises(ValueError, match=words):
+        figures.comparison(paper_rows, {})
+
+
+def test_confusion_shows_each_count_and_names_the_worst():
+    counts = np.array([[8, 2, 0], [1, 9, 0], [0, 5, 5]])
+    figure = figures.confusion(counts, "shown", "read")
+    assert [text.get_text() for text in figure.axes[0].texts] == [str(n) for n in counts.flatten()]
+    assert figure.axes[0].get_xlabel() == "read"
+    assert "22 of 30" in figure.alt
+    assert "2 read as 1, 5 times" in figure.alt
+    assert np.allclose(figure.axes[0].images[0].get_array(), 10 * counts)
+
+
+@pytest.mark.parametrize("counts", [np.zeros((2, 3)), np.zeros(4), np.zeros((0, 0)), -np.eye(2)])
+def test_confusion_of_another_shape_or_below_zero_is_refused(counts):
+    with pytest.raises(ValueError, match="counts must"):
+        figures.confusion(counts, "shown", "read")
+
+
+# Notebooks
+
+
+@pytest.mark.parametrize("notebook", notebook_kinds.strict(), ids=lambda path: path.stem)
+def test_the_books_alternative_text_is_the_figures_own(notebook):
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        said = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
+        if said is not None:
+            assert said in [output.get("data", {}).get("text/plain") for output in cell.outputs]

@@ -1,0 +1,100 @@
+"""The paper's numbers, typed a second time, and the places in a record that they are compared with."""
+
+import functools
+
+import pytest
+import torch
+
+from qmvae_core import evaluation, paper
+from qmvae_core.data import MODALITIES, Digits
+from qmvae_core.models import MODELS, READINGS, build_model, reading
+from qmvae_core.oracles import DigitClassifier
+from qmvae_core.tables import metric
+
+# As printed, a row a line: model, then the cells from left to right.
+TABLE1 = """
+mvae   31.8 1.4   57.1 3.4
+mmvae  86.4 0.5   69.1 2.5
+dmvae  91.6 0.8   76.4 0.4
+qmvae  92.2 0.3   81.3 0.5
+"""
+TABLE2 = """
+mvae   79.8 3.8   65.1 4.6   80.2 3.6
+mmvae  91.3 0.4   68.0 0.6   not applicable
+dmvae  95.0 0.6   79.9 1.4   92.9 1.8
+qmvae  98.3 0.1   80.2 0.2   97.9 0.1
+"""
+
+
+def typed(table: str, columns: list[str]) -> dict[str, dict[str, tuple[float, float] | None]]:
+    found = {}
+    for line in table.strip().splitlines():
+        model, *cells = line.split()
+        pairs = [cells[i : i + 2] for i in range(0, len(cells), 2)]
+        values = [None if pair == ["not", "applicable"] else tuple(map(float, pair)) for pair in pairs]
+        found[model] = dict(zip(columns, values, strict=True))
+    return found
+
+
+def test_table_1_is_the_printed_one():
+    assert typed(TABLE1, ["MNIST→SVHN", "SVHN→MNIST"]) == paper.TABLE1
+
+
+def test_table_2_is_the_printed_one():
+    assert typed(TABLE2, ["MNIST", "SVHN", "MNIST-SVHN"]) == paper.TABLE2
+
+
+def test_a_cell_is_a_mean_and_a_deviation_by_name():
+    cell = paper.TABLE1["qmvae"]["SVHN→MNIST"]
+    assert (cell.mean, cell.std) == (81.3, 0.5)
+
+
+def test_the_gain_over_dmvae_is_the_one_that_the_text_claims():
+    rows = paper.TABLE1
+    assert rows["qmvae"]["SVHN→MNIST"].mean - rows["dmvae"]["SVHN→MNIST"].mean == pytest.approx(4.9)
+
+
+def test_settings_are_those_of_the_paper():
+    assert paper.SEEDS == 5
+    assert (paper.TRAIN_PAIRS, paper.TEST_PAIRS) == (1_682_040, 300_000)
+
+
+def test_every_model_has_a_name_and_a_row():
+    assert paper.NAMES.keys() == paper.TABLE1.keys() == paper.TABLE2.keys()
+    assert set(MODELS) <= set(paper.NAMES)
+    assert {config.model for config in READINGS.values()} <= set(paper.NAMES)
+    for table, columns in ((paper.TABLE1, paper.TABLE1_COLUMNS), (paper.TABLE2, paper.TABLE2_COLUMNS)):
+        for row in table.values():
+            assert row.keys() == columns.keys()
+
+
+@pytest.fixture(scope="module")
+def metrics():
+    """What evaluate() gives for a small untrained model of the default reading."""
+    generator = torch.Generator().manual_seed(0)
+    splits = {}
+    for split, per_digit in (("train", 12), ("test", 1)):
+        labels = torch.arange(10).repeat(per_digit)
+        splits[split] = {
+            name: Digits(torch.randint(0, 256, (len(labels), *shape), dtype=torch.uint8, generator=generator), labels)
+            for name, shape in MODALITIES.items()
+        }
+    oracles = {name: DigitClassifier(name, 2) for name in MODALITIES}
+    model = build_model(reading("default+mnist.widths=[4]+svhn.widths=[2,2]"), 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "joint_coherence", functools.partial(evaluation.joint_coherence, count=20))
+        return evaluation.evaluate(model, splits["train"], splits["test"], oracles)
+
+
+@pytest.mark.parametrize("path", [*paper.TABLE1_COLUMNS.values(), *paper.TABLE2_COLUMNS.values()], ids=" ".join)
+def test_each_column_points_to_a_number_that_evaluation_gives(metrics, path):
+    value = metric({"id": "r", "metrics": metrics, "config": {"model": {"test_code": "mean"}}}, path)
+    assert 0 <= value <= 100
+
+
+def test_columns_point_in_the_direction_of_their_name():
+    for column, (_, direction) in paper.TABLE1_COLUMNS.items():
+        assert direction == column.lower().replace("→", "->")
+    assert {column: path[-1] for column, path in paper.TABLE2_COLUMNS.items()} == {
+        "MNIST": "mnist", "SVHN": "svhn", "MNIST-SVHN": "joint",
+    }  # fmt: skip

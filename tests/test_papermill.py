@@ -1,0 +1,225 @@
+"""The training notebook, run by the study's own command on the smoke profile, then the results notebooks on that.
+
+One run serves the whole file. It is killed in the middle of training and started again, as on a machine that is lost.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import notebook_kinds
+import papermill
+import psutil
+import pytest
+
+from qmvae_core import __main__ as command_line
+from qmvae_core import records, study
+from qmvae_core.records import config_hash, load_records
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = study.Run("smoke", "default", (0,))
+PATIENCE = 900  # seconds until a process counts as stuck, for machines that do much else
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("evidence")
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """Kernels find the library; the smoke profile must not look at a data root."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "QMVAE_DATA_ROOT": "/no/such/folder"}
+
+
+@pytest.fixture(scope="module")
+def command(evidence) -> list[str]:
+    return [sys.executable, "-m", "qmvae_core", "run", "--profile", "smoke", "--evidence", str(evidence)]
+
+
+@pytest.fixture(scope="module")
+def killed(evidence, command, environment) -> str:
+    """The state that a run leaves which is killed, kernel and all, as soon as there is a checkpoint."""
+    checkpoint = evidence / "work" / RUN.id / "checkpoint.pt"
+    process = psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started = time.monotonic()
+    try:
+        while not checkpoint.exists():
+            assert process.poll() is None, "the run ended without a checkpoint"
+            assert time.monotonic() - started < PATIENCE, "there was never a checkpoint"
+            time.sleep(0.02)
+    finally:
+        family = [process, *process.children(recursive=True)] if process.poll() is None else []
+        for member in family:
+            member.kill()
+        process.wait()
+        psutil.wait_procs(family, timeout=30)
+    assert len(family) >= 3  # the command, papermill and the kernel
+    return study.state(RUN, evidence)
+
+
+@pytest.fixture(scope="module")
+def output(killed, command, environment) -> str:
+    """What the second start prints, which goes on from there."""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def record(output, evidence) -> dict:
+    (found,) = load_records(evidence / "runs")
+    return found
+
+
+@pytest.fixture(scope="module")
+def executed(output, evidence):
+    return nbformat.read(evidence / "work" / RUN.id / "07_train.ipynb", as_version=4)
+
+
+def test_the_command_runs_every_training_notebook():
+    assert notebook_kinds.training() == [study.TRAINING_NOTEBOOK]
+
+
+def test_a_killed_run_is_started_and_goes_on_from_its_checkpoint(killed, output, record, evidence):
+    assert killed == "started"
+    assert "smoke qmvae-default-s0 (started)" in output
+    assert record["cost"]["resumed"] == 1
+    assert record["cost"]["steps"] == 16
+    assert study.state(RUN, evidence) == "done"
+
+
+def test_the_record_is_complete(record, evidence):
+    assert record["status"] == "ok"
+    assert (record["profile"], record["reading"], record["seed"]) == ("smoke", "default", 0)
+    assert record["config"] == json.loads(json.dumps(RUN.config()))
+    assert record["config_hash"] == config_hash(RUN.config())
+    metrics, counts = record["metrics"], record["data"]["n_test"]
+    for direction in ("mnist->svhn", "svhn->mnist"):
+        source = direction.split("->")[0]
+        for how in ("mean", "sample"):
+            value = metrics["cross_generation"][direction][how]
+            assert value["n"] == counts[source]
+            assert 0 <= value["low"] <= value["accuracy"] <= value["high"] <= 1
+        assert sum(map(sum, metrics["confusion"][direction])) == counts[source]
+    assert {name: metrics["probe"][name]["n"] for name in counts} == counts
+    assert metrics["probe"]["joint"]["n"] <= min(counts.values())
+    assert {name: probes.keys() for name, probes in metrics["leakage"].items()} == dict.fromkeys(
+        counts, {"linear", "nonlinear"}
+    )
+    assert len(record["history"]) == 2
+    assert all(isinstance(value, float) for epoch in record["history"] for value in epoch.values())
+    assert record["data"]["kind"] == "stand-in"
+    assert re.fullmatch("[0-9a-f]{64}", record["data"]["content_hash"])
+    assert record["provenance"].keys() >= {"commit", "dirty", "versions", "device", "threads", "peak_host_bytes"}
+    assert record["cost"]["seconds"] > 0
+    study.load_model(record, evidence)
+    for panel in record["panels"].values():
+        study.panel_images(panel, evidence / "panels")
+
+
+def test_the_judges_can_read(record, evidence):
+    """Judges at chance would make the smoke run's numbers noise, and a fault in judging invisible."""
+    for name, accuracy in record["metrics"]["oracle"].items():
+        assert accuracy > 0.8
+        about = json.loads((evidence / "oracles" / f"{name}.json").read_text())
+        assert about["accuracy"]["test"] == pytest.approx(accuracy, abs=1e-6)
+        assert about["data"]["kind"] == "stand-in"
+
+
+def test_the_output_says_that_the_data_are_a_stand_in(output, executed, record):
+    assert "stand-in data:" in output
+    assert "no evidence about the paper" in output
+    assert any("no evidence about the paper" in note for note in record["data"]["notes"])
+    assert "none: stand-in data" in json.dumps(executed)
+
+
+def test_every_cell_ran_without_a_word_on_standard_error(executed):
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    said = [out.text for cell in code for out in cell.outputs if out.get("name") == "stderr"]
+    assert said == []
+
+
+def test_the_notebook_in_the_repository_is_left_as_it_is(output):
+    for cell in nbformat.read(study.TRAINING_NOTEBOOK, as_version=4).cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+            assert "injected-parameters" not in cell.metadata.get("tags", [])
+
+
+def test_a_second_run_has_nothing_to_do(record, evidence, capsys):
+    before = {path: path.stat().st_mtime_ns for path in evidence.rglob("*")}
+    assert command_line.main(["run", "--profile", "smoke", "--evidence", str(evidence)]) == 0
+    assert capsys.readouterr().out == "run 1 of 1: smoke qmvae-default-s0 (done)\n"
+    assert {path: path.stat().st_mtime_ns for path in evidence.rglob("*")} == before
+    assert command_line.main(["status", "--profile", "smoke", "--evidence", str(evidence)]) == 0
+    assert capsys.readouterr().out.split() == ["0", "smoke", "qmvae-default-s0", "done"]
+
+
+def test_collect_prints_both_tables(record, evidence, capsys):
+    assert command_line.main(["collect", "--profile", "smoke", "--evidence", str(evidence)]) == 0
+    printed = capsys.readouterr().out
+    for title, columns, path in (
+        ("Table 1", ("MNIST→SVHN", "SVHN→MNIST"), ("cross_generation", "mnist->svhn", "mean")),
+        ("Table 2", ("MNIST", "SVHN", "MNIST-SVHN"), ("probe", "mnist")),
+    ):
+        assert title in printed
+        assert all(re.search(rf"\s{column}\s", printed) for column in columns)
+        value = record["metrics"]
+        for key in path:
+            value = value[key]
+        assert f" {100 * value['accuracy']:.1f} " in printed
+    assert "Data: stand-in." in printed
+    assert "no evidence about the paper" in printed
+
+
+# The results notebooks
+
+
+@pytest.fixture(scope="module")
+def rendered(record, evidence, tmp_path_factory) -> Path:
+    """The results notebooks, executed on the smoke run's evidence in a copy of their folder."""
+    folder = tmp_path_factory.mktemp("book") / "notebooks"
+    shutil.copytree(study.NOTEBOOKS, folder, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        study.render(evidence, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", study.RESULTS_NOTEBOOKS)
+def test_results_notebooks_show_the_evidence_and_that_it_is_a_stand_in(rendered, name):
+    book = nbformat.read(rendered / f"{name}.ipynb", as_version=4)
+    outputs = json.dumps([cell.outputs for cell in book.cells if cell.cell_type == "code"], ensure_ascii=False)
+    assert "STAND-IN DATA" in outputs
+    assert "smoke" in outputs
+    assert '"stderr"' not in outputs
+
+
+def test_rendering_leaves_the_notebooks_of_the_repository_alone(rendered):
+    for name in study.RESULTS_NOTEBOOKS:
+        source = nbformat.read(study.NOTEBOOKS / f"{name}.ipynb", as_version=4)
+        assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in source.cells)
+
+
+# Papermill without the study
+
+
+def test_a_misspelt_parameter_is_an_error_by_plain_papermill_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(records, "REPOSITORY", tmp_path)
+    with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter sedes; the known ones are"):
+        papermill.execute_notebook(
+            study.TRAINING_NOTEBOOK, tmp_path / "out.ipynb", parameters={"sedes": [1]},
+            cwd=study.NOTEBOOKS, progress_bar=False,
+        )  # fmt: skip

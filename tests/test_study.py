@@ -1,0 +1,578 @@
+"""The plan, the state of a run, what a run leaves behind, and the command line. The notebook itself: test_papermill."""
+
+import copy
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+from qmvae_core import __main__ as command_line
+from qmvae_core import records, study
+from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
+from qmvae_core.models import READINGS, build_model, reading
+from qmvae_core.negatives import RULES
+from qmvae_core.oracles import DigitClassifier, OracleError
+from qmvae_core.records import RecordError, config_hash, load_records, read_record
+from qmvae_core.study import Run, plan, profile, record_path, state
+from qmvae_core.training import NonFiniteLoss, Trained, TrainingConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = "default+mnist.widths=[6]+svhn.widths=[2,2]"  # trains in milliseconds
+
+
+# The plan
+
+
+def test_the_paper_profile_is_every_reading_with_five_seeds_in_one_stack():
+    runs = plan("paper")
+    assert [(run.reading, run.seeds) for run in runs] == [(name, (0, 1, 2, 3, 4)) for name in READINGS]
+    assert {"as-printed", "default"} <= set(READINGS)
+    training = profile("paper").training
+    assert (training.epochs, training.steps_per_epoch, training.batch_size) == (10, None, 128)
+    assert (training.learning_rate, training.rounds, training.pair_seed) == (1e-4, 30, 0)
+    assert not profile("paper").validation
+
+
+def test_the_other_profiles():
+    assert [(run.reading, run.seeds) for run in plan("quick")] == [("default", (0,))]
+    assert [(run.reading, run.seeds) for run in plan("smoke")] == [("default", (0,))]
+    assert profile("smoke").data_root == STAND_IN
+    assert profile("quick").data_root is profile("paper").data_root is None  # whatever data root there is
+    choice = plan("choose")
+    assert [reading(run.reading).negatives for run in choice] == list(RULES)
+    assert profile("choose").validation  # a choice is never made on the test set
+
+
+def test_readings_and_seeds_replace_the_profiles_own():
+    assert [run.seeds for run in plan("quick", seeds=[3, 5])] == [(3,), (5,)]
+    assert [run.seeds for run in plan("paper", ["default"], [3, 5])] == [(3, 5)]
+    assert [run.reading for run in plan("quick", ["as-printed", SMALL])] == ["as-printed", SMALL]
+
+
+def test_every_run_of_every_plan_builds_and_has_names_of_its_own():
+    runs = [run for name in study.PROFILES for run in plan(name)]
+    for run in runs:
+        build_model(reading(run.reading))
+        json.dumps(run.config(), allow_nan=False)
+    names = [run.record_id(seed) for run in runs for seed in run.seeds]
+    assert len(set(names)) == len(names)
+
+
+def test_ids_say_what_a_run_is():
+    run = Run("paper", "default", (0, 2))
+    assert run.id == "qmvae-default-s0_2"
+    assert run.record_id(2) == "paper-qmvae-default-seed2"
+    assert record_path(run, 2, Path("folder")) == Path("folder/runs/paper-qmvae-default-seed2.json")
+    assert run.model == "qmvae"
+
+
+def test_the_config_holds_all_choices_of_model_and_training():
+    config = Run("quick", "default+beta=7", (0,)).config()
+    assert config["model"]["beta"] == 7
+    assert config["training"]["steps_per_epoch"] == profile("quick").training.steps_per_epoch
+    others = (("quick", "default"), ("quick", "as-printed"), ("paper", "default"), ("quick", "default+beta=7"))
+    assert len({config_hash(Run(*parts, (0,)).config()) for parts in others}) == 4
+    assert config_hash(Run("quick", "default", (0,)).config()) == config_hash(Run("quick", "default", (9,)).config())
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (("paper ", "default", (0,)), r"unknown profile 'paper '; the known ones are .*'quick'"),
+        (("paper", "defalt", (0,)), r"unknown reading 'defalt'; the known ones are .*'as-printed'"),
+        (("paper", "default+negative=hardest", (0,)), r"unknown ModelConfig field negative; .*negatives"),
+        (("paper", "default", ()), r"seeds must be different and not negative, got \[\]"),
+        (("paper", "default", (1, 1)), r"seeds .*got \[1, 1\]"),
+        (("paper", "default", (0, -1)), r"seeds .*got \[0, -1\]"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused(parts, message):
+    with pytest.raises(ValueError, match=message):
+        Run(*parts)
+
+
+def test_a_plan_refuses_what_a_run_refuses():
+    with pytest.raises(ValueError, match="unknown profile"):
+        plan("papr")
+    with pytest.raises(ValueError, match="unknown reading"):
+        plan("quick", readings=["nothing"])
+    with pytest.raises(ValueError, match="seeds must be different"):
+        plan("quick", seeds=[2, -2])
+    with pytest.raises(ValueError, match="seeds must be different"):
+        plan("paper", seeds=[2, 2])
+
+
+# Readings
+
+
+def test_a_reading_takes_changes_of_the_whole_and_of_one_modality():
+    changed = reading("default+negatives=hardest+svhn.private=4+beta=0.5+mask_equal_negatives=true+mnist.widths=[8,9]")
+    expected = READINGS["default"].to_dict()
+    expected |= {"negatives": "hardest", "beta": 0.5, "mask_equal_negatives": True}
+    expected["modalities"]["svhn"]["private"] = 4
+    expected["modalities"]["mnist"]["widths"] = [8, 9]
+    assert changed.to_dict() == expected
+    assert reading("default") == READINGS["default"]  # nothing was changed in place
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("default+negatives", "cannot read the change 'negatives'; write field=value or modality.field=value"),
+        ("default+", "cannot read the change ''"),
+        ("default+audio.private=3", "cannot read the change 'audio.private=3'"),
+        ("default+modalities=3", "cannot read the change 'modalities=3'"),
+        ("default+svhn.privat=3", "unknown ModalityConfig field privat"),
+        ("default+betta=3", "unknown ModelConfig field betta"),
+        ("+beta=3", "unknown reading ''"),
+    ],
+)
+def test_a_change_that_cannot_be_read_is_refused(name, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        reading(name)
+
+
+# The state of a run
+
+
+def write_record(run: Run, seed: int, evidence: Path, **fields) -> None:
+    record = {"format": records.FORMAT, "config_hash": config_hash(run.config()), "status": "ok", **fields}
+    records.write_json(record_path(run, seed, evidence), record)
+
+
+def test_a_run_is_to_do_started_done_or_failed(tmp_path):
+    run = Run("paper", "default", (0, 1))
+    assert state(run, tmp_path) == "to do"
+    write_record(run, 0, tmp_path)
+    assert state(run, tmp_path) == "to do"  # one seed of two
+    assert state(Run("quick", "default", (0, 1)), tmp_path) == "to do"
+    checkpoint = tmp_path / "work" / run.id / "checkpoint.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert state(run, tmp_path) == "started"
+    write_record(run, 1, tmp_path)
+    assert state(run, tmp_path) == "done"
+    assert state(Run("paper", "default", (0,)), tmp_path) == "done"
+    assert state(Run("paper", "default", (0, 2)), tmp_path) == "to do"
+    assert state(Run("paper", "as-printed", (0, 1)), tmp_path) == "to do"
+    write_record(run, 1, tmp_path, status="failed")
+    assert state(run, tmp_path) == "failed"
+
+
+def test_a_run_whose_config_has_changed_is_to_do_again(tmp_path, monkeypatch):
+    run = Run("quick", "default", (0,))
+    write_record(run, 0, tmp_path)
+    assert state(run, tmp_path) == "done"
+    longer = dataclasses.replace(profile("quick"), training=TrainingConfig(epochs=11))
+    monkeypatch.setitem(study.PROFILES, "quick", longer)
+    assert state(run, tmp_path) == "to do"
+
+
+def test_a_damaged_record_is_an_error_and_not_a_state(tmp_path):
+    run = Run("quick", "default", (0,))
+    write_record(run, 0, tmp_path)
+    record_path(run, 0, tmp_path).write_text("{")
+    with pytest.raises(RecordError, match="delete it and run it again"):
+        state(run, tmp_path)
+
+
+# Notebooks with parameters
+
+
+def test_a_misspelt_parameter_is_named_with_the_known_ones():
+    study.check_parameters(["seeds"], ["seeds", "profile"])
+    study.check_parameters([], ["seeds"])
+    with pytest.raises(ValueError, match=r"unknown parameter devise, sedes; the known ones are \['profile', 'seeds'\]"):
+        study.check_parameters(["sedes", "seeds", "devise"], ["seeds", "profile"])
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """A notebook that writes its parameter into a file beside itself, and fails for "fail"."""
+    book = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    book.cells = [
+        nbformat.v4.new_code_cell('word = "default"\nseeds = [0]', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            'from pathlib import Path\nPath("heard.txt").write_text(f"{word} {seeds}")\n'
+            'assert word != "fail", "as asked"'
+        ),
+    ]
+    for number, cell in enumerate(book.cells):
+        cell["id"] = f"cell{number}"
+    path = tmp_path / "books" / "tiny.ipynb"
+    path.parent.mkdir()
+    nbformat.write(book, path)
+    return path
+
+
+def test_an_unknown_parameter_stops_before_anything_runs(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    with pytest.raises(ValueError, match="unknown parameter wrod; .*'seeds', 'word'"):
+        study.execute(notebook, tmp_path / "out" / "tiny.ipynb", {"wrod": "x", "seeds": [1]})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failing_cell_is_an_error_that_names_the_kept_output(notebook, tmp_path, capfd):
+    output = tmp_path / "deep" / "out.ipynb"
+    with pytest.raises(RuntimeError, match=rf"tiny.ipynb failed; .* {re.escape(str(output))}"):
+        study.execute(notebook, output, {"word": "fail", "seeds": [4, 2]})
+    # it ran in the notebook's own folder, with the parameters given
+    assert (notebook.parent / "heard.txt").read_text() == "fail [4, 2]"
+    assert "as asked" in output.read_text()
+    assert "as asked" in "".join(capfd.readouterr())
+
+
+def test_carry_out_hands_the_run_to_the_training_notebook(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(study, "execute", lambda *parts: given.append(parts))
+    study.carry_out(Run("paper", "as-printed", (3, 4)), tmp_path, "stand-in", "cuda")
+    assert given == [
+        (
+            ROOT / "notebooks" / "07_train.ipynb",
+            tmp_path / "work" / "qmvae-as-printed-s3_4" / "07_train.ipynb",
+            {"profile": "paper", "reading": "as-printed", "seeds": [3, 4], "device": "cuda", "data_root": "stand-in",
+             "evidence": str(tmp_path)},
+        )
+    ]  # fmt: skip
+    (cell,) = [c for c in nbformat.read(given[0][0], 4).cells if "parameters" in c.metadata.get("tags", [])]
+    assert re.findall(r"^(\w+) = ", cell.source, re.MULTILINE) == list(given[0][2])
+
+
+def test_render_executes_every_results_notebook_in_place(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(study, "execute", lambda *parts: given.append(parts))
+    study.render(tmp_path / "evidence", tmp_path / "copy")
+    paths = [tmp_path / "copy" / f"{name}.ipynb" for name in study.RESULTS_NOTEBOOKS]
+    assert given == [(path, path, {"evidence": str(tmp_path / "evidence")}) for path in paths]
+
+
+# What a run leaves behind
+
+
+def small_data(kind: str = "stand-in") -> DigitData:
+    generator = torch.Generator().manual_seed(0)
+    splits = []
+    for per_digit in (15, 3):
+        labels = torch.arange(10).repeat(per_digit)
+        splits.append(
+            {name: Digits(torch.randint(0, 256, (len(labels), *shape), dtype=torch.uint8, generator=generator), labels)
+             for name, shape in MODALITIES.items()}
+        )  # fmt: skip
+    counts = {"n_train": dict.fromkeys(MODALITIES, 150), "n_test": dict.fromkeys(MODALITIES, 30)}
+    return DigitData(*splits, {"kind": kind, "notes": ["A first note"], "content_hash": "x", "files": {}, **counts})
+
+
+@pytest.fixture
+def small_profile(monkeypatch):
+    training = TrainingConfig(epochs=2, steps_per_epoch=2, batch_size=20, rounds=1, chunk=1)
+    monkeypatch.setitem(study.PROFILES, "smoke", dataclasses.replace(profile("smoke"), training=training))
+
+
+METRICS = {"cross_generation": {"mnist->svhn": {"mean": {"accuracy": 0.5, "n": 30}}}}
+JUDGES = {name: DigitClassifier(name, 2) for name in MODALITIES}
+
+
+def train_and_judge(evidence: Path, monkeypatch, seeds=(0, 3)) -> tuple[Run, list[dict]]:
+    run, data = Run("smoke", SMALL, seeds), small_data()
+    judged = []
+    monkeypatch.setattr(study, "evaluate", lambda *parts: judged.append(parts) or copy.deepcopy(METRICS))
+    trained = study.train(run, data, evidence, progress="none")
+    written = study.judge(run, trained, data, JUDGES, evidence)
+    assert [parts[0] for parts in judged] == trained.models
+    assert [parts[4] for parts in judged] == list(seeds)
+    for _, train, test, *_ in judged:  # trained probes see training digits, judged are test digits
+        assert (len(train["mnist"]), len(test["svhn"])) == (150, 30)
+    return run, written
+
+
+def test_judging_writes_a_whole_record_weights_and_panels_for_each_seed(tmp_path, monkeypatch, small_profile):
+    run, written = train_and_judge(tmp_path, monkeypatch)
+    assert state(run, tmp_path) == "done"
+    assert load_records(tmp_path / "runs", status="ok") == written
+    for seed, record in zip(run.seeds, written, strict=True):
+        assert record == read_record(record_path(run, seed, tmp_path))
+        assert (record["id"], record["seed"], record["trained_together"]) == (run.record_id(seed), seed, [0, 3])
+        assert (record["profile"], record["model"], record["reading"]) == ("smoke", "qmvae", SMALL)
+        assert record["config"] == run.config()
+        assert record["config_hash"] == config_hash(run.config())
+        assert record["metrics"] == METRICS
+        assert record["data"] == small_data().identity
+        assert len(record["history"]) == 2
+        assert record["cost"]["steps"] == 4
+        assert record["provenance"]["device_type"] == "cpu"
+        for panel in record["panels"].values():
+            assert panel["digits"] == list(range(10))
+            conditions, generated = study.panel_images(panel, tmp_path / "panels")
+            assert (conditions.shape[:2], generated.shape[:2]) == ((1, 10), (10, 10))
+    assert written[0]["history"] != written[1]["history"]
+    assert written[0]["weights_sha256"] != written[1]["weights_sha256"]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_panel_shows_the_conditions_and_shares_one_style_along_each_row(tmp_path, monkeypatch, small_profile):
+    run, (record,) = train_and_judge(tmp_path, monkeypatch, seeds=(0,))
+    model, data = study.load_model(record, tmp_path), small_data()
+    for direction, panel in record["panels"].items():
+        source, target = direction.split("->")
+        conditions, generated = study.panel_images(panel, tmp_path / "panels")
+        labels = data.test[source].labels
+        assert panel["positions"] == [labels.tolist().index(digit) for digit in range(10)]
+        assert np.array_equal(conditions[0], data.test[source].images[panel["positions"]].numpy())
+        generator = study.generator_for(0, "panel", direction)
+        styles = torch.randn((10, run_private(run, target)), generator=generator)
+        code = model.encode_shared({source: data.test[source].batch(torch.tensor(panel["positions"]))}).mean
+        for row, style in enumerate(styles):
+            expected = model.decode(target, code, style.expand(10, -1)).detach()
+            assert np.abs(generated[row] / 255 - expected.numpy()).max() <= 0.51 / 255
+            assert panel["read"][row] == JUDGES[target].predict(expected).tolist()
+
+
+def run_private(run: Run, modality: str) -> int:
+    return run.config()["model"]["modalities"][modality]["private"]
+
+
+def test_weights_are_loaded_only_if_they_are_those_of_the_record(tmp_path, monkeypatch, small_profile):
+    run, (first, second) = train_and_judge(tmp_path, monkeypatch)
+    trained = study.train(run, small_data(), tmp_path, progress="none").models[0]  # from its checkpoint
+    model = study.load_model(first, tmp_path)
+    assert not model.training
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in model.state_dict().items())
+    weights = tmp_path / "weights"
+    path = weights / f"{first['id']}.safetensors"
+    path.write_bytes((weights / f"{second['id']}.safetensors").read_bytes())
+    with pytest.raises(RecordError, match=f"{re.escape(str(path))} does not hold the weights .*run it again"):
+        study.load_model(first, tmp_path)
+    path.unlink()
+    with pytest.raises(RecordError, match=f"no weights {re.escape(str(path))}; .*python -m qmvae_core run"):
+        study.load_model(first, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_leaves_a_failure_record_for_each_seed(tmp_path, monkeypatch, small_profile):
+    def fail(*_, **__):
+        raise NonFiniteLoss("quadruplet is nan at epoch 1, step 7, seed 3")
+
+    monkeypatch.setattr(study, "fit", fail)
+    run = Run("smoke", SMALL, (0, 3))
+    with pytest.raises(NonFiniteLoss):
+        study.train(run, small_data(), tmp_path)
+    found = load_records(tmp_path / "runs")
+    assert [(record["seed"], record["status"]) for record in found] == [(0, "failed"), (3, "failed")]
+    for record in found:
+        assert "step 7" in record["error"]
+        assert record["data"]["kind"] == "stand-in"
+        assert record["config_hash"] == config_hash(run.config())
+        assert "metrics" not in record
+    assert state(run, tmp_path) == "failed"
+
+
+def test_training_gets_the_runs_own_folder_and_settings(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(study, "fit", lambda *parts, **options: given.append((parts, options)) or Trained([], [], {}))
+    data = small_data()
+    study.train(Run("quick", SMALL, (5,)), data, tmp_path, "cpu")
+    ((model, training, train, seeds), options) = given[0]
+    assert (model, training, seeds) == (reading(SMALL), profile("quick").training, (5,))
+    assert train is data.train
+    assert options["folder"] == tmp_path / "work" / f"qmvae-{SMALL}-s5"
+    assert options["device"] == "cpu"
+
+
+# Data and judges of a profile
+
+
+def test_a_choice_is_made_on_held_out_training_digits(monkeypatch):
+    whole, asked = small_data(), []
+    monkeypatch.setattr(study, "load_digits", lambda root: asked.append(root) or whole)
+    data = study.data_for("choose")
+    for name in MODALITIES:
+        assert len(data.train[name]) + len(data.test[name]) == 150
+        together = torch.cat([data.train[name].images, data.test[name].images]).flatten(1)
+        assert len(torch.unique(together, dim=0)) == 150  # every training image, on one side or the other
+        assert data.identity["n_train"][name] == len(data.train[name])
+        assert data.identity["n_test"][name] == len(data.test[name]) == 20
+    assert data.identity["notes"] == [
+        "A first note",
+        "Judged on a validation part of the training digits, not on the test set.",
+    ]
+    assert whole.identity["notes"] == ["A first note"]
+    assert study.data_for("quick") is study.data_for("smoke") is whole
+    study.data_for("smoke", "somewhere")
+    assert asked == [None, None, STAND_IN, "somewhere"]
+
+
+def test_real_data_are_judged_by_the_committed_judges_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "RESULTS", tmp_path / "results")
+    with pytest.raises(OracleError, match=f"no oracle for mnist in {re.escape(str(tmp_path / 'results' / 'oracles'))}"):
+        study.oracles_for("smoke", small_data("real"), tmp_path / "evidence")
+    given = []
+    monkeypatch.setattr(study, "prepare_oracles", lambda *parts, **options: given.append((parts, options)))
+    data = small_data()
+    study.oracles_for("smoke", data, tmp_path / "evidence")
+    assert given == [((data, tmp_path / "evidence" / "oracles", profile("smoke").oracles, "cpu"), {})]
+
+
+# Panels
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_panel_comes_back_pixel_by_pixel(tmp_path, channels):
+    images = torch.rand((4, 5, channels, 6, 7), generator=torch.Generator().manual_seed(1))
+    study.save_panel(tmp_path / "a.b=3.png", images)
+    found = study.load_panel(tmp_path / "a.b=3.png", 4, 5)
+    assert (found.shape, found.dtype) == (images.shape, np.uint8)
+    assert np.array_equal(found, (images * 255).round().numpy())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.b=3.png"]
+
+
+def test_values_outside_the_range_are_clipped_and_not_wrapped(tmp_path):
+    study.save_panel(tmp_path / "p.png", torch.tensor([-0.1, 1.1]).reshape(1, 2, 1, 1, 1))
+    assert study.load_panel(tmp_path / "p.png", 1, 2).flatten().tolist() == [0, 255]
+
+
+def test_a_panel_that_is_not_whole_is_an_error_with_the_remedy(tmp_path):
+    path = tmp_path / "panel.png"
+    study.save_panel(path, torch.rand(2, 3, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+    content = path.read_bytes()
+    halves = [content[:length] for length in (0, 5, 20, 40, 60, len(content) // 2, len(content) - 25)]
+    damaged = bytearray(content)
+    damaged[len(content) // 2] ^= 1
+    for bad in (*halves, damaged):
+        path.write_bytes(bad)
+        with pytest.raises(RecordError, match=f"panel {re.escape(str(path))} cannot be read .*run its record again"):
+            study.load_panel(path, 2, 3)
+    path.unlink()
+    with pytest.raises(RecordError, match="cannot be read"):
+        study.load_panel(path, 2, 3)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 3), (2, 5)])
+def test_a_panel_of_another_size_is_refused(tmp_path, rows, columns):
+    study.save_panel(tmp_path / "p.png", torch.rand(2, 3, 1, 8, 8))
+    with pytest.raises(RecordError, match=f"does not hold {rows} x {columns} images"):
+        study.load_panel(tmp_path / "p.png", rows, columns)
+
+
+# The command line
+
+
+def test_plan_and_status_list_every_run(tmp_path, capsys):
+    assert command_line.main(["plan", "--profile", "paper"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        [str(number), "paper", run.id] for number, run in enumerate(plan("paper"))
+    ]
+    write_record(Run("quick", "default", (1,)), 1, tmp_path)
+    assert command_line.main(["status", "--evidence", str(tmp_path), "--seeds", "0", "1"]) == 0
+    assert [line.split(maxsplit=3)[1:] for line in capsys.readouterr().out.splitlines()] == [
+        ["quick", "qmvae-default-s0", "to do"],
+        ["quick", "qmvae-default-s1", "done"],
+    ]
+
+
+def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):
+    tried = []
+
+    def carry_out(run, evidence, data_root, device):
+        tried.append((run.seeds, data_root, device))
+        if run.seeds == (1,):
+            raise RuntimeError("07_train.ipynb failed; the cell and its error are in somewhere")
+
+    monkeypatch.setattr(study, "carry_out", carry_out)
+    write_record(Run("quick", "default", (0,)), 0, tmp_path)
+    code = command_line.main(["run", "--evidence", str(tmp_path), "--seeds", "0", "1", "2", "--device", "cpu"])
+    out, error = capsys.readouterr()
+    assert code == 1
+    assert tried == [((1,), None, "cpu"), ((2,), None, "cpu")]
+    assert "run 1 of 3: quick qmvae-default-s0 (done)" in out
+    assert "run 3 of 3: finished" in out
+    assert error.splitlines()[-1] == "qmvae_core: 1 of 3 runs failed: qmvae-default-s1"
+
+
+def test_a_relative_data_root_is_the_callers_and_not_the_notebooks(tmp_path, monkeypatch):
+    """The notebook runs in its own folder, so what the caller names from here must be named from the root."""
+    given = []
+    monkeypatch.setattr(study, "carry_out", lambda run, evidence, data_root, device: given.append(data_root))
+    monkeypatch.chdir(tmp_path)
+    for root in ("digits", str(tmp_path / "digits"), STAND_IN):
+        command_line.main(["run", "--evidence", str(tmp_path), "--data-root", root])
+    assert given == [str(tmp_path / "digits"), str(tmp_path / "digits"), STAND_IN]
+
+
+@pytest.mark.parametrize(("named", "heard"), [("digits", "{here}/digits"), (STAND_IN, STAND_IN), (None, None)])
+def test_a_relative_data_root_in_the_environment_is_the_callers_too(tmp_path, monkeypatch, notebook, named, heard):
+    given = []
+
+    class Done:
+        returncode = 0
+
+    monkeypatch.setattr(subprocess, "run", lambda command, env: given.append(env) or Done)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QMVAE_DATA_ROOT", raising=False)
+    if named:
+        monkeypatch.setenv("QMVAE_DATA_ROOT", named)
+    study.execute(notebook, tmp_path / "out.ipynb", {})
+    assert given[0].get("QMVAE_DATA_ROOT") == (heard and heard.format(here=tmp_path))
+    assert given[0]["PATH"] == os.environ["PATH"]
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "carry_out", interrupt)
+    assert command_line.main(["run", "--evidence", str(tmp_path)]) == 130
+    assert "goes on from the last checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["collect"], r"qmvae_core: there is no folder of records .*; make it with: python -m qmvae_core run"),
+        (["plan", "--readings", "defalt"], r"qmvae_core: unknown reading 'defalt'; the known ones are .*"),
+        (["plan", "--seeds", "1", "1"], r"qmvae_core: seeds must be different and not negative, got \[1, 1\]"),
+    ],
+)
+def test_an_error_is_one_line_on_standard_error(tmp_path, capsys, arguments, message):
+    evidence = [] if arguments[0] == "plan" else ["--evidence", str(tmp_path)]
+    assert command_line.main([*arguments, *evidence]) == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(message, error.rstrip("\n"))
+
+
+def test_collect_of_another_profiles_records_says_that_there_is_none(tmp_path, capsys):
+    write_record(Run("quick", "default", (0,)), 0, tmp_path, profile="quick")
+    assert command_line.main(["collect", "--profile", "paper", "--evidence", str(tmp_path)]) == 1
+    assert "there is no finished record" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["reproduce"], ["plan", "--profil", "paper"], ["plan", "--profile", "papr"], ["run", "--sedes", "1"],
+     ["plan", "--seeds", "one"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_the_command_line_does_not_know_is_refused(capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        command_line.main(arguments)
+    assert stop.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_program(tmp_path):
+    """From a foreign folder, as a process: the exit status and one clear line."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "qmvae_core", "collect", "--evidence", "absent"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    folder = tmp_path / "absent" / "runs"
+    assert line == f"qmvae_core: there is no folder of records {folder}; make it with: python -m qmvae_core run"

@@ -1,0 +1,350 @@
+"""Records in, tables out: every printed number follows from the records, and the verdict from its rule alone."""
+
+import copy
+import math
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from qmvae_core import paper, tables
+from qmvae_core.evaluation import share
+from qmvae_core.records import RecordError
+
+
+def hits(accuracy: float, n: int = 1000) -> dict:
+    """What `evaluation.share` gives for this share of n images."""
+    right = round(accuracy * n)
+    return share(pd.Series([True] * right + [False] * (n - right)))
+
+
+def record(seed: int = 0, *, forth=0.922, back=0.813, probe=(0.983, 0.802, 0.979), kind="real", **fields) -> dict:
+    """A finished record as `study.judge` writes it; by default a paper-profile run that gives the paper's means."""
+    profile, reading = fields.get("profile", "paper"), fields.get("reading", "default")
+    return {
+        "format": 1,
+        "id": f"{profile}-qmvae-{reading}-seed{seed}",
+        "profile": profile,
+        "model": "qmvae",
+        "reading": reading,
+        "seed": seed,
+        "status": "ok",
+        "config": {"model": {"test_code": "mean"}},
+        "config_hash": f"hash of {profile} {reading}",
+        "data": {"kind": kind, "content_hash": kind, "notes": [f"A note on {kind} data"]},
+        "metrics": {
+            "cross_generation": {
+                "mnist->svhn": {"mean": hits(forth), "sample": hits(forth - 0.1)},
+                "svhn->mnist": {"mean": hits(back, 500), "sample": hits(back - 0.2, 500)},
+            },
+            "probe": dict(zip(("mnist", "svhn", "joint"), map(hits, probe), strict=True)),
+            "joint_coherence": hits(0.5),
+            "leakage": {
+                "mnist": {"linear": hits(0.11), "nonlinear": hits(0.12)},
+                "svhn": {"linear": hits(0.13), "nonlinear": hits(0.14)},
+            },
+            "oracle": {"mnist": 0.9942, "svhn": 0.9358},
+        },
+        "panels": {
+            "mnist->svhn": {"digits": [0, 1, 2, 3], "read": [[0, 1, 2, 3], [0, 1, 9, 9], [3, 2, 1, 0]]},
+            "svhn->mnist": {"digits": [0, 1], "read": [[0, 1]]},
+        },
+        "provenance": {"device": "a machine", "commit": "0123456789abcdef", "dirty": False},
+        "cost": {"steps": 131_410, "seconds": 90.0},
+        **fields,
+    }
+
+
+def failed(seed: int) -> dict:
+    """A failure record, as `study.train` writes it."""
+    unfinished = ("metrics", "panels", "cost")
+    kept = {key: value for key, value in record(seed).items() if key not in unfinished}
+    return {**kept, "status": "failed", "error": "objective is nan at epoch 1, step 7, seed 0"}
+
+
+FORTH = (0.912, 0.934, 0.925)
+SEEDS = [record(seed, forth=value) for seed, value in enumerate(FORTH)]
+
+
+def cell(table: pd.DataFrame, column: str = "MNIST→SVHN") -> pd.Series:
+    (row,) = table[table["column"] == column].to_dict("records")
+    return row
+
+
+# Numbers
+
+
+def test_a_row_says_what_paper_and_records_say():
+    assert cell(tables.table1(SEEDS)) == {
+        "model": "Q-MVAE",
+        "reading": "default",
+        "profile": "paper",
+        "data": "real",
+        "column": "MNIST→SVHN",
+        "paper": "92.2 ± 0.3",
+        "ours": "92.4 ± 1.1",  # 91.2, 93.4, 92.5: mean 92.367, deviation with n - 1 1.106 (with n it would be 0.903)
+        "seeds": 3,
+        "difference": "+0.2",
+        "95 % interval": "-2.4 to +2.8",
+        "verdict": "agrees",
+    }
+
+
+def test_both_tables_have_their_columns_in_the_papers_order():
+    assert tables.table1(SEEDS)["column"].tolist() == ["MNIST→SVHN", "SVHN→MNIST"]
+    assert tables.table2(SEEDS)["column"].tolist() == ["MNIST", "SVHN", "MNIST-SVHN"]
+    assert tables.table1(SEEDS)["ours"].tolist() == ["92.4 ± 1.1", "81.2 ± 0.0"]  # 406 or 407 of 500: see `hits`
+    assert tables.table2([record()])["ours"].tolist() == ["98.3", "80.2", "97.9"]
+
+
+def test_one_seed_has_neither_deviation_nor_interval():
+    row = cell(tables.table1(SEEDS[:1]))
+    assert (row["ours"], row["seeds"], row["difference"]) == ("91.2", 1, "-1.0")
+    assert row["95 % interval"] is None
+
+
+@pytest.mark.parametrize("values", [FORTH, (0.9, 0.91), (0.921, 0.922, 0.922), (0.1, 0.99, 0.5, 0.6, 0.2, 0.3)])
+@pytest.mark.parametrize("level", [0.95, 0.5])
+def test_the_interval_is_scipys_welch_interval(values, level):
+    values = [100 * value for value in values]
+    reported = paper.Reported(81.3, 0.5)
+    series = pd.Series(values)
+    # scipy gives an interval for values, not for their mean and deviation, so the paper's side is made up
+    theirs = made_up(reported)
+    expected = stats.ttest_ind(series, theirs, equal_var=False).confidence_interval(level)
+    assert tables.welch_interval(values, reported, level) == pytest.approx((expected.low, expected.high))
+
+
+def made_up(reported: paper.Reported) -> pd.Series:
+    """Five values with exactly the reported mean and standard deviation."""
+    shape = pd.Series([-2.0, -1.0, 0.0, 1.0, 2.0])
+    return reported.mean + shape * reported.std / shape.std(ddof=1)
+
+
+def test_the_interval_is_a_point_if_nothing_varies():
+    assert tables.welch_interval([50.0, 50.0], paper.Reported(49.0, 0.0)) == (1.0, 1.0)
+
+
+def test_changing_any_metric_of_any_record_changes_its_cell_alone():
+    for table, columns in ((tables.table1, paper.TABLE1_COLUMNS), (tables.table2, paper.TABLE2_COLUMNS)):
+        before = table(SEEDS)
+        for number in range(len(SEEDS)):
+            for place, path in enumerate(columns.values()):
+                changed = copy.deepcopy(SEEDS)
+                value = changed[number]["metrics"]
+                for key in path:
+                    value = value[key]
+                value.get("mean", value)["accuracy"] -= 0.3
+                same = (table(changed)["ours"] == before["ours"]).tolist()
+                assert same == [other != place for other in range(len(columns))], path
+
+
+@pytest.mark.parametrize("left_out", range(3))
+def test_leaving_a_record_out_changes_the_table(left_out):
+    fewer = [r for r in SEEDS if r["seed"] != left_out]
+    row = cell(tables.table1(fewer))
+    assert row["seeds"] == 2
+    assert row["ours"] != cell(tables.table1(SEEDS))["ours"]
+    assert row["verdict"] == "none: fewer than 3 seeds"
+
+
+def test_the_order_of_the_records_does_not_matter():
+    mixed = [*SEEDS, record(0, reading="as-printed"), record(0, profile="quick")]
+    pd.testing.assert_frame_equal(tables.table1(mixed), tables.table1(mixed[::-1]))
+
+
+def test_each_profile_and_reading_has_rows_of_its_own():
+    both = tables.table1([*SEEDS, record(0, reading="as-printed", forth=0.5), record(7, profile="quick", forth=0.4)])
+    shown = both[both["column"] == "MNIST→SVHN"][["profile", "reading", "ours", "seeds"]].values.tolist()
+    assert shown == [
+        ["paper", "as-printed", "50.0", 1],
+        ["paper", "default", "92.4 ± 1.1", 3],
+        ["quick", "default", "40.0", 1],
+    ]
+
+
+# The verdict
+
+
+@pytest.mark.parametrize(
+    ("interval", "word"),
+    [
+        ((-1.0, 1.0), "agrees"),
+        ((0.0, 1.0), "agrees"),
+        ((-1.0, 0.0), "agrees"),
+        ((0.01, 1.0), "above"),
+        ((-1.0, -0.01), "below"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(interval, word):
+    assert tables.verdict(SEEDS, interval) == word
+
+
+@pytest.mark.parametrize(
+    ("values", "word"), [((0.90, 0.99, 0.93), "agrees"), ((0.99,) * 3, "above"), ((0.6,) * 3, "below")]
+)
+def test_the_verdict_in_the_table(values, word):
+    found = tables.table1([record(seed, forth=value) for seed, value in enumerate(values)])
+    assert cell(found)["verdict"] == word
+    assert cell(found, "SVHN→MNIST")["verdict"] == "agrees"
+
+
+@pytest.mark.parametrize("profile", ["quick", "smoke", "choose"])
+def test_only_the_papers_length_gets_a_verdict(profile):
+    short = [record(seed, profile=profile, forth=0.1) for seed in range(5)]
+    assert set(tables.table1(short)["verdict"]) == {f"none: {profile} profile"}
+    assert set(tables.table2(short)["verdict"]) == {f"none: {profile} profile"}
+
+
+def test_stand_in_data_gets_no_verdict_whatever_the_profile():
+    made = [record(seed, kind="stand-in") for seed in range(5)]
+    assert set(tables.table1(made)["verdict"]) == {"none: stand-in data"}
+    assert set(tables.table1(made)["data"]) == {"stand-in"}
+
+
+def test_fewer_than_three_seeds_get_no_verdict():
+    assert set(tables.table1(SEEDS[:2])["verdict"]) == {"none: fewer than 3 seeds"}
+    assert set(tables.table1(SEEDS[:1])["verdict"]) == {"none: fewer than 3 seeds"}
+
+
+def test_a_cell_that_the_paper_leaves_empty_says_so():
+    others = [record(seed, model="mmvae") for seed in range(3)]
+    row = cell(tables.table2(others), "MNIST-SVHN")
+    assert not any(pd.notna(row[name]) for name in ("paper", "difference", "95 % interval"))
+    assert row["ours"] == "97.9 ± 0.0"
+    assert row["verdict"] == "none: not reported"
+    assert cell(tables.table2(others), "MNIST")["verdict"] == "above"
+
+
+# What is refused
+
+
+def test_failed_records_are_left_out():
+    pd.testing.assert_frame_equal(tables.table1([*SEEDS, failed(3)]), tables.table1(SEEDS))
+    assert cell(tables.table1([*SEEDS[:2], failed(2)]))["verdict"] == "none: fewer than 3 seeds"
+
+
+@pytest.mark.parametrize("found", [[], [failed(0)]], ids=["none", "failed"])
+def test_no_finished_record_is_an_error_with_the_remedy(found):
+    with pytest.raises(RecordError, match="no finished record.*python -m qmvae_core run"):
+        tables.table1(found)
+
+
+def test_seeds_of_different_configs_are_not_averaged():
+    with pytest.raises(RecordError, match="paper qmvae default have different configs"):
+        tables.table1([*SEEDS, record(3, config_hash="another")])
+    tables.table1([*SEEDS, record(3, reading="as-printed")])  # another reading is another group
+
+
+def test_seeds_on_different_data_are_not_averaged():
+    with pytest.raises(RecordError, match="paper qmvae default .*different data"):
+        tables.table1([*SEEDS, record(3, kind="stand-in")])
+
+
+def test_one_seed_does_not_count_twice():
+    with pytest.raises(RecordError, match="seed 1 .*twice"):
+        tables.table1([*SEEDS, record(1)])
+
+
+@pytest.mark.parametrize("path", paper.TABLE1_COLUMNS.values(), ids=" ".join)
+def test_a_missing_metric_names_record_and_metric(path):
+    broken = copy.deepcopy(SEEDS)
+    del broken[1]["metrics"][path[0]][path[1]]
+    with pytest.raises(RecordError, match=f"record paper-qmvae-default-seed1 has no metric {' / '.join(path)}"):
+        tables.table1(broken)
+
+
+# Points of the picture
+
+
+def test_points_are_mean_and_one_deviation_to_both_sides():
+    said, ours = tables.as_points(SEEDS, paper.TABLE1, paper.TABLE1_COLUMNS)
+    name = "Q-MVAE MNIST→SVHN\ndefault, paper"
+    assert said.keys() == ours.keys() == {name, "Q-MVAE SVHN→MNIST\ndefault, paper"}
+    assert said[name] == pytest.approx((92.2, 91.9, 92.5))
+    deviation = math.sqrt(((91.2 - 92.3666667) ** 2 + (93.4 - 92.3666667) ** 2 + (92.5 - 92.3666667) ** 2) / 2)
+    assert ours[name] == pytest.approx((92.3666667, 92.3666667 - deviation, 92.3666667 + deviation))
+
+
+def test_points_of_one_seed_have_no_width_and_empty_cells_no_paper():
+    said, ours = tables.as_points([record(0, model="mmvae")], paper.TABLE2, paper.TABLE2_COLUMNS)
+    assert said["MMVAE MNIST-SVHN\ndefault, paper"] is None
+    assert ours["MMVAE MNIST-SVHN\ndefault, paper"] == pytest.approx((97.9, 97.9, 97.9))
+
+
+# The smaller tables
+
+
+def test_the_config_says_whether_the_mean_or_the_sample_counts():
+    sampled = record(config={"model": {"test_code": "sample"}})
+    assert tables.metric(record(), paper.TABLE1_COLUMNS["MNIST→SVHN"]) == pytest.approx(92.2)
+    assert tables.metric(sampled, paper.TABLE1_COLUMNS["MNIST→SVHN"]) == pytest.approx(82.2)
+
+
+def test_cross_generation_by_code_keeps_mean_and_sample_apart():
+    found = tables.cross_generation_by_code([record(4, forth=0.9, back=0.8)]).to_dict("records")
+    assert [(row["direction"], row["n"], row["seed"]) for row in found] == [
+        ("mnist->svhn", 1000, 4), ("svhn->mnist", 500, 4),
+    ]  # fmt: skip
+    assert found[0]["mean"] == "90.0 (88.0 to 91.7)"  # Wilson, 900 of 1000
+    assert found[0]["sample"].startswith("80.0 (")
+    assert found[1]["mean"].startswith("80.0 (")
+    assert found[1]["sample"].startswith("60.0 (")
+
+
+def test_oracle_accuracies_are_in_per_cent():
+    (row,) = tables.oracle_accuracies([record(2)]).to_dict("records")
+    assert row == {"reading": "default", "profile": "paper", "seed": 2, "mnist": "99.42", "svhn": "93.58"}
+
+
+def test_leakage_names_code_and_probe():
+    (row,) = tables.leakage_table([record()]).to_dict("records")
+    assert [row[f"{name}, {probe} probe"] for name in ("mnist", "svhn") for probe in ("linear", "nonlinear")] == [
+        "11.0", "12.0", "13.0", "14.0",
+    ]  # fmt: skip
+    assert row["joint coherence"] == "50.0 (46.9 to 53.1)"
+
+
+def test_probe_gaps_are_single_minus_joint():
+    (row,) = tables.probe_gaps([record(probe=(0.95, 0.80, 0.90))]).to_dict("records")
+    assert (row["mnist - joint"], row["svhn - joint"]) == ("+5.0", "-10.0")
+
+
+def test_first_seeds_are_the_lowest_of_each_group_in_a_stable_order():
+    mixed = [record(3), record(1), record(2, reading="as-printed"), record(5, profile="quick"), record(4)]
+    expected = ["paper-qmvae-as-printed-seed2", "paper-qmvae-default-seed1", "quick-qmvae-default-seed5"]
+    assert [r["id"] for r in tables.first_seeds(mixed)] == expected
+    assert [r["id"] for r in tables.first_seeds(mixed[::-1])] == expected
+
+
+def test_panel_shares_count_every_image_of_a_panel():
+    found = tables.panel_shares([record(forth=0.9, back=0.8)]).to_dict("records")
+    assert [(row["direction"], row["panel, %"], row["all, %"]) for row in found] == [
+        ("mnist->svhn", "50", "90.0"),  # 4 + 2 + 0 of 12
+        ("svhn->mnist", "100", "80.0"),
+    ]
+
+
+# What the records are
+
+
+def test_describe_is_loud_about_stand_in_data(capsys):
+    tables.describe([record(0), record(1, kind="stand-in")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("STAND-IN DATA")
+    assert "say nothing about the paper" in lines[0]
+    assert lines[1:] == ["- A note on real data", "- A note on stand-in data"]
+
+
+def test_describe_says_what_the_runs_are(capsys):
+    rows = tables.describe([record(0), record(1, provenance={"device": "x", "commit": None, "dirty": True})])
+    assert "STAND-IN" not in capsys.readouterr().out
+    first, second = rows.to_dict("records")
+    assert (first["data"], first["steps"], first["minutes"], first["on"]) == ("real", 131_410, 1.5, "a machine")
+    assert first["commit"] == "01234567"
+    assert second["commit"] == "none (changed)"
+
+
+def test_describe_of_nothing_is_an_error_with_the_remedy():
+    with pytest.raises(RecordError, match="python -m qmvae_core run"):
+        tables.describe([])
