@@ -21,7 +21,7 @@ from qmvae_core.evaluation import (
     share,
 )
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.models import build_model
+from qmvae_core.models import ModelConfig, build_model
 
 NAMES = ("ink", "photo")
 STEP = 25  # an image's first pixel is its digit times this
@@ -64,9 +64,10 @@ class Judge:
 class Model(nn.Module):
     """Codes are one-hot digits. A code is decoded to its largest entry's digit. Parts are replaced by the tests."""
 
-    def __init__(self, log_var: float = -80.0):
+    def __init__(self, log_var: float = -80.0, test_code: str = "mean"):
         super().__init__()
         self.log_var = log_var
+        self.config = ModelConfig(test_code=test_code)
         self.scale = nn.Parameter(torch.ones(()))
         self.encoded = 0
         self.generators = []
@@ -204,6 +205,14 @@ def test_mean_and_sample_differ_where_the_posterior_is_wide(train, judged, few_j
         assert narrow[direction]["mean"] == narrow[direction]["sample"]
 
 
+@pytest.mark.parametrize("code", ["mean", "sample"])
+def test_the_confusion_is_that_of_the_configs_test_code(train, judged, few_joint_draws, code):
+    found = evaluate(Model(log_var=2.0, test_code=code), train, judged, JUDGES)
+    for direction, table in found["confusion"].items():
+        right = np.trace(table) / np.sum(table)
+        assert right == pytest.approx(found["cross_generation"][direction][code]["accuracy"])
+
+
 def test_the_models_own_sampling_is_used_and_vanishes_with_the_variance(small_config, small_digits):
     """A real Q-MVAE with equal draws of h: a posterior without width gives one image for mean and sample."""
     model, digits = build_model(small_config(), 0), small_digits(per_digit=5)["ink"]
@@ -217,8 +226,8 @@ def test_the_models_own_sampling_is_used_and_vanishes_with_the_variance(small_co
         advanced = generator_for("x")
         torch.randn((len(digits), 4), generator=advanced)
         return [
-            cross_generated_digits(model, Level("photo"), "ink", digits, generator, sample)
-            for generator, sample in ((advanced, False), (generator_for("x"), True))
+            cross_generated_digits(model, Level("photo"), "ink", digits, generator, code)
+            for generator, code in ((advanced, "mean"), (generator_for("x"), "sample"))
         ]
 
     mean, sample = both()

@@ -132,7 +132,7 @@ def test_changing_any_metric_of_any_record_changes_its_cell_alone():
             for place, path in enumerate(columns.values()):
                 changed = copy.deepcopy(SEEDS)
                 value = changed[number]["metrics"]
-                for key in path:
+                for key in (*path, "mean") if path[0] == "cross_generation" else path:
                     value = value[key]
                 value.get("mean", value)["accuracy"] -= 0.3
                 same = (table(changed)["ours"] == before["ours"]).tolist()
@@ -248,10 +248,14 @@ def test_one_seed_does_not_count_twice():
 
 @pytest.mark.parametrize("path", paper.TABLE1_COLUMNS.values(), ids=" ".join)
 def test_a_missing_metric_names_record_and_metric(path):
-    broken = copy.deepcopy(SEEDS)
-    del broken[1]["metrics"][path[0]][path[1]]
-    with pytest.raises(RecordError, match=f"record paper-qmvae-default-seed1 has no metric {' / '.join(path)}"):
-        tables.table1(broken)
+    for keys in (path, (*path, "mean")):
+        broken = copy.deepcopy(SEEDS)
+        value = broken[1]["metrics"]
+        for key in keys[:-1]:
+            value = value[key]
+        del value[keys[-1]]
+        with pytest.raises(RecordError, match=f"record paper-qmvae-default-seed1 has no metric {' / '.join(path)}"):
+            tables.table1(broken)
 
 
 # Points of the picture
@@ -279,6 +283,8 @@ def test_the_config_says_whether_the_mean_or_the_sample_counts():
     sampled = record(config={"model": {"test_code": "sample"}})
     assert tables.metric(record(), paper.TABLE1_COLUMNS["MNIST→SVHN"]) == pytest.approx(92.2)
     assert tables.metric(sampled, paper.TABLE1_COLUMNS["MNIST→SVHN"]) == pytest.approx(82.2)
+    assert tables.table1([sampled])["ours"].tolist() == ["82.2", "61.2"]
+    assert tables.panel_shares([sampled])["all, %"].tolist() == ["82.2", "61.2"]
 
 
 def test_cross_generation_by_code_keeps_mean_and_sample_apart():

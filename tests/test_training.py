@@ -332,7 +332,7 @@ def train_in_a_process(config, long, digits, seeds, folder):
 def processes():
     """Processes of their own that share one import of torch."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["qmvae_core.training"])
+    context.set_forkserver_preload(["qmvae_core.training", "torch._dynamo", __name__])  # Adam imports the second
     return context
 
 
