@@ -160,6 +160,10 @@ class QMVAE(nn.Module):
         super().__init__()
         if len(config.modalities) < 2:
             raise ValueError(f"a multimodal model needs at least two modalities, got {sorted(config.modalities)}")
+        if "joint" in config.modalities:
+            raise ValueError("a modality cannot be named 'joint': that is the name of all modalities together")
+        if config.candidates < 1:
+            raise ValueError(f"the quadruplet loss needs at least one candidate, got candidates={config.candidates}")
         if config.negatives not in negatives.RULES:
             raise ValueError(f"unknown screening rule {config.negatives!r}; known: {sorted(negatives.RULES)}")
         _known_code(config.test_code)

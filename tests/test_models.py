@@ -119,11 +119,11 @@ def test_private_sizes_differ_between_modalities(three_model):
 # The networks of the paper
 
 
-def test_widths_of_the_default_networks(paper_model):
-    shapes = {name: tuple(value.shape) for name, value in paper_model.named_parameters()}
+def test_widths_of_the_networks_as_printed():
+    shapes = {name: tuple(v.shape) for name, v in build_model(reading("as-printed")).named_parameters()}
     assert shapes["shared_encoders.mnist.body.1.weight"] == (400, 784)
     assert shapes["shared_encoders.mnist.head.weight"] == (40, 400)
-    assert shapes["private_encoders.svhn.head.weight"] == (20, 128 * 4 * 4)
+    assert shapes["private_encoders.svhn.head.weight"] == (40, 128 * 4 * 4)
     kernels = [shape for name, shape in shapes.items() if name.startswith("shared_encoders.svhn") and len(shape) == 4]
     assert kernels == [(32, 3, 3, 3), (64, 32, 3, 3), (128, 64, 3, 3)]
     kernels = [shape for name, shape in shapes.items() if name.startswith("decoders.svhn") and len(shape) == 4]
@@ -141,7 +141,7 @@ def test_convolutions_have_stride_two_and_padding_one_and_no_rectifier_after_the
 @pytest.mark.parametrize("name", PAPER)
 def test_weights_fill_the_range_of_the_rule_of_pytorch(paper_model, name):
     """The bound is that of reset_parameters: 1 / sqrt(fan in), the transposed convolution counted as PyTorch does."""
-    for layer in itertools.chain(paper_model.shared_encoders[name].modules(), paper_model.decoders[name].modules()):
+    for layer in itertools.chain(paper_model.common_encoders[name].modules(), paper_model.decoders[name].modules()):
         if not hasattr(layer, "weight"):
             continue
         fan_in, _ = torch.nn.init._calculate_fan_in_and_fan_out(layer.weight)
@@ -469,6 +469,45 @@ def test_unknown_test_code_is_an_error_that_lists_the_known(small_config, three_
         build_model(small_config(test_code="mode"))
 
 
+def test_common_encoders_split_their_last_layer_into_both_posteriors(small_config):
+    own = build_model(small_config("ink", "photo"), 0)
+    config = small_config("ink", "photo")
+    shared = dataclasses.replace(config.modalities["ink"], encoders="common")
+    model = build_model(dataclasses.replace(config, modalities={**config.modalities, "ink": shared}), 0)
+    images = random_images(SMALL)
+
+    both = model.common_encoders["ink"](images["ink"])
+    z, h = model.encode_shared({"ink": images["ink"]}), model.encode_private("ink", images["ink"])
+    assert z.mean.shape[-1] == config.shared and h.mean.shape[-1] == shared.private
+    assert torch.equal(torch.cat([z.mean, h.mean], dim=-1), both.mean)
+    assert torch.equal(torch.cat([z.log_var, h.log_var], dim=-1), both.log_var)
+    assert model.private_encoders.keys() == {"photo"} and own.private_encoders.keys() == {"ink", "photo"}
+    assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in own.parameters())
+
+
+def test_common_encoders_learn_from_both_codes(small_config):
+    config = small_config("ink", "photo")
+    modalities = {name: dataclasses.replace(m, encoders="common") for name, m in config.modalities.items()}
+    model = build_model(dataclasses.replace(config, modalities=modalities), 0)
+    images = {name: value for name, value in random_images(SMALL).items() if name in modalities}
+    noise = draw_noise(model.noise_spec(6), generator(0), "cpu")
+    model.loss(images, torch.arange(6) % 3, noise).loss.backward()
+    assert all(bool(p.grad.abs().sum() > 0) for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({"candidates": 0}, "at least one candidate"),
+        ({"modalities": {"joint": MNIST, "ink": MNIST}}, "cannot be named 'joint'"),
+        ({"modalities": {"a": dataclasses.replace(MNIST, encoders="shared"), "b": MNIST}}, "unknown encoders 'shared'"),
+    ],
+)
+def test_choices_that_no_model_can_have_are_refused(small_config, choices, said):
+    with pytest.raises(ValueError, match=said):
+        build_model(small_config(**choices), 0)
+
+
 def test_transfer_joins_the_content_of_one_image_with_the_style_of_another(three_model):
     images = random_images(SMALL)
     content, style = images["ink"], images["photo"]
@@ -508,7 +547,7 @@ def test_config_survives_json(small_config):
 
 def test_every_field_of_the_config_survives_json():
     """Each is changed from its default, so one that is dropped on the way, or not listed here, shows."""
-    modality = ModalityConfig((2, 4, 4), "dense", (5,), 3, "normal", 0.3, 2.0, 7.0)
+    modality = ModalityConfig((2, 4, 4), "dense", (5,), 3, "common", "normal", 0.3, 2.0, 7.0)
     config = ModelConfig(
         model="other",
         shared=7,
