@@ -396,3 +396,16 @@ def render(evidence: Path, notebooks: Path) -> None:
     for name in RESULTS_NOTEBOOKS:
         path = notebooks / f"{name}.ipynb"
         execute(path, path, {"evidence": str(evidence)})
+        alternative_texts(path)
+
+
+def alternative_texts(notebook: Path) -> None:
+    """Copy the alternative text of each figure, its text/plain, to where the book's builder looks for it."""
+    import nbformat  # as papermill, needed by the study alone
+
+    content = nbformat.read(notebook, as_version=4)
+    for cell in content.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                cell.metadata["mystnb"] = {"image": {"alt": output["data"]["text/plain"]}}
+    nbformat.write(content, notebook)

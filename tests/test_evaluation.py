@@ -302,6 +302,13 @@ def test_leakage_tells_codes_that_hold_the_digit_from_noise(train, judged):
         assert found["photo"][probe]["n"] == 1_203
 
 
+def test_leakage_probes_never_see_judged_labels(train, judged):
+    moved = {name: Digits(d.images, (d.labels + 1) % 10) for name, d in judged.items()}
+    assert [value["accuracy"] for value in leakage(Model(), train, moved)["ink"].values()] == pytest.approx(
+        [0, 0], abs=0.01
+    )
+
+
 def test_leakage_probes_see_no_more_training_images_than_the_limit(train, judged):
     model = Model()
     leakage(model, train, judged, limit=200)

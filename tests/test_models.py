@@ -478,10 +478,12 @@ def test_common_encoders_split_their_last_layer_into_both_posteriors(small_confi
 
     both = model.common_encoders["ink"](images["ink"])
     z, h = model.encode_shared({"ink": images["ink"]}), model.encode_private("ink", images["ink"])
-    assert z.mean.shape[-1] == config.shared and h.mean.shape[-1] == shared.private
+    assert z.mean.shape[-1] == config.shared
+    assert h.mean.shape[-1] == shared.private
     assert torch.equal(torch.cat([z.mean, h.mean], dim=-1), both.mean)
     assert torch.equal(torch.cat([z.log_var, h.log_var], dim=-1), both.log_var)
-    assert model.private_encoders.keys() == {"photo"} and own.private_encoders.keys() == {"ink", "photo"}
+    assert model.private_encoders.keys() == {"photo"}
+    assert own.private_encoders.keys() == {"ink", "photo"}
     assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in own.parameters())
 
 
