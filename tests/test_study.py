@@ -46,8 +46,11 @@ def test_the_other_profiles():
     assert [(run.reading, run.seeds) for run in plan("smoke")] == [("default", (0,))]
     assert profile("smoke").data_root == STAND_IN
     assert profile("quick").data_root is profile("paper").data_root is None  # whatever data root there is
-    choice = plan("choose")
-    assert [reading(run.reading).negatives for run in choice] == list(RULES)
+    *rules, separate = [reading(run.reading) for run in plan("choose")]
+    base = reading("default")
+    assert rules == [dataclasses.replace(base, negatives=rule) for rule in RULES]
+    assert {m.encoders for m in separate.modalities.values()} == {"separate"}
+    assert {m.encoders for m in base.modalities.values()} == {"common"}
     assert profile("choose").validation  # a choice is never made on the test set
 
 
@@ -248,11 +251,31 @@ def test_carry_out_hands_the_run_to_the_training_notebook(tmp_path, monkeypatch)
 
 
 def test_render_executes_every_results_notebook_in_place(tmp_path, monkeypatch):
-    given = []
+    given, described = [], []
     monkeypatch.setattr(study, "execute", lambda *parts: given.append(parts))
+    monkeypatch.setattr(study, "alternative_texts", described.append)
     study.render(tmp_path / "evidence", tmp_path / "copy")
     paths = [tmp_path / "copy" / f"{name}.ipynb" for name in study.RESULTS_NOTEBOOKS]
     assert given == [(path, path, {"evidence": str(tmp_path / "evidence")}) for path in paths]
+    assert described == paths
+
+
+def test_alternative_texts_of_figures_are_copied_to_their_cells_alone(tmp_path):
+    def shown(**data):
+        return nbformat.v4.new_output("display_data", data={name.replace("_", "/"): v for name, v in data.items()})
+
+    book = nbformat.v4.new_notebook()
+    book.cells = [nbformat.v4.new_code_cell(name, id=name) for name in ("figure", "table", "silent")]
+    book.cells[0].outputs = [shown(image_png="AAAA", text_plain="Two bars, the left one higher.")]
+    book.cells[1].outputs = [shown(text_html="<table></table>", text_plain="a table")]
+    book.cells.append(nbformat.v4.new_markdown_cell("words", id="words"))
+    nbformat.write(book, tmp_path / "book.ipynb")
+    study.alternative_texts(tmp_path / "book.ipynb")
+    found = nbformat.read(tmp_path / "book.ipynb", as_version=4)
+    assert [dict(cell.metadata) for cell in found.cells] == [
+        {"mystnb": {"image": {"alt": "Two bars, the left one higher."}}}, {}, {}, {},
+    ]  # fmt: skip
+    assert found.cells[0].outputs == book.cells[0].outputs
 
 
 # What a run leaves behind
