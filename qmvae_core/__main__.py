@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from qmvae_core import study, tables
-from qmvae_core.data import DataError
+from qmvae_core.data import DataError, real_data_at_hand
 from qmvae_core.oracles import OracleError, prepare_oracles
 from qmvae_core.records import RecordError, load_records
 
@@ -66,9 +66,10 @@ def _plan(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     runs, evidence = _runs(options), _evidence(options)
     data_root = study.absolute_root(options.data_root) if options.data_root else None
+    real_data = real_data_at_hand(data_root)
     failed = []
     for number, run in enumerate(runs, start=1):
-        found = study.state(run, evidence)
+        found = study.state(run, evidence, real_data)
         print(f"run {number} of {len(runs)}: {run.profile} {run.id} ({found})", flush=True)
         if found == "done":
             continue
@@ -88,7 +89,8 @@ def _run(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     evidence = _evidence(options)
     for number, run in enumerate(_runs(options)):
-        print(f"{number:3d}  {run.profile}  {run.id}  {study.state(run, evidence)}")
+        found = study.state(run, evidence, real_data_at_hand())
+        print(f"{number:3d}  {run.profile}  {run.id}  {found}")
     return 0
 
 

@@ -30,6 +30,7 @@ from qmvae_core import standin
 
 MODALITIES = {"mnist": (1, 28, 28), "svhn": (3, 32, 32)}
 STAND_IN = "stand-in"
+DEFAULT_ROOT = Path(__file__).resolve().parent.parent / "data"  # the same from a notebook as from a terminal
 OFFICIAL_COUNTS = {"train": {"mnist": 60_000, "svhn": 73_257}, "test": {"mnist": 10_000, "svhn": 26_032}}
 
 # modality, split -> files below the data root
@@ -141,8 +142,9 @@ def load_digits(root: str | Path | None = None, *, download: bool = True, accept
     """The digits of a data root, checked.
 
     root: a folder, or "stand-in" for the built-in stand-in. Without it the environment's QMVAE_DATA_ROOT counts;
-    without that, ./data. Where ./data lacks files they are downloaded (if download is true and the hosts answer); where
-    it has none of them and nothing can be downloaded, the stand-in takes its place and says so on standard output.
+    without that, data/ in the repository. Where that lacks files they are downloaded (if download is true and the hosts
+    answer); where it has none of them and nothing can be downloaded, the stand-in takes its place and says so on
+    standard output.
     accept_unknown (or QMVAE_ACCEPT_UNKNOWN=1): take files that are neither official nor a known rebuild, and record
     that. SVHN is for non-commercial use only.
 
@@ -153,16 +155,24 @@ def load_digits(root: str | Path | None = None, *, download: bool = True, accept
     if chosen is not None:
         return standin_digits() if str(chosen) == STAND_IN else _load_root(Path(chosen).expanduser(), accept_unknown)
 
-    default = Path("data")
+    default = DEFAULT_ROOT
     missing = _missing_files(default)
     if missing and download and network_answers():
         _download(default, missing)
         missing = _missing_files(default)
     if len(missing) == len(OFFICIAL_MD5):
-        reason = "no data root was given, ./data holds no MNIST or SVHN, and nothing was downloaded"
+        reason = "no data root was given, data/ holds no MNIST or SVHN, and nothing was downloaded"
         _announce_standin(reason)
         return standin_digits(reason=reason)
     return _load_root(default, accept_unknown)
+
+
+def real_data_at_hand(root: str | Path | None = None) -> bool:
+    """Whether load_digits(root) would find real files without a download. It looks for them and does not read them."""
+    chosen = root if root is not None else os.environ.get("QMVAE_DATA_ROOT") or None
+    if chosen is not None:
+        return str(chosen) != STAND_IN
+    return len(_missing_files(DEFAULT_ROOT)) < len(OFFICIAL_MD5)
 
 
 def standin_digits(seed: int = 0, *, reason: str = "it was asked for") -> DigitData:

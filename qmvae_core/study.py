@@ -102,7 +102,7 @@ class Run:
 
     def __post_init__(self):
         profile(self.profile)
-        reading(self.reading)
+        build_model(reading(self.reading))  # an impossible choice shows here, before any work
         _check_seeds(self.seeds)
 
     @property
@@ -174,7 +174,7 @@ def oracles_for(
 def train(run: Run, data: DigitData, evidence: Path, device: str = "cpu", progress: str = "auto") -> Trained:
     """Train the run's seeds, from its checkpoint if there is one; a loss that is not finite leaves failure records."""
     chosen = profile(run.profile)
-    folder = evidence / "work" / run.id
+    folder = evidence / "work" / run.id / data.identity["content_hash"][:8]  # a checkpoint belongs to its data
     try:
         return fit(
             reading(run.reading), chosen.training, data.train, run.seeds,
@@ -300,7 +300,7 @@ def load_panel(path: Path, rows: int, columns: int) -> np.ndarray:
     if sheet.shape[0] % rows or sheet.shape[1] % columns:
         raise records.RecordError(f"panel {path} does not hold {rows} x {columns} images; run its record again")
     height, width = sheet.shape[0] // rows, sheet.shape[1] // columns
-    return sheet.reshape(rows, height, columns, width, -1).transpose(0, 2, 4, 1, 3)
+    return sheet.reshape(rows, height, columns, width, -1).transpose(0, 2, 4, 1, 3).copy()
 
 
 def panel_images(panel: Mapping, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -328,15 +328,19 @@ def load_model(record: Mapping, evidence: Path) -> nn.Module:
 # The whole plan
 
 
-def state(run: Run, evidence: Path) -> str:
-    """ "done", "failed", "started" or "to do", by the records and checkpoint in the evidence folder."""
+def state(run: Run, evidence: Path, real_data: bool = False) -> str:
+    """ "done", "failed", "started" or "to do", by the records and checkpoint in the evidence folder.
+
+    real_data: whether real data is at hand now; then what was run on the stand-in for lack of it is to do again.
+    """
     wanted = records.config_hash(run.config())
     found = []
     for seed in run.seeds:
         path = record_path(run, seed, evidence)
         record = records.read_record(path) if path.exists() else None
-        if record is None or record["config_hash"] != wanted:
-            return "started" if (evidence / "work" / run.id / "checkpoint.pt").exists() else "to do"
+        replaced = record is not None and record["data"]["kind"] == STAND_IN and real_data
+        if record is None or record["config_hash"] != wanted or (replaced and not profile(run.profile).data_root):
+            return "started" if any((evidence / "work" / run.id).glob("*/checkpoint.pt")) else "to do"
         found.append(record["status"])
     return "failed" if "failed" in found else "done"
 

@@ -108,6 +108,7 @@ def empty_folder(tmp_path, monkeypatch):
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(data, "DEFAULT_ROOT", Path("data"))
     monkeypatch.setattr(data, "network_answers", lambda: False)
     return folder
 
@@ -814,3 +815,17 @@ def test_real_peak_of_memory():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(run.stdout) * 1024 < 600e6
+
+
+def test_real_data_is_at_hand_where_a_root_is_chosen_or_the_repository_has_files(empty_folder, monkeypatch):
+    assert not data.real_data_at_hand()
+    assert not data.real_data_at_hand(data.STAND_IN)
+    assert data.real_data_at_hand("a folder")
+    write_root(Path("data"))
+    assert data.real_data_at_hand()
+    monkeypatch.setenv("QMVAE_DATA_ROOT", data.STAND_IN)
+    assert not data.real_data_at_hand()
+
+
+def test_the_default_root_does_not_depend_on_the_working_directory():
+    assert data.DEFAULT_ROOT == Path(__file__).resolve().parents[1] / "data"

@@ -147,7 +147,8 @@ def test_a_change_that_cannot_be_read_is_refused(name, message):
 
 
 def write_record(run: Run, seed: int, evidence: Path, **fields) -> None:
-    record = {"format": records.FORMAT, "config_hash": config_hash(run.config()), "status": "ok", **fields}
+    shared = {"format": records.FORMAT, "config_hash": config_hash(run.config()), "data": {"kind": "real"}}
+    record = {**shared, "status": "ok", **fields}
     records.write_json(record_path(run, seed, evidence), record)
 
 
@@ -157,7 +158,7 @@ def test_a_run_is_to_do_started_done_or_failed(tmp_path):
     write_record(run, 0, tmp_path)
     assert state(run, tmp_path) == "to do"  # one seed of two
     assert state(Run("quick", "default", (0, 1)), tmp_path) == "to do"
-    checkpoint = tmp_path / "work" / run.id / "checkpoint.pt"
+    checkpoint = tmp_path / "work" / run.id / "of-some-data" / "checkpoint.pt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
     assert state(run, tmp_path) == "started"
@@ -168,6 +169,23 @@ def test_a_run_is_to_do_started_done_or_failed(tmp_path):
     assert state(Run("paper", "as-printed", (0, 1)), tmp_path) == "to do"
     write_record(run, 1, tmp_path, status="failed")
     assert state(run, tmp_path) == "failed"
+
+
+def test_a_run_on_the_stand_in_is_to_do_again_once_there_is_real_data(tmp_path):
+    for name, later in (("quick", "to do"), ("smoke", "done")):  # smoke asks for the stand-in
+        run = Run(name, "default", (0,))
+        write_record(run, 0, tmp_path, data={"kind": STAND_IN})
+        assert state(run, tmp_path) == "done"
+        assert state(run, tmp_path, real_data=True) == later
+    write_record(run, 0, tmp_path)
+    assert state(run, tmp_path, real_data=True) == "done"
+
+
+def test_a_choice_that_no_model_can_have_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="unknown screening rule 'typo'"):
+        Run("quick", "default+negatives=typo", (0,))
+    with pytest.raises(ValueError, match="unknown model 'foo'"):
+        plan("quick", ["default+model=foo"])
 
 
 def test_a_run_whose_config_has_changed_is_to_do_again(tmp_path, monkeypatch):
@@ -405,7 +423,7 @@ def test_training_gets_the_runs_own_folder_and_settings(tmp_path, monkeypatch):
     ((model, training, train, seeds), options) = given[0]
     assert (model, training, seeds) == (reading(SMALL), profile("quick").training, (5,))
     assert train is data.train
-    assert options["folder"] == tmp_path / "work" / f"qmvae-{SMALL}-s5"
+    assert options["folder"] == tmp_path / "work" / f"qmvae-{SMALL}-s5" / data.identity["content_hash"][:8]
     assert options["device"] == "cpu"
 
 
