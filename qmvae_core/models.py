@@ -96,7 +96,7 @@ def _reading(mnist: Mapping | None = None, svhn: Mapping | None = None, **choice
 # A reading is one complete answer to the paper's open points. "as-printed" adds nothing to the equations, gives every
 # code the one latent dimension that is printed, and every encoder parameters of its own, as the notation has it.
 # "default" keeps the digit out of the private codes, and lets z and h of a modality share an encoder up to its last
-# layer: with separate encoders the quadruplet loss can stay at 2 α1 + α2 for thousands of steps (appendix A0).
+# layer: with separate encoders the quadruplet loss stays at 2 α1 + α2 for most of a short run (appendix A0).
 READINGS = {
     "as-printed": _reading(mnist={"private": 20}, svhn={"private": 20}),
     "default": _reading(
