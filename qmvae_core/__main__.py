@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import sys
-import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from qmvae_core import study, tables
@@ -44,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "run":
             command.add_argument("--data-root", help="a data root, or 'stand-in'")
             command.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+            command.add_argument("--scheduler", help=SCHEDULER)
+            command.add_argument("--workers", type=int, help="how many, on a local cluster or under Slurm")
         if name == "render":
             command.add_argument("--notebooks", type=Path, required=True, help="folder of the copied notebooks")
     return parser
@@ -67,22 +71,39 @@ def _run(options: argparse.Namespace) -> int:
     runs, evidence = _runs(options), _evidence(options)
     data_root = study.absolute_root(options.data_root) if options.data_root else None
     real_data = real_data_at_hand(data_root)
-    failed = []
+    todo = {}
     for number, run in enumerate(runs, start=1):
         found = study.state(run, evidence, real_data)
         print(f"run {number} of {len(runs)}: {run.profile} {run.id} ({found})", flush=True)
-        if found == "done":
-            continue
-        started = time.monotonic()
-        try:
-            study.carry_out(run, evidence, data_root, options.device)
-        except RuntimeError as error:
-            print(f"qmvae_core: {error}", file=sys.stderr)
+        if found != "done":
+            todo[run] = f"run {number} of {len(runs)}"
+    if options.scheduler and todo:
+        from qmvae_core import cluster
+
+        outcomes = cluster.carry_out(todo, evidence, data_root, options.device, options.scheduler, options.workers)
+    else:
+        outcomes = study.one_by_one(todo, evidence, data_root, options.device)
+    with contextlib.closing(outcomes):  # an interrupt anywhere below stops the runs in progress at once
+        return _report(todo, outcomes, len(runs))
+
+
+def _report(todo: Mapping[study.Run, str], outcomes: Iterator[study.Outcome], total: int) -> int:
+    seconds, failed = [], []
+    for run, took, error, at_once in outcomes:
+        if error is not None:
+            print(f"qmvae_core: {todo[run]}: {error}", file=sys.stderr, flush=True)
             failed.append(run.id)
             continue
-        print(f"run {number} of {len(runs)}: finished in {(time.monotonic() - started) / 60:.1f} min", flush=True)
+        seconds.append(took)
+        left = len(todo) - len(seconds) - len(failed)
+        estimate = math.ceil(left / at_once) * sum(seconds) / len(seconds)
+        print(
+            f"{todo[run]}: finished in {took / 60:.1f} min; {total - left - len(failed)} of {total} runs done"
+            + (f", about {estimate / 60:.0f} min left" if left else ""),
+            flush=True,
+        )
     if failed:
-        print(f"qmvae_core: {len(failed)} of {len(runs)} runs failed: {', '.join(failed)}", file=sys.stderr)
+        print(f"qmvae_core: {len(failed)} of {total} runs failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -119,6 +140,9 @@ def _oracles(options: argparse.Namespace) -> int:
     return 0
 
 
+SCHEDULER = (
+    "carry out runs side by side with Dask: 'local', 'slurm', the address of a scheduler (tcp://host:8786) or its file"
+)
 HELP = {
     "plan": "list the runs of a profile",
     "run": "carry out the runs that are not done",

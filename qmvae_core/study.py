@@ -6,15 +6,20 @@ and work/ (checkpoints and executed notebooks). `results/` is the committed one;
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +40,16 @@ NOTEBOOKS = records.REPOSITORY / "notebooks"
 TRAINING_NOTEBOOK = NOTEBOOKS / "07_train.ipynb"
 RESULTS_NOTEBOOKS = ("08_table1", "09_table2", "10_figure3")
 PANEL_ROWS = 10  # private codes in a panel of Figure 3
+PATIENCE = 120.0  # seconds to wait for another process's lock; one whose parent has died is gone in two
+
+# Papermill, which ends at once when its standard input does: that is a pipe, and only the process that started it holds
+# the other end. The kernel below sees within a second that papermill is gone, and ends too.
+PAPERMILL = """\
+import os, threading
+from papermill.cli import papermill
+threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
+papermill()
+"""
 
 
 @dataclass(frozen=True)
@@ -162,24 +177,58 @@ def data_for(name: str, data_root: str | None = None) -> DigitData:
     return DigitData(kept, held_out, {**data.identity, **counts, "notes": [*data.identity["notes"], note]})
 
 
+@contextlib.contextmanager
+def alone(folder: Path, patience: float | None = None) -> Iterator[None]:
+    """Hold the lock of a work folder; the system gives it back when this process ends, however it ends.
+
+    Raises RuntimeError, with the name of the process that holds it, if it is not free within patience (PATIENCE)
+    seconds, and OSError on a file system without locks.
+    """
+    patience = PATIENCE if patience is None else patience
+    folder.mkdir(parents=True, exist_ok=True)
+    started, waiting = time.monotonic(), False
+    with open(folder / "lock", "a+") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                file.seek(0)
+                holder = f"{file.read().strip() or 'another process'} works in {folder}"
+                if time.monotonic() - started > patience:
+                    raise RuntimeError(f"{holder}, and still did after {patience:.0f} s; end it or wait") from None
+                if not waiting:
+                    print(f"{holder}; waiting for it", flush=True)
+                waiting = True
+                time.sleep(0.2)
+        file.truncate(0)
+        print(f"process {os.getpid()} on {platform.node()}", file=file, flush=True)
+        yield
+
+
 def oracles_for(
     name: str, data: DigitData, evidence: Path, device: str | torch.device = "cpu"
 ) -> Mapping[str, DigitClassifier]:
     """The judges: the committed ones for real data; for the stand-in, trained once into the evidence folder."""
     if data.identity["kind"] == STAND_IN:
-        return prepare_oracles(data, evidence / "oracles", profile(name).oracles, device)
+        with alone(evidence / "work" / "oracles", patience=3600.0):  # one of several runs trains them for all
+            return prepare_oracles(data, evidence / "oracles", profile(name).oracles, device)
     return prepare_oracles(data, RESULTS / "oracles", device=device, train_missing=False)
 
 
 def train(run: Run, data: DigitData, evidence: Path, device: str = "cpu", progress: str = "auto") -> Trained:
-    """Train the run's seeds, from its checkpoint if there is one; a loss that is not finite leaves failure records."""
+    """Train the run's seeds, from its checkpoint if there is one; a loss that is not finite leaves failure records.
+
+    Raises what `fit` raises, and RuntimeError if another process works on this run and does not end.
+    """
     chosen = profile(run.profile)
     folder = evidence / "work" / run.id / data.identity["content_hash"][:8]  # a checkpoint belongs to its data
     try:
-        return fit(
-            reading(run.reading), chosen.training, data.train, run.seeds,
-            folder=folder, device=device, progress=progress,
-        )  # fmt: skip
+        with alone(evidence / "work" / run.id):
+            return fit(
+                reading(run.reading), chosen.training, data.train, run.seeds,
+                folder=folder, device=device, progress=progress,
+            )  # fmt: skip
     except NonFiniteLoss as error:
         for seed in run.seeds:
             failed = _record(run, seed, data, device) | {"status": "failed", "error": str(error)}
@@ -190,25 +239,29 @@ def train(run: Run, data: DigitData, evidence: Path, device: str = "cpu", progre
 def judge(
     run: Run, trained: Trained, data: DigitData, oracles: Mapping[str, DigitClassifier], evidence: Path
 ) -> list[dict]:
-    """Evaluate each seed on the test digits, save weights and panels, and write the records; returns them."""
+    """Evaluate each seed on the test digits, save weights and panels, and write the records; returns them.
+
+    Raises RuntimeError if another process works on this run and does not end.
+    """
     written = []
-    for seed, model, history in zip(run.seeds, trained.models, trained.histories, strict=True):
-        device = next(model.parameters()).device
-        on_device = data.to(device)
-        metrics = evaluate(model, on_device.train, on_device.test, oracles, seed)
-        name = run.record_id(seed)
-        weights = evidence / "weights" / f"{name}.safetensors"
-        records.save_tensors(weights, model.state_dict())
-        record = _record(run, seed, data, device) | {
-            "status": "ok",
-            "metrics": metrics,
-            "history": history,
-            "panels": cross_generation_panels(model, oracles, on_device.test, seed, evidence / "panels", name),
-            "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-            "cost": trained.cost,
-        }
-        records.write_json(record_path(run, seed, evidence), record)
-        written.append(record)
+    with alone(evidence / "work" / run.id):
+        for seed, model, history in zip(run.seeds, trained.models, trained.histories, strict=True):
+            device = next(model.parameters()).device
+            on_device = data.to(device)
+            metrics = evaluate(model, on_device.train, on_device.test, oracles, seed)
+            name = run.record_id(seed)
+            weights = evidence / "weights" / f"{name}.safetensors"
+            records.save_tensors(weights, model.state_dict())
+            record = _record(run, seed, data, device) | {
+                "status": "ok",
+                "metrics": metrics,
+                "history": history,
+                "panels": cross_generation_panels(model, oracles, on_device.test, seed, evidence / "panels", name),
+                "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+                "cost": trained.cost,
+            }
+            records.write_json(record_path(run, seed, evidence), record)
+            written.append(record)
     return written
 
 
@@ -352,9 +405,10 @@ def check_parameters(given: Iterable[str], known: Iterable[str]) -> None:
         raise ValueError(f"unknown parameter {', '.join(unknown)}; the known ones are {sorted(known)}")
 
 
-def execute(notebook: Path, output: Path, parameters: Mapping) -> None:
-    """Run a notebook by papermill, in a process of its own, with its output shown as it comes.
+def execute(notebook: Path, output: Path, parameters: Mapping, log: Path | None = None) -> None:
+    """Run a notebook by papermill, in a process of its own that does not outlive this one.
 
+    Its output is shown as it comes, or added to the file `log`.
     Raises ValueError for a parameter that the notebook does not have, before anything runs, and RuntimeError if a
     cell fails; the executed notebook, with the traceback, is kept as `output`.
     """
@@ -363,11 +417,20 @@ def execute(notebook: Path, output: Path, parameters: Mapping) -> None:
     check_parameters(parameters, inspect_notebook(str(notebook)))
     output.parent.mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable, "-m", "papermill", str(notebook), str(output), "--cwd", str(notebook.parent),
+        sys.executable, "-c", PAPERMILL, str(notebook), str(output), "--cwd", str(notebook.parent),
         "--parameters_yaml", json.dumps(dict(parameters)), "--stdout-file", "-", "--no-progress-bar",
         "--log-level", "WARNING",
     ]  # fmt: skip
-    if subprocess.run(command, env=_environment()).returncode:
+    lifeline = os.pipe()
+    try:
+        with open(log, "a") if log else contextlib.nullcontext() as file:
+            done = subprocess.run(
+                command, env=_environment(), stdin=lifeline[0], stdout=file, stderr=subprocess.STDOUT if log else None
+            )
+    finally:
+        for end in lifeline:
+            os.close(end)
+    if done.returncode:
         raise RuntimeError(f"{notebook.name} failed; the cell and its error are in {output}")
 
 
@@ -382,8 +445,13 @@ def absolute_root(root: str) -> str:
     return root if root == STAND_IN else str(Path(root).expanduser().absolute())
 
 
-def carry_out(run: Run, evidence: Path, data_root: str | None = None, device: str = "auto") -> None:
-    """One run by papermill on the training notebook; its records are then in the evidence folder."""
+def carry_out(
+    run: Run, evidence: Path, data_root: str | None = None, device: str = "auto", log: Path | None = None
+) -> None:
+    """One run by papermill on the training notebook; its records are then in the evidence folder.
+
+    Raises like `execute`, whose log this is.
+    """
     parameters = {
         "profile": run.profile,
         "reading": run.reading,
@@ -392,7 +460,28 @@ def carry_out(run: Run, evidence: Path, data_root: str | None = None, device: st
         "data_root": data_root,
         "evidence": str(evidence),
     }
-    execute(TRAINING_NOTEBOOK, evidence / "work" / run.id / TRAINING_NOTEBOOK.name, parameters)
+    execute(TRAINING_NOTEBOOK, evidence / "work" / run.id / TRAINING_NOTEBOOK.name, parameters, log)
+
+
+class Outcome(NamedTuple):
+    """How one run went, for the command that reports it."""
+
+    run: Run
+    seconds: float
+    error: BaseException | None = None
+    at_once: int = 1  # how many runs go on side by side
+
+
+def one_by_one(runs: Mapping[Run, str], evidence: Path, data_root: str | None, device: str) -> Iterator[Outcome]:
+    """Carry out the runs in this process's order; the values of `runs` name them in messages."""
+    for run, label in runs.items():
+        print(f"{label}: starts", flush=True)
+        started, error = time.monotonic(), None
+        try:
+            carry_out(run, evidence, data_root, device)
+        except RuntimeError as caught:
+            error = caught
+        yield Outcome(run, time.monotonic() - started, error)
 
 
 def render(evidence: Path, notebooks: Path) -> None:

@@ -1,0 +1,278 @@
+"""The plan of runs on Dask: workers on this machine, under a scheduler that is already there, or in Slurm's jobs.
+
+One task is one run, carried out on a worker as the study does it here: papermill on the training notebook, records
+into the evidence folder, which all workers share. A worker that dies costs its run what came after the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from qmvae_core import study
+from qmvae_core.data import STAND_IN, real_data_at_hand
+from qmvae_core.study import Outcome, Run
+
+STARTED = ("local", "slurm")  # the clusters that this command starts, and ends
+PATIENCE = 60.0  # seconds until a scheduler or its first worker counts as absent
+SETTINGS = {
+    "distributed.scheduler.worker-saturation": 1.0,  # no run waits behind another while a worker is free
+    "distributed.scheduler.allowed-failures": 10,  # a lost job or machine is not the run's fault, time and again it is
+}
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # Dask sets each to 1 unless told otherwise
+
+
+def carry_out(
+    runs: Mapping[Run, str], evidence: Path, data_root: str | None, device: str, scheduler: str, workers: int | None
+) -> Iterator[Outcome]:
+    """Carry out the runs side by side, each outcome as it comes; the values of `runs` name them in messages.
+
+    scheduler: "local", "slurm", an address, or a scheduler file. workers: how many, for the first two alone.
+    An interrupt stops the runs in progress; their checkpoints stay.
+
+    Raises ValueError for a scheduler or a number of workers that cannot be, and RuntimeError if Dask, Slurm's
+    configuration, the scheduler or its workers are missing, if a worker does not see what it must share with this
+    process, or if no worker offers the GPU that device "cuda" needs.
+    """
+    evidence.mkdir(parents=True, exist_ok=True)
+    data_root = data_root or next((study.profile(run.profile).data_root for run in runs), None) or _root_here()
+    with _client(scheduler, workers, device) as client, _shared(evidence, data_root) as shared:
+        found = client.run(shared.missed_here, on_error="return").items()
+        if unfit := [f"worker {worker} {missed}" for worker, missed in found if missed]:
+            raise RuntimeError("; ".join(unfit))
+        if device == "auto" and _offering(client, "GPU"):
+            device = "cuda"
+        if device == "cuda" and not _offering(client, "GPU"):
+            raise RuntimeError("no worker offers a GPU; start workers with: dask worker --resources GPU=1 --nthreads 1")
+        yield from _outcomes(client, runs, evidence, device, shared)
+
+
+def _root_here() -> str | None:
+    """The data root of this process's environment, which a worker on another machine does not have."""
+    root = os.environ.get("QMVAE_DATA_ROOT")
+    return study.absolute_root(root) if root else None
+
+
+def _offering(client, resource: str | None) -> int:
+    """How many of the connected workers offer the resource; None: how many there are."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return sum(resource is None or resource in worker["resources"] for worker in workers)
+
+
+def _outcomes(client, runs: Mapping[Run, str], evidence: Path, device: str, shared: _Shared) -> Iterator[Outcome]:
+    from distributed import as_completed
+
+    topic = f"qmvae-{uuid.uuid4().hex}"
+    logs = {run: evidence / "work" / run.id / "output.txt" for run in runs}
+    names = {run.id: label for run, label in runs.items()}
+    started: dict[str, float] = {}
+
+    def say(event) -> None:
+        run_id, worker = event[1]["run"], event[1]["name"]
+        how = "taken up again, from its last checkpoint," if run_id in started else "starts"
+        print(f"{names[run_id]}: {how} on {worker}; output in {event[1]['log']}", flush=True)
+        started.setdefault(run_id, time.monotonic())
+
+    resource = "GPU" if device == "cuda" else None
+    client.subscribe_topic(topic, say)
+    submitted = time.monotonic()
+    futures = {
+        client.submit(
+            _task, run, evidence, device, logs[run], shared, topic,
+            key=f"{run.id}-{topic}", resources={resource: 1} if resource else None,
+        ): run
+        for run in runs
+    }  # fmt: skip
+    try:
+        for future in as_completed(futures):
+            run = futures[future]
+            error = None
+            if future.status != "finished":
+                error = future.exception() if future.status == "error" else RuntimeError("the scheduler gave it up")
+            seconds = time.monotonic() - started.get(run.id, submitted)
+            yield Outcome(run, seconds, error, max(_offering(client, resource), 1))
+    finally:
+        client.unsubscribe_topic(topic)
+        if left := {future: run for future, run in futures.items() if not future.done()}:
+            client.cancel(list(left))
+            client.run(_stop, [str(logs[run].parent) for run in left.values()], on_error="ignore")
+
+
+def _task(run: Run, evidence: Path, device: str, log: Path, shared: _Shared, topic: str) -> None:
+    """What a worker does for a run."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    name = f"worker {worker.name}"
+    if missed := shared.missed_here():  # this worker may have come after the check of all
+        raise RuntimeError(f"{name} {missed}")
+    worker.log_event(topic, {"run": run.id, "name": name, "log": str(log)})
+    log.parent.mkdir(parents=True, exist_ok=True)
+    study.carry_out(run, evidence, shared.data_root, device, log)
+
+
+def _stop(folders: list[str]) -> None:
+    """End this worker's children that write into the folders: Dask forgets a task, but does not interrupt it."""
+    import psutil
+
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if any(argument.startswith(tuple(f"{folder}/" for folder in folders)) for argument in child.cmdline()):
+                child.kill()
+
+
+# What the workers must share
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the command's own process sees, for comparison; the probe is a file that it keeps locked."""
+
+    probe: Path
+    data_root: str | None
+    seen: dict
+
+    def missed_here(self) -> str:
+        """What this process does not share, as the end of a sentence about it; empty if it shares everything."""
+        seen = _sees(self.probe, self.data_root)
+        return next((what for what, value in self.seen.items() if seen[what] != value), "")
+
+
+@contextlib.contextmanager
+def _shared(evidence: Path, data_root: str | None) -> Iterator[_Shared]:
+    probe = evidence / f".probe-{uuid.uuid4().hex}"
+    try:
+        with open(probe, "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield _Shared(probe, data_root, _sees(probe, data_root))
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _sees(probe: Path, data_root: str | None) -> dict[str, object]:
+    """What must be equal everywhere, each under what to say of a worker where it is not."""
+    files = [*sorted(Path(study.__file__).parent.glob("*.py")), study.TRAINING_NOTEBOOK]
+    root_exists = data_root in (None, STAND_IN) or Path(data_root).is_dir()
+    return {
+        f"does not see the evidence folder {probe.parent}": probe.exists(),
+        f"does not see who else has locked a file in {probe.parent}": _locked(probe),
+        "has another version of qmvae_core": hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest(),
+        "has another version of PyTorch": torch.__version__,
+        "finds other data; name a root that all see with --data-root": (real_data_at_hand(data_root), root_exists),
+    }
+
+
+def _locked(path: Path) -> bool:
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    return False
+
+
+# Clusters
+
+
+@contextlib.contextmanager
+def _client(scheduler: str, workers: int | None, device: str) -> Iterator:
+    """A client of the cluster, with at least one worker; a cluster that was started for it ends with it."""
+    try:
+        import dask
+        from distributed import Client
+    except ImportError:
+        raise RuntimeError("--scheduler needs Dask, which is not installed: pip install -e .[cluster]") from None
+    if (scheduler in STARTED) != (workers is not None) or (workers is not None and workers < 1):
+        raise ValueError("--scheduler local and slurm need --workers, 1 or more; other schedulers have their own")
+    with dask.config.set(SETTINGS), contextlib.ExitStack() as stack:
+        if scheduler == "local":
+            target = {"address": stack.enter_context(_local(workers, device))}
+        elif scheduler == "slurm":
+            target = {"address": stack.enter_context(_slurm(device))}
+            target["address"].adapt(minimum=workers, maximum=workers)  # a job that reached its time limit is replaced
+        else:
+            target = _existing(scheduler)
+        try:
+            client = stack.enter_context(Client(**target, timeout=PATIENCE))
+        except OSError as error:
+            raise RuntimeError(f"no scheduler answers at {scheduler}: {error}") from None
+        if scheduler == "slurm":
+            print("waiting for the first job to start", flush=True)
+        try:
+            client.wait_for_workers(1, timeout=None if scheduler == "slurm" else PATIENCE)
+        except TimeoutError:
+            raise RuntimeError(f"no worker is connected to {scheduler}; start some with: dask worker") from None
+        yield client
+
+
+def _existing(scheduler: str) -> dict[str, str]:
+    path = scheduler.removeprefix("file://")
+    if path.endswith(".json"):
+        if not Path(path).is_file():
+            raise RuntimeError(f"there is no scheduler file {path}")
+        return {"scheduler_file": path}
+    if "://" not in scheduler:
+        raise ValueError(f"unknown scheduler {scheduler!r}; give local, slurm, tcp://host:port or a .json file")
+    return {"address": scheduler}
+
+
+def _local(workers: int, device: str):
+    """Workers on this machine that share its cores, or have a GPU each."""
+    from dask.system import CPU_COUNT
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    gpus = torch.cuda.device_count() if device in ("cuda", "auto") else 0
+    if gpus and workers > gpus:
+        raise ValueError(f"{workers} workers need a GPU each, and there are {gpus}; ask for fewer or --device cpu")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+    threads = {name: str(max(CPU_COUNT // workers, 1)) for name in THREADS}
+    # the memory limit is about a worker's own process, which holds nothing: its runs are processes of their own
+    shared = {"nthreads": 1, "host": "127.0.0.1", "memory_limit": 0, "silence_logs": logging.WARNING}
+    spec = {
+        i: {"cls": Nanny, "options": {
+            **shared,
+            "env": threads | ({"CUDA_VISIBLE_DEVICES": visible[i]} if gpus else {}),
+            "resources": {"GPU": 1} if gpus else {},
+        }}
+        for i in range(workers)
+    }  # fmt: skip
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.WARNING)
+
+
+def _slurm(device: str):
+    """A cluster whose jobs hold one worker each, by Dask's configuration of jobqueue.slurm."""
+    import dask
+
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise RuntimeError("Slurm needs dask-jobqueue, not installed: pip install -e .[cluster]") from None
+    wanted = dask.config.get("jobqueue.slurm")
+    if wanted.get("cores") is None or wanted.get("memory") is None:
+        raise RuntimeError(
+            "Slurm needs cores and memory under jobqueue: slurm: in ~/.config/dask/jobqueue.yaml; see book/cluster.md"
+        )
+    if shutil.which("sbatch") is None:
+        raise RuntimeError("there is no sbatch here; give the command on a machine that submits jobs to Slurm")
+    return SLURMCluster(
+        processes=1,
+        # the last of two equal options counts: one run at a time in a worker, which has all the cores of its job
+        worker_extra_args=[
+            *wanted["worker-extra-args"], "--nthreads", "1", *(["--resources", "GPU=1"] if device == "cuda" else []),
+        ],
+        job_script_prologue=[
+            *(f"export {name}={wanted['cores']}" for name in THREADS), *wanted["job-script-prologue"],
+        ],
+    )  # fmt: skip
