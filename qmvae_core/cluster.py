@@ -106,7 +106,10 @@ def _outcomes(client, runs: Mapping[Run, str], evidence: Path, device: str, shar
         client.unsubscribe_topic(topic)
         if left := {future: run for future, run in futures.items() if not future.done()}:
             client.cancel(list(left))
-            client.run(_stop, [str(logs[run].parent) for run in left.values()], on_error="ignore")
+            folders = tuple(f"{logs[run].parent}/" for run in left.values())
+            until = time.monotonic() + PATIENCE
+            while any(client.run(_stop, topic, folders, on_error="ignore").values()) and time.monotonic() < until:
+                time.sleep(0.1)
 
 
 def _task(run: Run, evidence: Path, device: str, log: Path, shared: _Shared, topic: str) -> None:
@@ -122,14 +125,18 @@ def _task(run: Run, evidence: Path, device: str, log: Path, shared: _Shared, top
     study.carry_out(run, evidence, shared.data_root, device, log)
 
 
-def _stop(folders: list[str]) -> None:
-    """End this worker's children that write into the folders: Dask forgets a task, but does not interrupt it."""
+def _stop(topic: str, folders: tuple[str, ...], dask_worker=None) -> int:
+    """End what this worker runs for the topic; returns how many tasks are left, which is 0 once they have noticed.
+
+    Dask forgets a task that is cancelled, but does not interrupt it, so its process is ended here.
+    """
     import psutil
 
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            if any(argument.startswith(tuple(f"{folder}/" for folder in folders)) for argument in child.cmdline()):
+            if any(argument.startswith(folders) for argument in child.cmdline()):
                 child.kill()
+    return sum(str(key).endswith(topic) for key in dask_worker.state.tasks)
 
 
 # What the workers must share

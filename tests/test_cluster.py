@@ -1,0 +1,396 @@
+"""The plan on Dask: what is given out, what is refused, what a dying worker costs. Nothing here needs Slurm or a GPU."""
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import dask
+import psutil
+import pytest
+import torch
+import yaml
+from dask_jobqueue import SLURMCluster
+from distributed import LocalCluster
+from threadpoolctl import threadpool_limits
+
+from qmvae_core import __main__ as command_line
+from qmvae_core import cluster, records, study
+from qmvae_core.records import read_record
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = "default+mnist.widths=[6]+svhn.widths=[2,2]"
+LONG = f"{SMALL}+candidates=3000"  # costs time in training alone
+PATIENCE = 900  # seconds until a process counts as stuck, for machines that do much else
+
+
+def workers_here(**options) -> LocalCluster:
+    """A scheduler with an address, whose workers are threads of this process, so that a test can replace functions."""
+    quiet = {"dashboard_address": None, "memory_limit": 0, "protocol": "tcp"}
+    return LocalCluster(**{"n_workers": 2, "threads_per_worker": 1, "processes": False, **quiet, **options})
+
+
+@pytest.fixture
+def scheduler():
+    with workers_here() as started:
+        yield started.scheduler_address
+
+
+def run(evidence: Path, *arguments: str) -> int:
+    return command_line.main(["run", "--profile", "smoke", "--evidence", str(evidence), *map(str, arguments)])
+
+
+def write_done(seed: int, evidence: Path) -> None:
+    one = study.Run("smoke", "default", (seed,))
+    about = {"format": records.FORMAT, "config_hash": records.config_hash(one.config()), "data": {"kind": "stand-in"}}
+    records.write_json(study.record_path(one, seed, evidence), {**about, "status": "ok"})
+
+
+# What is given out
+
+
+def test_what_is_done_is_not_given_out_and_a_failure_does_not_stop_the_others(tmp_path, monkeypatch, capsys, scheduler):
+    tried = []
+
+    def carry_out(one, evidence, data_root, device, log):
+        tried.append((one.seeds, evidence, data_root, device))
+        if one.seeds == (1,):
+            raise RuntimeError("07_train.ipynb failed; the cell and its error are in somewhere")
+
+    monkeypatch.setattr(study, "carry_out", carry_out)
+    write_done(0, tmp_path)
+    assert run(tmp_path, "--seeds", 0, 1, 2, 3, "--device", "cpu", "--scheduler", scheduler) == 1
+    out, error = capsys.readouterr()
+    assert sorted(tried) == [((seed,), tmp_path, "stand-in", "cpu") for seed in (1, 2, 3)]  # each once
+    assert "run 1 of 4: smoke qmvae-default-s0 (done)" in out
+    for number in (2, 3, 4):
+        log = tmp_path / "work" / f"qmvae-default-s{number - 1}" / "output.txt"
+        assert re.search(rf"^run {number} of 4: starts on worker \S+; output in {re.escape(str(log))}$", out, re.M)
+    assert re.search(r"^run [34] of 4: finished in 0.0 min; 3 of 4 runs done$", out, re.M) or "about" in out
+    assert (
+        error.splitlines()[0]
+        == "qmvae_core: run 2 of 4: 07_train.ipynb failed; the cell and its error are in somewhere"
+    )
+    assert error.splitlines()[-1] == "qmvae_core: 1 of 4 runs failed: qmvae-default-s1"
+    assert not list(tmp_path.glob(".probe*"))
+
+
+def test_nothing_to_do_needs_no_cluster(tmp_path):
+    write_done(0, tmp_path)
+    assert run(tmp_path, "--scheduler", "tcp://no.such.host:1") == 0
+
+
+def test_a_run_that_needs_a_gpu_gets_one_of_its_own(tmp_path, monkeypatch):
+    """Both workers could take four tasks at a time, but each has one GPU."""
+    lock, now, most, devices = threading.Lock(), [0], [0], set()
+
+    def carry_out(one, evidence, data_root, device, log):
+        devices.add(device)
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.2)
+        with lock:
+            now[0] -= 1
+
+    monkeypatch.setattr(study, "carry_out", carry_out)
+    with workers_here(threads_per_worker=4, resources={"GPU": 1}) as started:
+        assert run(tmp_path, "--seeds", *range(6), "--scheduler", started.scheduler_address) == 0
+    assert (devices, most) == ({"cuda"}, [2])  # "auto" means a GPU where there is one
+
+
+def test_an_interrupt_ends_every_run_of_the_command_and_no_other_process(tmp_path, monkeypatch, capsys, scheduler):
+    children, code = [], "import time; time.sleep(600)"
+
+    def carry_out(one, evidence, data_root, device, log):
+        children.append(subprocess.Popen([sys.executable, "-c", code, str(log.parent / "07_train.ipynb")]))
+        if len(children) == 2:
+            signal.raise_signal(signal.SIGINT)
+        children[-1].wait()
+
+    foreign = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    monkeypatch.setattr(study, "carry_out", carry_out)
+    try:
+        assert run(tmp_path, "--seeds", *range(5), "--scheduler", scheduler) == 130
+        assert "goes on from the last checkpoint" in capsys.readouterr().err
+        assert {child.poll() for child in children} == {-signal.SIGKILL}  # before the command returned
+        assert foreign.poll() is None  # not a run
+        count = len(children)  # a queued run may have started before the scheduler had heard of the interrupt
+        time.sleep(0.5)
+        assert len(children) == count
+    finally:
+        for child in (foreign, *children):
+            child.kill()
+            child.wait()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["local"], "--scheduler local and slurm need --workers, 1 or more"),
+        (["local", "--workers", "0"], "--scheduler local and slurm need --workers, 1 or more"),
+        (["tcp://127.0.0.1:1", "--workers", "2"], "other schedulers have their own"),
+        (["slrum"], "unknown scheduler 'slrum'; give local, slurm, tcp://host:port or a .json file"),
+        (["file:///no/such.json"], "there is no scheduler file /no/such.json"),
+        (["tcp://127.0.0.1:1"], "no scheduler answers at tcp://127.0.0.1:1"),
+    ],
+)
+def test_a_scheduler_that_cannot_be_is_refused_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+    assert run(tmp_path, "--scheduler", *arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("qmvae_core: ")
+    assert message in line
+
+
+def test_a_scheduler_without_workers_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+    with workers_here(n_workers=0) as started:
+        assert run(tmp_path, "--scheduler", started.scheduler_address) == 1
+    assert "no worker is connected to tcp://" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named_with_its_remedy(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert run(tmp_path, "--scheduler", "local", "--workers", 2) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "qmvae_core: --scheduler needs Dask, which is not installed: pip install -e .[cluster]"
+
+
+def test_a_gpu_that_no_worker_offers_is_refused(tmp_path, monkeypatch, capsys, scheduler):
+    monkeypatch.setattr(study, "carry_out", lambda *_: pytest.fail("it was given out"))
+    assert run(tmp_path, "--device", "cuda", "--scheduler", scheduler) == 1
+    assert "no worker offers a GPU; start workers with: dask worker --resources GPU=1" in capsys.readouterr().err
+
+
+def test_more_local_workers_than_gpus_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert run(tmp_path, "--scheduler", "local", "--workers", 3) == 1
+    assert "3 workers need a GPU each, and there are 2" in capsys.readouterr().err
+
+
+def test_a_worker_that_does_not_share_the_folder_is_named_before_any_work(tmp_path, monkeypatch, capsys, scheduler):
+    """The workers' threads stand for another machine, where the file is missing."""
+    exists = Path.exists
+
+    def exists_here(path):
+        here = threading.current_thread() is threading.main_thread()
+        return exists(path) and (here or not path.name.startswith(".probe"))
+
+    monkeypatch.setattr(study, "carry_out", lambda *_: pytest.fail("it was given out"))
+    monkeypatch.setattr(Path, "exists", exists_here)
+    assert run(tmp_path, "--scheduler", scheduler) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    missed = f"does not see the evidence folder {re.escape(str(tmp_path))}"
+    assert re.fullmatch(rf"qmvae_core: worker tcp://\S+ {missed}; worker tcp://\S+ {missed}", line)
+
+
+def test_each_thing_that_is_not_shared_is_named(tmp_path, monkeypatch):
+    root = tmp_path / "digits"
+    root.mkdir()
+    with cluster._shared(tmp_path, str(root)) as shared:
+        assert shared.missed_here() == ""
+        with monkeypatch.context() as patch:
+            patch.setattr(study, "TRAINING_NOTEBOOK", study.NOTEBOOKS / "08_table1.ipynb")
+            assert shared.missed_here() == "has another version of qmvae_core"
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "__version__", "0.1")
+            assert shared.missed_here() == "has another version of PyTorch"
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", lambda *_: None)
+            assert shared.missed_here() == f"does not see who else has locked a file in {tmp_path}"
+        root.rmdir()
+        assert shared.missed_here().startswith("finds other data")
+        shared.probe.unlink()
+        assert shared.missed_here() == f"does not see the evidence folder {tmp_path}"
+
+
+# Slurm
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A configuration as in book/cluster.md, and an sbatch that is found and never called."""
+    (tmp_path / "sbatch").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    (example,) = re.findall(r"^```yaml\n(jobqueue:.*?)^```", (ROOT / "book" / "cluster.md").read_text(), re.M | re.S)
+    options = yaml.safe_load(example)["jobqueue"]["slurm"]
+    here = {"scheduler-options": {"host": "127.0.0.1", "dashboard_address": None, "dashboard": False}}
+    with dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm"), **options, **here}}):
+        yield options
+
+
+def test_a_slurm_job_asks_for_what_the_configuration_says_and_offers_a_gpu(slurm):
+    with cluster._slurm("cuda") as started:
+        assert isinstance(started, SLURMCluster)
+        lines = started.job_script().splitlines()
+    for directive in (
+        f"-p {slurm['queue']}", f"-t {slurm['walltime']}", f"--cpus-per-task={slurm['cores']}", "--gres=gpu:1",
+    ):  # fmt: skip
+        assert f"#SBATCH {directive}" in lines
+    assert any(line.startswith("#SBATCH --mem=") for line in lines)
+    assert f"export OMP_NUM_THREADS={slurm['cores']}" in lines
+    (worker,) = [line for line in lines if "dask_worker" in line]
+    assert worker.split("--nthreads ")[-1].split()[0] == "1"
+    assert "--nworkers" not in worker
+    assert "--resources GPU=1" in worker
+
+
+def test_a_slurm_job_without_a_gpu_offers_none(slurm):
+    with cluster._slurm("cpu") as started:
+        assert "--resources" not in started.job_script()
+
+
+def test_slurm_without_a_configuration_or_sbatch_is_refused(tmp_path, monkeypatch, capsys, slurm):
+    with dask.config.set({"jobqueue.slurm.cores": None}):
+        assert run(tmp_path, "--scheduler", "slurm", "--workers", 2) == 1
+    assert "Slurm needs cores and memory under jobqueue: slurm:" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", "/no/such")
+    assert run(tmp_path, "--scheduler", "slurm", "--workers", 2) == 1
+    assert "there is no sbatch here" in capsys.readouterr().err
+
+
+# The lock of a run's work folder
+
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("process 12 on elsewhere", file=file, flush=True)
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of tmp_path."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_lock_that_is_not_given_back_is_an_error_that_names_its_holder(tmp_path, holder, capsys):
+    message = f"process 12 on elsewhere works in {tmp_path}"
+    with pytest.raises(RuntimeError, match=f"{re.escape(message)}, and still did after 0 s; end it or wait"):
+        with study.alone(tmp_path, patience=0.3):
+            pytest.fail("two at once")
+    assert capsys.readouterr().out == f"{message}; waiting for it\n"  # said once
+
+
+def test_a_lock_is_free_as_soon_as_its_holder_is_killed(tmp_path, holder):
+    threading.Timer(0.5, holder.kill).start()
+    started = time.monotonic()
+    with study.alone(tmp_path, patience=60):
+        assert 0.4 < time.monotonic() - started < 30
+        assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
+    with study.alone(tmp_path, patience=0):  # given back, and taken again at once
+        pass
+
+
+@pytest.mark.parametrize("step", ["train", "judge"])
+def test_training_and_judging_hold_the_lock_of_their_run(tmp_path, monkeypatch, step):
+    one, held = study.Run("smoke", SMALL, (0,)), []
+
+    class Data:
+        identity = {"content_hash": "x"}
+        train = None
+
+    def look(*_, **__):
+        held.append(cluster._locked(tmp_path / "work" / one.id / "lock"))
+        raise KeyError
+
+    class Model:
+        parameters = look
+
+    monkeypatch.setattr(study, "fit", look)
+    trained = study.Trained([Model()], [[]], {})
+    with pytest.raises(KeyError):
+        study.train(one, Data, tmp_path) if step == "train" else study.judge(one, trained, Data, {}, tmp_path)
+    assert held == [True]
+
+
+# A worker that dies
+
+
+READINGS = [LONG, SMALL, f"{SMALL}+beta=1000", f"{SMALL}+shared=16"]
+
+
+def command(evidence: Path) -> list[str]:
+    start = [sys.executable, "-m", "qmvae_core", "run", "--profile", "smoke", "--evidence", str(evidence)]
+    return [*start, "--readings", *READINGS, "--device", "cpu", "--scheduler", "local", "--workers", "2"]
+
+
+def kill_the_worker_of(one: study.Run, evidence: Path, process: psutil.Popen) -> list[psutil.Process]:
+    """SIGKILL the worker once the run has a checkpoint; returns the processes that it started for the run."""
+    folder, started = evidence / "work" / one.id, time.monotonic()
+    while not any(folder.glob("*/checkpoint.pt")):
+        assert process.poll() is None, "the command ended without a checkpoint"
+        assert time.monotonic() - started < PATIENCE, "there was never a checkpoint"
+        time.sleep(0.02)
+    output = str(folder / study.TRAINING_NOTEBOOK.name)
+    (papermill,) = [child for child in process.children(recursive=True) if output in child.cmdline()]
+    family = [papermill, *papermill.children(recursive=True)]
+    assert len(family) >= 2  # papermill and the kernel
+    papermill.parent().kill()
+    return family
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_run_what_came_after_the_checkpoint_and_changes_no_bit(tmp_path):
+    evidence, undisturbed = tmp_path / "evidence", tmp_path / "undisturbed"
+    runs = study.plan("smoke", READINGS)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "QMVAE_DATA_ROOT": "/no/such/folder"}
+    seen = set()
+    with open(tmp_path / "output.txt", "w+") as file:
+        process = psutil.Popen(command(evidence), env=environment, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            orphans = kill_the_worker_of(runs[0], evidence, process)
+            assert not psutil.wait_procs(orphans, timeout=10)[1], "papermill or its kernel lives on without its worker"
+            (checkpoint,) = (evidence / "work" / runs[0].id).glob("*/checkpoint.pt")
+            assert torch.load(checkpoint)["position"]["epoch"] == 1  # of 2: it was in the middle of its training
+            started = time.monotonic()
+            while process.poll() is None:
+                assert time.monotonic() - started < PATIENCE, "the command never ended"
+                seen.update(process.children(recursive=True))
+                time.sleep(0.2)
+        finally:
+            for left in {*seen, process}:
+                if left.is_running():
+                    left.kill()
+            process.wait()
+        file.seek(0)
+        said = file.read()
+    assert process.returncode == 0, said
+    assert not psutil.wait_procs(seen, timeout=10)[1]
+    assert "run 1 of 4: taken up again, from its last checkpoint, on worker" in said
+    assert "4 of 4 runs done" in said
+    assert "resumed in epoch 2 of 2" in (evidence / "work" / runs[0].id / "output.txt").read_text()
+
+    found = [read_record(study.record_path(one, 0, evidence)) for one in runs]
+    assert [record["cost"]["resumed"] for record in found] == [1, 0, 0, 0]
+    data, threads = study.data_for("smoke"), found[0]["provenance"]["threads"]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)  # the bits are the same for the same number of threads
+    try:
+        with threadpool_limits(threads):
+            oracles = study.oracles_for("smoke", data, undisturbed)
+            for one, record in zip(runs, found, strict=True):
+                study.judge(one, study.train(one, data, undisturbed, progress="none"), data, oracles, undisturbed)
+                expected = read_record(study.record_path(one, 0, undisturbed))
+                for part in expected.keys() - {"finished", "provenance", "cost"}:
+                    assert record[part] == expected[part], (one.id, part)
+                assert record["cost"]["steps"] == expected["cost"]["steps"]
+    finally:
+        torch.set_num_threads(before)
