@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import shutil
+import signal
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -258,14 +259,22 @@ def _local(workers: int, device: str):
     return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.WARNING)
 
 
-def _slurm(device: str):
-    """A cluster whose jobs hold one worker each, by Dask's configuration of jobqueue.slurm."""
-    import dask
-
+def _slurm_cluster() -> type:
+    handler = signal.getsignal(signal.SIGINT)
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise RuntimeError("Slurm needs dask-jobqueue, not installed: pip install -e .[cluster]") from None
+    finally:
+        signal.signal(signal.SIGINT, handler)  # the import sets one that makes Ctrl-C a success
+    return SLURMCluster
+
+
+def _slurm(device: str):
+    """A cluster whose jobs hold one worker each, by Dask's configuration of jobqueue.slurm."""
+    import dask
+
+    slurm_cluster = _slurm_cluster()
     wanted = dask.config.get("jobqueue.slurm")
     if wanted.get("cores") is None or wanted.get("memory") is None:
         raise RuntimeError(
@@ -273,7 +282,7 @@ def _slurm(device: str):
         )
     if shutil.which("sbatch") is None:
         raise RuntimeError("there is no sbatch here; give the command on a machine that submits jobs to Slurm")
-    return SLURMCluster(
+    return slurm_cluster(
         processes=1,
         # the last of two equal options counts: one run at a time in a worker, which has all the cores of its job
         worker_extra_args=[
