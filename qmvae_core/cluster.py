@@ -235,6 +235,11 @@ def _existing(scheduler: str) -> dict[str, str]:
     return {"address": scheduler}
 
 
+def dask_setup(worker) -> None:
+    """What Dask calls in each local worker: a terminal's Ctrl-C is for the command, which then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _local(workers: int, device: str):
     """Workers on this machine that share its cores, or have a GPU each."""
     from dask.system import CPU_COUNT
@@ -246,7 +251,13 @@ def _local(workers: int, device: str):
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
     threads = {name: str(max(CPU_COUNT // workers, 1)) for name in THREADS}
     # the memory limit is about a worker's own process, which holds nothing: its runs are processes of their own
-    shared = {"nthreads": 1, "host": "127.0.0.1", "memory_limit": 0, "silence_logs": logging.WARNING}
+    shared = {
+        "nthreads": 1,
+        "host": "127.0.0.1",
+        "memory_limit": 0,
+        "silence_logs": logging.WARNING,
+        "preload": [__name__],
+    }
     spec = {
         i: {"cls": Nanny, "options": {
             **shared,
@@ -255,7 +266,7 @@ def _local(workers: int, device: str):
         }}
         for i in range(workers)
     }  # fmt: skip
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.WARNING)
 
 
