@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib
 import logging
 import os
 import shutil
@@ -49,6 +50,10 @@ def carry_out(
     evidence.mkdir(parents=True, exist_ok=True)
     data_root = data_root or next((study.profile(run.profile).data_root for run in runs), None) or _root_here()
     with _client(scheduler, workers, device) as client, _shared(evidence, data_root) as shared:
+        try:
+            client.run_on_scheduler(importlib.import_module, __name__)  # it unpacks what it hands on
+        except ImportError as error:
+            raise RuntimeError(f"the scheduler needs the environment of its workers: {error}") from None
         found = client.run(shared.missed_here, on_error="return").items()
         if unfit := [f"worker {worker} {missed}" for worker, missed in found if missed]:
             raise RuntimeError("; ".join(unfit))

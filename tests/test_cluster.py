@@ -1,6 +1,7 @@
 """The plan on Dask: what is given out, what is refused, what a dying worker costs. No test needs Slurm or a GPU."""
 
 import fcntl
+import importlib
 import os
 import re
 import signal
@@ -30,7 +31,7 @@ PATIENCE = 900  # seconds until a process counts as stuck, for machines that do 
 
 def workers_here(**options) -> LocalCluster:
     """A scheduler with an address, whose workers are threads of this process, so that a test can replace functions."""
-    quiet = {"dashboard_address": None, "memory_limit": 0, "protocol": "tcp"}
+    quiet = {"dashboard_address": "127.0.0.1:0", "memory_limit": 0, "protocol": "tcp"}
     return LocalCluster(**{"n_workers": 2, "threads_per_worker": 1, "processes": False, **quiet, **options})
 
 
@@ -156,6 +157,16 @@ def test_a_scheduler_without_workers_is_refused(tmp_path, monkeypatch, capsys):
     assert "no worker is connected to tcp://" in capsys.readouterr().err
 
 
+def test_a_scheduler_without_the_library_is_refused(tmp_path, monkeypatch, capsys, scheduler):
+    def import_module(name):
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    assert run(tmp_path, "--scheduler", scheduler) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("the scheduler needs the environment of its workers: No module named 'qmvae_core.cluster'")
+
+
 def test_a_missing_extra_is_named_with_its_remedy(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert run(tmp_path, "--scheduler", "local", "--workers", 2) == 1
@@ -223,7 +234,7 @@ def slurm(tmp_path, monkeypatch):
     (example,) = re.findall(r"^```yaml\n(jobqueue:.*?)^```", (ROOT / "book" / "cluster.md").read_text(), re.M | re.S)
     options = yaml.safe_load(example)["jobqueue"]["slurm"]
     cluster._slurm_cluster()  # its import brings the defaults that are replaced here
-    here = {"scheduler-options": {"host": "127.0.0.1", "dashboard_address": None, "dashboard": False}}
+    here = {"scheduler-options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     with dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm"), **options, **here}}):
         yield options
 

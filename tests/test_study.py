@@ -262,6 +262,7 @@ def test_carry_out_hands_the_run_to_the_training_notebook(tmp_path, monkeypatch)
             tmp_path / "work" / "qmvae-as-printed-s3_4" / "07_train.ipynb",
             {"profile": "paper", "reading": "as-printed", "seeds": [3, 4], "device": "cuda", "data_root": "stand-in",
              "evidence": str(tmp_path)},
+            None,
         )
     ]  # fmt: skip
     (cell,) = [c for c in nbformat.read(given[0][0], 4).cells if "parameters" in c.metadata.get("tags", [])]
@@ -554,7 +555,7 @@ def test_a_relative_data_root_in_the_environment_is_the_callers_too(tmp_path, mo
     class Done:
         returncode = 0
 
-    monkeypatch.setattr(subprocess, "run", lambda command, env: given.append(env) or Done)
+    monkeypatch.setattr(subprocess, "run", lambda command, env, **_: given.append(env) or Done)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("QMVAE_DATA_ROOT", raising=False)
     if named:
