@@ -19,12 +19,14 @@ from qmvae_core.gaussians import DiagonalGaussian
 class LossTerms(NamedTuple):
     """What a model's loss returns: the objective of each sample and the named terms that make it up.
 
-    objective: (batch,) nats, to be maximised.
+    objective: (batch,) nats, to be maximised by the model.
     terms: name -> (batch,), for the history and for the message when one is not finite.
+    opposing: (batch,), what the model's opponent maximises in the same step (a discriminator, say), or None.
     """
 
     objective: Tensor
     terms: dict[str, Tensor]
+    opposing: Tensor | None = None
 
     @property
     def loss(self) -> Tensor:
@@ -38,15 +40,20 @@ def _sum_over_image(value: Tensor) -> Tensor:
 
 def _bernoulli(logits: Tensor, images: Tensor, scale: float) -> Tensor:
     logits, images = torch.broadcast_tensors(logits, images)  # this function alone would refuse two shapes
-    return -F.binary_cross_entropy_with_logits(logits, images, reduction="none")
+    return -_sum_over_image(F.binary_cross_entropy_with_logits(logits, images, reduction="none"))
+
+
+# What is the same for every pixel is taken out of the sum: each pass over the pixels costs as much as a small network.
 
 
 def _laplace(logits: Tensor, images: Tensor, scale: float) -> Tensor:
-    return -(images - logits.sigmoid()).abs() / scale - math.log(2.0 * scale)
+    error = _sum_over_image((logits.sigmoid() - images).abs())
+    return -error / scale - math.prod(images.shape[-3:]) * math.log(2.0 * scale)
 
 
 def _normal(logits: Tensor, images: Tensor, scale: float) -> Tensor:
-    return -0.5 * ((images - logits.sigmoid()) / scale).square() - math.log(scale) - 0.5 * math.log(2.0 * math.pi)
+    error = _sum_over_image((logits.sigmoid() - images).square())
+    return -0.5 * error / scale**2 - math.prod(images.shape[-3:]) * (math.log(scale) + 0.5 * math.log(2.0 * math.pi))
 
 
 LIKELIHOODS = {"bernoulli": _bernoulli, "laplace": _laplace, "normal": _normal}
@@ -63,7 +70,7 @@ def log_likelihood(kind: str, logits: Tensor, images: Tensor, scale: float = 1.0
         raise ValueError(f"unknown likelihood {kind!r}; the known ones are {sorted(LIKELIHOODS)}")
     if scale <= 0:
         raise ValueError(f"the scale of a likelihood must be positive, got {scale}")
-    return _sum_over_image(LIKELIHOODS[kind](logits, images, scale))
+    return LIKELIHOODS[kind](logits, images, scale)
 
 
 def elbo(log_likelihood: Tensor, posterior: DiagonalGaussian) -> Tensor:

@@ -1,4 +1,4 @@
-"""Q-MVAE, and the small protocol that every model of the book follows.
+"""Q-MVAE and MVAE, and the small protocol that every model of the book follows.
 
 A loss is a pure function of parameters, batch and noise: the model says with `noise_spec` which draws it needs, and
 never draws any itself. So runs with several seeds can be stacked into one, a step can be captured, and a training can
@@ -103,6 +103,11 @@ READINGS = {
         mnist={"encoders": "common", "weight": 3072 / 784, "private_kl_weight": 5.0},
         svhn={"encoders": "common", "private_kl_weight": 5.0},
     ),
+    "mvae": _reading(
+        model="mvae",
+        mnist={"encoders": "common", "weight": 3072 / 784, "private": 0},
+        svhn={"encoders": "common", "private": 0},
+    ),
 }
 
 
@@ -148,13 +153,30 @@ def draw_noise(
     }
 
 
-class QMVAE(nn.Module):
-    """Shared code z, private code h_m for each modality, and the quadruplet loss on the means of q(z|x_m).
+class Opponent(NamedTuple):
+    """A part of a model that has an optimiser and an objective of its own, such as a discriminator.
+
+    prefix: of its parameters' names. learning_rate and betas: of its Adam.
+    """
+
+    prefix: str
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+class MultimodalVAE(nn.Module):
+    """What all models have: encoders and decoders of each modality, and what is done with them after training.
+
+    A model adds `noise_spec` and `loss`. Its loss may use several posteriors of a sample, K particles (a leading
+    dimension of the draws) and `detach`. One with an `opponent` returns its objective as `LossTerms.opposing`: the
+    opponent's parameters climb that, all others climb `objective`, from the gradients of one pass.
 
     config: at least two modalities. Each has a decoder of its own, and two encoders, or a common one whose
     last layer gives both posteriors.
-    Raises ValueError for fewer than two modalities or an unknown network, encoders, likelihood, test code or rule.
+    Raises ValueError for fewer than two modalities or an unknown network, encoders, likelihood or test code.
     """
+
+    opponent: Opponent | None = None
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -162,10 +184,6 @@ class QMVAE(nn.Module):
             raise ValueError(f"a multimodal model needs at least two modalities, got {sorted(config.modalities)}")
         if "joint" in config.modalities:
             raise ValueError("a modality cannot be named 'joint': that is the name of all modalities together")
-        if config.candidates < 1:
-            raise ValueError(f"the quadruplet loss needs at least one candidate, got candidates={config.candidates}")
-        if config.negatives not in negatives.RULES:
-            raise ValueError(f"unknown screening rule {config.negatives!r}; known: {sorted(negatives.RULES)}")
         _known_code(config.test_code)
         self.config = config
         self.shared_encoders = nn.ModuleDict()
@@ -177,77 +195,14 @@ class QMVAE(nn.Module):
                 raise ValueError(
                     f"modality {name!r}: unknown likelihood {m.likelihood!r}; known: {sorted(losses.LIKELIHOODS)}"
                 )
-            if m.encoders == "separate":
+            if m.encoders == "separate" and m.private:
                 self.shared_encoders[name] = networks.encoder(m.network, m.shape, m.widths, config.shared)
                 self.private_encoders[name] = networks.encoder(m.network, m.shape, m.widths, m.private)
-            elif m.encoders == "common":
+            elif m.encoders in ("separate", "common"):
                 self.common_encoders[name] = networks.encoder(m.network, m.shape, m.widths, config.shared + m.private)
             else:
                 raise ValueError(f'modality {name!r}: unknown encoders {m.encoders!r}; known: "separate", "common"')
             self.decoders[name] = networks.decoder(m.network, m.shape, m.widths, config.shared + m.private)
-
-    # Training
-
-    def noise_spec(self, batch: int) -> dict[str, NoiseSpec]:
-        """The draws that `loss` needs for a batch: codes of the joint and of each unimodal bound, and candidates."""
-        spec = {"joint/shared": NoiseSpec("normal", (batch, self.config.shared))}
-        for name, m in self.config.modalities.items():
-            spec[f"{name}/shared"] = NoiseSpec("normal", (batch, self.config.shared))
-            spec[f"{name}/private"] = NoiseSpec("normal", (2, batch, m.private))  # joint bound, unimodal bound
-            spec[f"{name}/negatives"] = NoiseSpec("uniform", (self.config.candidates, batch))
-        return spec
-
-    def loss(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> losses.LossTerms:
-        """Equation (20) for a batch of matching images.
-
-        images: modality -> (batch, c, h, w) in [0, 1]; labels: (batch,) digits; noise: draws of `noise_spec`.
-        Returns LossTerms of (batch,) nats.
-        """
-        config = self.config
-        posteriors = {name: self._posteriors(name, images[name]) for name in config.modalities}
-        shared = {name: both[0] for name, both in posteriors.items()}
-        private = {name: both[1] for name, both in posteriors.items()}
-        joint = product_of_experts(list(shared.values()))
-        joint_code = joint.sample(noise["joint/shared"])
-
-        joint_likelihood, unimodal = {}, {}
-        for name, m in config.modalities.items():
-            codes = torch.stack([joint_code, shared[name].sample(noise[f"{name}/shared"])])
-            styles = private[name].sample(noise[f"{name}/private"])
-            logits = self._decode(name, codes, styles)  # both bounds in one pass through the decoder
-            likelihood = m.weight * losses.log_likelihood(m.likelihood, logits, images[name], m.scale)
-            joint_likelihood[name] = likelihood[0]
-            unimodal[name] = losses.unimodal_elbo(likelihood[1], shared[name], private[name], m.private_kl_weight)
-
-        kl_weights = {name: m.private_kl_weight for name, m in config.modalities.items()}
-        joint_bound = losses.joint_elbo(joint_likelihood, joint, private, kl_weights)
-        quadruplet = self._quadruplet(shared, labels, noise)
-        terms = {"elbo/joint": joint_bound, "quadruplet": quadruplet, "kl/joint": joint.kl_to_prior()}
-        for name in config.modalities:
-            terms[f"elbo/{name}"] = unimodal[name]
-            terms[f"kl_private/{name}"] = private[name].kl_to_prior()
-        return losses.LossTerms(losses.objective(joint_bound, unimodal, quadruplet, config.beta), terms)
-
-    forward = loss  # what torch.func.functional_call calls
-
-    def _quadruplet(
-        self, shared: Mapping[str, DiagonalGaussian], labels: Tensor, noise: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Equation (19) summed over the pairs of modalities, with the screened negatives of the batch: (batch,)."""
-        config = self.config
-        picks = {name: negatives.draw_negatives(labels, noise[f"{name}/negatives"]) for name in shared}
-        total = torch.zeros_like(labels, dtype=torch.get_default_dtype())
-        for x, y in combinations(shared, 2):
-            mu_x, mu_y = shared[x].mean, shared[y].mean
-            mu_x_neg, mu_y_neg = mu_x[picks[x]], mu_y[picks[y]]
-            keep = labels[picks[x]] != labels[picks[y]] if config.mask_equal_negatives else None
-            each = losses.quadruplet_loss(mu_x, mu_y, mu_x_neg, mu_y_neg, config.alpha1, config.alpha2, keep)
-            with torch.no_grad():
-                positive = losses.distance(mu_x, mu_y).expand_as(each)
-                nearer = torch.minimum(losses.distance(mu_x, mu_y_neg), losses.distance(mu_x_neg, mu_y))
-            weights = negatives.screen(config.negatives, negatives.Candidates(each, positive, nearer, config.alpha1))
-            total = total + (weights * each).sum(dim=0)
-        return total
 
     # Inference
 
@@ -351,7 +306,126 @@ class QMVAE(nn.Module):
         return logits.unflatten(0, codes.shape[:-1])
 
 
-MODELS = {"qmvae": QMVAE}
+class QMVAE(MultimodalVAE):
+    """Shared code z, private code h_m for each modality, and the quadruplet loss on the means of q(z|x_m).
+
+    Raises ValueError for an unknown screening rule or no candidate, and like MultimodalVAE.
+    """
+
+    def __init__(self, config: ModelConfig):
+        if config.candidates < 1:
+            raise ValueError(f"the quadruplet loss needs at least one candidate, got candidates={config.candidates}")
+        if config.negatives not in negatives.RULES:
+            raise ValueError(f"unknown screening rule {config.negatives!r}; known: {sorted(negatives.RULES)}")
+        super().__init__(config)
+
+    def noise_spec(self, batch: int) -> dict[str, NoiseSpec]:
+        """The draws that `loss` needs for a batch: codes of the joint and of each unimodal bound, and candidates."""
+        spec = {"joint/shared": NoiseSpec("normal", (batch, self.config.shared))}
+        for name, m in self.config.modalities.items():
+            spec[f"{name}/shared"] = NoiseSpec("normal", (batch, self.config.shared))
+            spec[f"{name}/private"] = NoiseSpec("normal", (2, batch, m.private))  # joint bound, unimodal bound
+            spec[f"{name}/negatives"] = NoiseSpec("uniform", (self.config.candidates, batch))
+        return spec
+
+    def loss(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> losses.LossTerms:
+        """Equation (20) for a batch of matching images.
+
+        images: modality -> (batch, c, h, w) in [0, 1]; labels: (batch,) digits; noise: draws of `noise_spec`.
+        Returns LossTerms of (batch,) nats.
+        """
+        config = self.config
+        posteriors = {name: self._posteriors(name, images[name]) for name in config.modalities}
+        shared = {name: both[0] for name, both in posteriors.items()}
+        private = {name: both[1] for name, both in posteriors.items()}
+        joint = product_of_experts(list(shared.values()))
+        joint_code = joint.sample(noise["joint/shared"])
+
+        joint_likelihood, unimodal = {}, {}
+        for name, m in config.modalities.items():
+            codes = torch.stack([joint_code, shared[name].sample(noise[f"{name}/shared"])])
+            styles = private[name].sample(noise[f"{name}/private"])
+            logits = self._decode(name, codes, styles)  # both bounds in one pass through the decoder
+            likelihood = m.weight * losses.log_likelihood(m.likelihood, logits, images[name], m.scale)
+            joint_likelihood[name] = likelihood[0]
+            unimodal[name] = losses.unimodal_elbo(likelihood[1], shared[name], private[name], m.private_kl_weight)
+
+        kl_weights = {name: m.private_kl_weight for name, m in config.modalities.items()}
+        joint_bound = losses.joint_elbo(joint_likelihood, joint, private, kl_weights)
+        quadruplet = self._quadruplet(shared, labels, noise)
+        terms = {"elbo/joint": joint_bound, "quadruplet": quadruplet, "kl/joint": joint.kl_to_prior()}
+        for name in config.modalities:
+            terms[f"elbo/{name}"] = unimodal[name]
+            terms[f"kl_private/{name}"] = private[name].kl_to_prior()
+        return losses.LossTerms(losses.objective(joint_bound, unimodal, quadruplet, config.beta), terms)
+
+    forward = loss  # what torch.func.functional_call calls
+
+    def _quadruplet(
+        self, shared: Mapping[str, DiagonalGaussian], labels: Tensor, noise: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Equation (19) summed over the pairs of modalities, with the screened negatives of the batch: (batch,)."""
+        config = self.config
+        picks = {name: negatives.draw_negatives(labels, noise[f"{name}/negatives"]) for name in shared}
+        total = torch.zeros_like(labels, dtype=torch.get_default_dtype())
+        for x, y in combinations(shared, 2):
+            mu_x, mu_y = shared[x].mean, shared[y].mean
+            mu_x_neg, mu_y_neg = mu_x[picks[x]], mu_y[picks[y]]
+            keep = labels[picks[x]] != labels[picks[y]] if config.mask_equal_negatives else None
+            each = losses.quadruplet_loss(mu_x, mu_y, mu_x_neg, mu_y_neg, config.alpha1, config.alpha2, keep)
+            with torch.no_grad():
+                positive = losses.distance(mu_x, mu_y).expand_as(each)
+                nearer = torch.minimum(losses.distance(mu_x, mu_y_neg), losses.distance(mu_x_neg, mu_y))
+            weights = negatives.screen(config.negatives, negatives.Candidates(each, positive, nearer, config.alpha1))
+            total = total + (weights * each).sum(dim=0)
+        return total
+
+
+class MVAE(MultimodalVAE):
+    """Wu and Goodman 2018: one shared code, no private codes, and the bounds of the joint and of each modality alone.
+
+    Every posterior is a product of experts with the prior, also that of one modality. (With more than two modalities
+    the authors add bounds of random subsets; this objective leaves them out.)
+    Raises ValueError for a modality with a private code, and like MultimodalVAE.
+    """
+
+    def __init__(self, config: ModelConfig):
+        private = sorted(name for name, m in config.modalities.items() if m.private)
+        if private:
+            raise ValueError(f"mvae has no private codes; set private=0 for {private}")
+        super().__init__(config)
+
+    def noise_spec(self, batch: int) -> dict[str, NoiseSpec]:
+        """The draws that `loss` needs for a batch: the codes of the joint bound and of each unimodal one."""
+        bounds = ("joint", *self.config.modalities)
+        return {f"{name}/shared": NoiseSpec("normal", (batch, self.config.shared)) for name in bounds}
+
+    def loss(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> losses.LossTerms:
+        """The sum of the bounds; arguments and result as for Q-MVAE. The labels have a say in the pairing alone."""
+        experts = {name: self._posteriors(name, images[name])[0] for name in self.config.modalities}
+        joint = product_of_experts(list(experts.values()))
+        joint_code = joint.sample(noise["joint/shared"])
+        joint_bound, unimodal = -joint.kl_to_prior(), {}
+        for name, m in self.config.modalities.items():
+            alone = product_of_experts([experts[name]])
+            codes = torch.stack([joint_code, alone.sample(noise[f"{name}/shared"])])
+            logits = self._decode(name, codes, codes[..., :0])
+            likelihood = m.weight * losses.log_likelihood(m.likelihood, logits, images[name], m.scale)
+            joint_bound = joint_bound + likelihood[0]
+            unimodal[name] = losses.elbo(likelihood[1], alone)
+        terms = {"elbo/joint": joint_bound, "kl/joint": joint.kl_to_prior()}
+        terms |= {f"elbo/{name}": value for name, value in unimodal.items()}
+        return losses.LossTerms(joint_bound + sum(unimodal.values()), terms)
+
+    forward = loss
+
+    def encode_shared(self, images: Mapping[str, Tensor]) -> DiagonalGaussian:
+        """The product of experts of the given modalities and the prior, also for one. Raises like MultimodalVAE's."""
+        alone = super().encode_shared(images)
+        return product_of_experts([alone]) if len(images) == 1 else alone
+
+
+MODELS = {"qmvae": QMVAE, "mvae": MVAE}
 TEST_CODES = ("mean", "sample")
 
 
@@ -379,7 +453,7 @@ def build_model(config: ModelConfig | Mapping | str, seed: int = 0) -> nn.Module
 
 def _named(name: str) -> ModelConfig:
     _known_model(name)
-    return dataclasses.replace(READINGS["default"], model=name)
+    return READINGS["default" if name == "qmvae" else name]
 
 
 def _known_model(name: str) -> None:

@@ -30,7 +30,7 @@ from torch import nn
 from qmvae_core import records
 from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits, validation_split
 from qmvae_core.evaluation import evaluate, generator_for
-from qmvae_core.models import READINGS, build_model, reading
+from qmvae_core.models import build_model, reading
 from qmvae_core.negatives import RULES
 from qmvae_core.oracles import CONFIGS, DigitClassifier, OracleConfig, prepare_oracles
 from qmvae_core.training import NonFiniteLoss, Trained, TrainingConfig, fit
@@ -88,7 +88,7 @@ PROFILES = {
         ),
         validation=True,
     ),
-    "paper": Profile("paper", TrainingConfig(), tuple(READINGS), tuple(range(5)), stacked=True),
+    "paper": Profile("paper", TrainingConfig(), ("as-printed", "default"), tuple(range(5)), stacked=True),
 }
 
 

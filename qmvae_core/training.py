@@ -1,7 +1,11 @@
 """`fit`: the training loop, its checkpoints and its report.
 
 Every draw is a pure function of (seed, epoch, chunk), never of a generator's history. So a killed run resumes to the
-same bits, and several seeds trained as one stack see the very draws that each would see alone.
+same bits, and several seeds trained together see the very draws that each would see alone.
+
+The same steps can be taken in three ways: "plain" is the loop that everybody knows, to read and to compare with; "fast"
+is that loop with the networks rearranged for a CPU; "stacked" trains all seeds as one model with a leading dimension,
+and on a GPU replays one captured step.
 """
 
 from __future__ import annotations
@@ -23,8 +27,10 @@ from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
 from qmvae_core.data import Digits, tuple_indices
-from qmvae_core.models import ModelConfig, build_model, draw_noise
+from qmvae_core.losses import LossTerms
+from qmvae_core.models import ModelConfig, Opponent, build_model, draw_noise
 from qmvae_core.negatives import check_labels
+from qmvae_core.networks import arrange_for_cpu
 
 PRECISIONS = {"float32": "ieee", "tf32": "tf32"}
 
@@ -39,12 +45,16 @@ class TrainingConfig:
     learning_rate: float = 1e-4
     rounds: int = 30  # rounds of MMVAE's pairing; 30 gives the 1,682,040 pairs that the paper names
     pair_seed: int = 0
-    chunk: int = 100  # steps between two looks at the loss; draws are made a chunk at a time
+    chunk: int = 100  # steps whose draws are made together
     precision: str = "float32"  # or "tf32": tensor cores of a GPU, for matrix products and convolutions
 
 
 class NonFiniteLoss(RuntimeError):
     """A term of the loss was not finite; the message names seed, epoch, step and term."""
+
+
+class OutOfTime(RuntimeError):
+    """The minutes given to a training are over; its checkpoint is written."""
 
 
 class CheckpointError(RuntimeError):
@@ -68,40 +78,43 @@ def fit(
     *,
     folder: str | Path | None = None,
     device: str | torch.device = "cpu",
-    stacked: bool | None = None,
+    loop: str | None = None,
     progress: str = "auto",
     checkpoint_seconds: float = 30.0,
+    minutes: float | None = None,
 ) -> Trained:
     """Train one model for each seed, all together.
 
     train: modality -> Digits. folder: where the checkpoint lives; a run found there is resumed, to the same bits on
-    the CPU. stacked: train the seeds as one model with a leading dimension (the default on a GPU, where the step is
-    also captured as a graph, and for several seeds) instead of in the plain loop (one seed). progress: "bar",
-    "lines" (one an epoch), "none", or "auto": a bar on a terminal, else lines.
+    the CPU. loop: one of LOOPS; None takes "stacked" on a GPU and "fast" elsewhere. progress: "bar", "lines" (one an
+    epoch), "none", or "auto": a bar on a terminal, else lines. minutes: stop after so many, with a checkpoint.
 
-    Raises NonFiniteLoss, CheckpointError, and ValueError for modalities that do not match, an unknown precision, no
-    seed or a batch with a single digit. An interrupt or a kill loses the work since the last checkpoint, no more.
+    Raises NonFiniteLoss, CheckpointError, OutOfTime, and ValueError for modalities that do not match, an unknown loop
+    or precision, no seed, minutes without a folder, or a batch with a single digit. An interrupt or a kill loses the
+    work since the last checkpoint, no more.
     """
     device = torch.device(device)
+    loop = loop or ("stacked" if device.type == "cuda" else "fast")
+    if loop not in LOOPS:
+        raise ValueError(f"unknown loop {loop!r}; the known ones are {sorted(LOOPS)}")
+    if minutes is not None and folder is None:
+        raise ValueError("a training that stops after some minutes needs a folder to go on from")
     _check(model, training, train, seeds)
     train = {name: train[name] for name in model.modalities}  # no other modality, and no other order, has a say
-    if stacked is None:
-        stacked = device.type == "cuda" or len(seeds) > 1
-    if not stacked and len(seeds) > 1:
-        raise ValueError(f"the plain loop trains one seed at a time, got {list(seeds)}; leave `stacked` out")
     key = run_key(model, training, seeds, train)
     checkpoint = Path(folder) / "checkpoint.pt" if folder is not None else None
+    stop_at = math.inf if minutes is None else time.monotonic() + 60 * minutes
     with _precision(training.precision):
-        learner = (_Stacked if stacked else _Plain)(model, training, seeds, device)
-        loop = _Loop(learner, training, train, seeds, device)
+        learner = LOOPS[loop](model, training, seeds, device)
+        steps = _Loop(learner, training, train, seeds, device)
         at = _Position()
         if checkpoint is not None and checkpoint.exists():
-            at = _restore(checkpoint, key, learner, device)
-        report = _Report(progress, training.epochs, loop.steps, at, taken=at.chunk * training.chunk)
+            at = _restore(checkpoint, key, steps)
+        report = _Report(progress, training.epochs, steps.steps, at, taken=min(at.chunk * training.chunk, steps.steps))
         with report:
-            _run(loop, learner, at, report, training, checkpoint, key, checkpoint_seconds)
+            _run(steps, at, report, training, checkpoint, key, checkpoint_seconds, stop_at)
     histories = [[{name: row[i] for name, row in epoch.items()} for epoch in at.history] for i in range(len(seeds))]
-    return Trained(learner.models(), histories, _cost(at, loop, device))
+    return Trained(learner.models(), histories, {"loop": loop, **_cost(at, steps, device)})
 
 
 def run_key(model: ModelConfig, training: TrainingConfig, seeds: Sequence[int], train: Mapping[str, Digits]) -> str:
@@ -150,28 +163,43 @@ def _precision(name: str) -> Iterator[None]:
 
 
 class _Plain:
-    """One seed, the loop that everybody knows: loss, backward, Adam."""
+    """The loop that everybody knows, loss, backward, Adam, for one seed after the other."""
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, seeds: Sequence[int], device: torch.device):
-        (seed,) = seeds
-        self.model = build_model(model, seed).to(device)
-        self.optimiser = _adam(self.model.parameters(), training, device)
-        self.noise_spec = self.model.noise_spec(training.batch_size)
+        self.built = [self._arranged(build_model(model, seed).to(device)) for seed in seeds]
+        self.optimisers = [_Optimisers(dict(each.named_parameters()), each.opponent, training) for each in self.built]
+        self.noise_spec = self.built[0].noise_spec(training.batch_size)
 
     def update(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """One step; every input has a leading dimension of one seed. Returns the mean terms, (1,) each."""
-        result = self.model.loss(_first(images), labels[0], _first(noise))
-        self.optimiser.zero_grad(set_to_none=False)
-        result.loss.backward()
-        self.optimiser.step()
-        means = {"objective": result.objective, **result.terms}
-        return {name: value.detach().mean(dim=-1, keepdim=True) for name, value in means.items()}
+        """One step; every input has a leading dimension of seeds. Returns the mean terms, (seeds,) each."""
+        means = []
+        for i, (model, optimisers) in enumerate(zip(self.built, self.optimisers, strict=True)):
+            batch = {name: self._arranged(value[i]) for name, value in images.items()}
+            result = model.loss(batch, labels[i], {name: value[i] for name, value in noise.items()})
+            optimisers.step(result)
+            means.append(_means(result))
+        return {name: torch.stack([each[name] for each in means]) for name in means[0]}
 
-    def parameters(self) -> dict[str, Tensor]:
-        return {name: value.detach().unsqueeze(0) for name, value in self.model.named_parameters()}
+    def _arranged(self, value):
+        return value
+
+    def state(self) -> dict[str, list[Tensor]]:
+        """Parameters and Adam's moments, for each seed the tensor itself, to be read or written in place."""
+        each = [optimisers.state() for optimisers in self.optimisers]
+        return {name: [state[name] for state in each] for name in each[0]}
 
     def models(self) -> list[nn.Module]:
-        return [self.model]
+        """The trained models, in the order of the seeds."""
+        return self.built
+
+
+class _Fast(_Plain):
+    """The plain loop with networks and images laid out for a CPU; equal to it up to rounding."""
+
+    def _arranged(self, value):
+        if isinstance(value, nn.Module):
+            return arrange_for_cpu(value)
+        return value.contiguous(memory_format=torch.channels_last)
 
 
 class _Stacked:
@@ -186,22 +214,24 @@ class _Stacked:
         self.config, self.seeds, self.device = model, seeds, device
         self.stack, _ = stack_module_state(built)
         self.skeleton = built[0].to("meta")
-        self.optimiser = _adam(self.stack.values(), training, device)
+        self.optimisers = [_Optimisers(self.stack, self.skeleton.opponent, training)]
         self.noise_spec = self.skeleton.noise_spec(training.batch_size)
 
     def update(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step; every input has a leading dimension of seeds. Returns the mean terms, (seeds,) each."""
-        objective, terms = vmap(self._one)(self.stack, images, labels, noise)
-        self.optimiser.zero_grad(set_to_none=False)
-        (-objective.mean(dim=-1)).sum().backward()
-        self.optimiser.step()
-        return {name: value.detach().mean(dim=-1) for name, value in {"objective": objective, **terms}.items()}
+        result = LossTerms(*vmap(self._one)(self.stack, images, labels, noise))
+        self.optimisers[0].step(result)
+        return _means(result)
 
     def _one(self, parameters, images, labels, noise):
-        return tuple(functional_call(self.skeleton, parameters, (images, labels, noise)))
+        result = functional_call(self.skeleton, parameters, (images, labels, noise))
+        return tuple(value for value in result if value is not None)  # vmap returns tensors only
 
-    def parameters(self) -> dict[str, Tensor]:
-        return {name: value.detach() for name, value in self.stack.items()}
+    def state(self) -> dict[str, list[Tensor]]:
+        """Parameters and Adam's moments, for each seed a view of its part, to be read or written in place."""
+        count = len(self.seeds)
+        state = self.optimisers[0].state()
+        return {name: list(value) if value.dim() else [value] * count for name, value in state.items()}
 
     def models(self) -> list[nn.Module]:
         found = []
@@ -212,15 +242,61 @@ class _Stacked:
         return found
 
 
-def _adam(parameters, training: TrainingConfig, device: torch.device) -> torch.optim.Adam:
-    parameters = list(parameters)
+LOOPS = {"plain": _Plain, "fast": _Fast, "stacked": _Stacked}
+
+
+class _Optimisers:
+    """Adam for the model and, if it has an opponent, another for the opponent; both step on gradients of one pass."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], opponent: Opponent | None, training: TrainingConfig):
+        self.names = {value: name for name, value in parameters.items()}
+        theirs = [] if opponent is None else [name for name in parameters if name.startswith(opponent.prefix)]
+        own = [value for name, value in parameters.items() if name not in theirs]
+        self.all = [_adam(own, training.learning_rate)]
+        if theirs:
+            self.all.append(_adam([parameters[n] for n in theirs], opponent.learning_rate, opponent.betas))
+
+    def step(self, result: LossTerms) -> None:
+        """One step of each, up the mean over the batch (the last dimension), summed over seeds if there are several."""
+        objectives = [result.objective, result.opposing][: len(self.all)]
+        for optimiser, objective in zip(self.all, objectives, strict=True):
+            optimiser.zero_grad(set_to_none=objective.device.type != "cuda")  # a captured step needs them in place
+            loss = -objective.mean(dim=-1).sum()
+            loss.backward(inputs=optimiser.param_groups[0]["params"], retain_graph=len(self.all) > 1)
+        for optimiser in self.all:
+            optimiser.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters by name, and Adam's tensors for each of them, all of them the tensors that are in use."""
+        found = {}
+        for optimiser in self.all:
+            for value in optimiser.param_groups[0]["params"]:
+                found[self.names[value]] = value.detach()
+                for key, moment in optimiser.state[value].items():
+                    found[f"{self.names[value]}/{key}"] = moment
+        return found
+
+
+def _adam(
+    parameters: list[Tensor], learning_rate: float, betas: tuple[float, float] = (0.9, 0.999)
+) -> torch.optim.Adam:
+    """Adam with its tensors made at once: a captured step and a checkpoint both need them in their place."""
+    on_gpu = parameters[0].is_cuda
+    adam = torch.optim.Adam(parameters, lr=learning_rate, betas=betas, fused=True, capturable=on_gpu)
     for value in parameters:
-        value.grad = torch.zeros_like(value)
-    return torch.optim.Adam(parameters, lr=training.learning_rate, fused=True, capturable=device.type == "cuda")
+        step = torch.zeros((), device=value.device)
+        adam.state[value] = {"step": step, "exp_avg": torch.zeros_like(value), "exp_avg_sq": torch.zeros_like(value)}
+        if on_gpu:
+            value.grad = torch.zeros_like(value)
+    return adam
 
 
-def _first(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value[0] for name, value in values.items()}
+def _means(result: LossTerms) -> dict[str, Tensor]:
+    """The mean over the batch of the objective and of each term: (...,) as the result has leading dimensions."""
+    named = {"objective": result.objective, **result.terms}
+    if result.opposing is not None:
+        named["opposing"] = result.opposing
+    return {name: value.detach().mean(dim=-1) for name, value in named.items()}
 
 
 class _Loop:
@@ -242,7 +318,7 @@ class _Loop:
         self.step_in_chunk = torch.zeros(1, dtype=torch.int64, device=device)
         self.noise = self._draws(0, 0)
         self.names: list[str] = []
-        self.means = torch.zeros(0, device=device)
+        self.means = torch.zeros(0, device=device)  # of the terms in each step of this epoch: (steps, terms, seeds)
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def start_epoch(self, epoch: int) -> None:
@@ -255,22 +331,27 @@ class _Loop:
             self.order[i].copy_(repeated.view(self.steps, -1))
         check_labels(self.labels[self.order.long()])
 
-    def run_chunk(self, epoch: int, chunk: int) -> Tensor:
-        """Take the steps of one chunk; returns the mean terms (steps, terms, seeds) on the device."""
+    def run_chunk(self, epoch: int, chunk: int) -> int:
+        """Queue the steps of one chunk, without waiting for the device; returns how many."""
         start = chunk * self.training.chunk
         count = min(self.training.chunk, self.steps - start)
         for name, value in self._draws(epoch, chunk).items():
             self.noise[name].copy_(value)
         if self.device.type == "cuda" and self.graph is None:
+            kept = self.means.clone()
             self._capture()
-        self.step_in_epoch.fill_(start)
-        self.step_in_chunk.zero_()
+            self.means[: len(kept)] = kept
+        self._at(start)
         for _ in range(count):
             if self.graph is None:
                 self._step()
             else:
                 self.graph.replay()
-        return self.means[:count]
+        return count
+
+    def _at(self, step: int) -> None:
+        self.step_in_epoch.fill_(step)
+        self.step_in_chunk.fill_(step % self.training.chunk)
 
     @property
     def chunks(self) -> int:
@@ -291,53 +372,48 @@ class _Loop:
         means = self.learner.update(images, self.labels[rows], noise)
         if not self.names:
             self.names = list(means)
-            self.means = torch.zeros((self.training.chunk, len(means), len(self.seeds)), device=self.device)
-        self.means.index_copy_(0, self.step_in_chunk, torch.stack(list(means.values())).unsqueeze(0))
+        if not len(self.means):
+            self.means = torch.zeros((self.steps, len(means), len(self.seeds)), device=self.device)
+        self.means.index_copy_(0, self.step_in_epoch, torch.stack(list(means.values())).unsqueeze(0))
         self.step_in_epoch += 1
         self.step_in_chunk += 1
 
     def _capture(self) -> None:
         """Record one step as a CUDA graph; the warm-up that this needs is undone, so no step is taken."""
-        learner = self.learner
-        weights = {name: value.clone() for name, value in learner.parameters().items()}
-        state = _copy_state(learner.optimiser)
+        before = _stored(self.learner)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
-                self.step_in_epoch.zero_()
-                self.step_in_chunk.zero_()
+                self._at(0)
                 self._step()
         torch.cuda.current_stream().wait_stream(stream)
+        self._at(0)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._step()
-        for name, value in learner.parameters().items():
-            value.copy_(weights[name])
-        _restore_state(learner.optimiser, state)
+        _put_back(self.learner, before)
         self.graph = graph
 
 
-def _copy_state(optimiser: torch.optim.Optimizer) -> list[dict[str, Tensor]] | None:
-    states = [optimiser.state[p] for group in optimiser.param_groups for p in group["params"] if p in optimiser.state]
-    return [{name: value.clone() for name, value in state.items()} for state in states] or None
+def _stored(learner) -> dict[str, Tensor]:
+    """A copy of the learner's state: name -> (seeds, ...)."""
+    return {name: torch.stack([value.contiguous() for value in each]) for name, each in learner.state().items()}
 
 
-def _restore_state(optimiser: torch.optim.Optimizer, before: list[dict[str, Tensor]] | None) -> None:
-    """Put the optimiser's tensors back in place (zeros, if it had none); the graph holds on to their addresses."""
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    for i, parameter in enumerate(parameters):
-        for name, value in optimiser.state[parameter].items():
-            value.copy_(before[i][name]) if before else value.zero_()
+@torch.no_grad()
+def _put_back(learner, stored: Mapping[str, Tensor]) -> None:
+    for name, each in learner.state().items():
+        for value, before in zip(each, stored[name], strict=True):
+            value.copy_(before)
 
 
 @dataclass
 class _Position:
-    """How far a run has come: the next chunk, the sums of the epoch so far, and the finished epochs."""
+    """How far a run has come: the next chunk, and the finished epochs."""
 
     epoch: int = 0
     chunk: int = 0
-    sums: Tensor | None = None
     history: list[dict[str, list[float]]] = None
     seconds: float = 0.0
     resumed: int = 0
@@ -346,30 +422,37 @@ class _Position:
         self.history = self.history if self.history is not None else []
 
 
-def _run(loop, learner, at: _Position, report, training, checkpoint, key, checkpoint_seconds) -> None:
+def _run(loop: _Loop, at: _Position, report, training, checkpoint, key, checkpoint_seconds, stop_at) -> None:
+    """The host looks at the losses when an epoch ends or a checkpoint is due; between two looks it queues steps."""
     saved = started = time.monotonic()
     before = at.seconds
     try:
         while at.epoch < training.epochs:
             loop.start_epoch(at.epoch)
             while at.chunk < loop.chunks:
-                means = loop.run_chunk(at.epoch, at.chunk)
-                _check_finite(means, loop, at)
-                total = means.double().sum(dim=0).cpu()
-                at.sums = total if at.sums is None else at.sums + total
+                report.advance(loop.run_chunk(at.epoch, at.chunk))
                 at.chunk += 1
-                at.seconds = before + time.monotonic() - started
-                report.advance(len(means))
-                due = time.monotonic() - saved > checkpoint_seconds and at.chunk < loop.chunks  # else the epoch saves
-                if checkpoint is not None and due:
-                    _save(checkpoint, key, learner, at)
+                now = time.monotonic()
+                at.seconds = before + now - started
+                if at.chunk == loop.chunks:
+                    break  # the end of the epoch looks and saves
+                if loop.device.type == "cpu":  # looking costs nothing there
+                    _check_finite(loop, at)
+                if checkpoint is not None and (now - saved > checkpoint_seconds or now > stop_at):
+                    _check_finite(loop, at)
+                    _save(checkpoint, key, loop, at)
                     saved = time.monotonic()
-            at.history.append(dict(zip(loop.names, (at.sums / loop.steps).tolist(), strict=True)))
-            at.epoch, at.chunk, at.sums = at.epoch + 1, 0, None
+                    _check_time(now, stop_at, at, training)
+            _check_finite(loop, at)
+            at.seconds = before + time.monotonic() - started
+            at.history.append(dict(zip(loop.names, loop.means.double().mean(dim=0).tolist(), strict=True)))
+            at.epoch, at.chunk = at.epoch + 1, 0
             report.epoch(at)
             if checkpoint is not None:
-                _save(checkpoint, key, learner, at)
+                _save(checkpoint, key, loop, at)
                 saved = time.monotonic()
+            if at.epoch < training.epochs:
+                _check_time(time.monotonic(), stop_at, at, training)
     except KeyboardInterrupt:
         if checkpoint is not None and checkpoint.exists():
             raise KeyboardInterrupt(
@@ -378,29 +461,37 @@ def _run(loop, learner, at: _Position, report, training, checkpoint, key, checkp
         raise
 
 
-def _check_finite(means: Tensor, loop: _Loop, at: _Position) -> None:
-    finite = torch.isfinite(means)
+def _check_time(now: float, stop_at: float, at: _Position, training: TrainingConfig) -> None:
+    if now > stop_at:
+        raise OutOfTime(
+            f"the time given is over in epoch {at.epoch + 1} of {training.epochs}; the same command goes on from there"
+        )
+
+
+def _check_finite(loop: _Loop, at: _Position) -> None:
+    """Raise NonFiniteLoss for the first step of this epoch with a term that is not finite."""
+    done = min(at.chunk * loop.training.chunk, loop.steps)
+    finite = torch.isfinite(loop.means[:done])
     if bool(finite.all()):
         return
     step, _, seed = (int(v) for v in (~finite).nonzero()[0])
     # the objective is never alone: the term that broke it stands beside it
-    values = dict(zip(loop.names, means[step, :, seed].tolist(), strict=True))
+    values = dict(zip(loop.names, loop.means[step, :, seed].tolist(), strict=True))
     broken = ", ".join(f"{name} is {value}" for name, value in values.items() if not math.isfinite(value))
     raise NonFiniteLoss(
-        f"{broken} at epoch {at.epoch + 1}, "
-        f"step {at.chunk * loop.training.chunk + step + 1}, seed {loop.seeds[seed]}; "
+        f"{broken} at epoch {at.epoch + 1}, step {step + 1}, seed {loop.seeds[seed]}; "
         "a smaller learning rate or a larger scale of the likelihood usually helps"
     )
 
 
-def _save(path: Path, key: str, learner, at: _Position) -> None:
+def _save(path: Path, key: str, loop: _Loop, at: _Position) -> None:
     content = {
         "key": key,
-        "parameters": learner.parameters(),
-        "optimiser": learner.optimiser.state_dict(),
-        "position": {"epoch": at.epoch, "chunk": at.chunk, "sums": at.sums, "history": at.history,
-                     "seconds": at.seconds, "resumed": at.resumed},
-    }  # fmt: skip
+        "state": _stored(loop.learner),
+        "means": loop.means[: at.chunk * loop.training.chunk].clone(),
+        "names": loop.names,
+        "position": asdict(at),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
@@ -411,9 +502,9 @@ def _save(path: Path, key: str, learner, at: _Position) -> None:
         raise
 
 
-def _restore(path: Path, key: str, learner, device: torch.device) -> _Position:
+def _restore(path: Path, key: str, loop: _Loop) -> _Position:
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location=loop.device, weights_only=True)
     except Exception as error:  # torch.load raises whatever unpickling or unzipping meets
         raise CheckpointError(
             f"{path} cannot be read ({type(error).__name__}); delete it to start this run anew"
@@ -422,13 +513,13 @@ def _restore(path: Path, key: str, learner, device: torch.device) -> _Position:
         raise CheckpointError(
             f"{path} belongs to a run with another config, data or seeds; choose another folder or delete the file"
         )
-    with torch.no_grad():
-        for name, value in learner.parameters().items():
-            value.copy_(content["parameters"][name])
-    learner.optimiser.load_state_dict(content["optimiser"])
-    position = content["position"]
-    sums = position["sums"]
-    return _Position(**{**position, "sums": None if sums is None else sums.cpu(), "resumed": position["resumed"] + 1})
+    _put_back(loop.learner, content["state"])
+    loop.names = content["names"]
+    loop.means = torch.zeros((loop.steps, *content["means"].shape[1:]), device=loop.device)
+    loop.means[: len(content["means"])] = content["means"]
+    at = _Position(**content["position"])
+    at.resumed += 1
+    return at
 
 
 def _cost(at: _Position, loop: _Loop, device: torch.device) -> dict:

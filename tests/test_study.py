@@ -33,8 +33,7 @@ SMALL = "default+mnist.widths=[6]+svhn.widths=[2,2]"  # trains in milliseconds
 
 def test_the_paper_profile_is_every_reading_with_five_seeds_in_one_stack():
     runs = plan("paper")
-    assert [(run.reading, run.seeds) for run in runs] == [(name, (0, 1, 2, 3, 4)) for name in READINGS]
-    assert {"as-printed", "default"} <= set(READINGS)
+    assert [(run.reading, run.seeds) for run in runs] == [(name, (0, 1, 2, 3, 4)) for name in ("as-printed", "default")]
     training = profile("paper").training
     assert (training.epochs, training.steps_per_epoch, training.batch_size) == (10, None, 128)
     assert (training.learning_rate, training.rounds, training.pair_seed) == (1e-4, 30, 0)

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from qmvae_core import training
 from qmvae_core.data import Digits
-from qmvae_core.models import QMVAE, ModelConfig, build_model
-from qmvae_core.training import CheckpointError, NonFiniteLoss, TrainingConfig, fit, run_key, seed_for
+from qmvae_core.losses import LossTerms
+from qmvae_core.models import MODELS, QMVAE, ModelConfig, NoiseSpec, Opponent, build_model
+from qmvae_core.training import CheckpointError, NonFiniteLoss, OutOfTime, TrainingConfig, fit, run_key, seed_for
 
 SHORT = TrainingConfig(epochs=3, batch_size=8, rounds=2, learning_rate=1e-3, chunk=2)
 ONE_STEP_EPOCHS = dataclasses.replace(SHORT, epochs=4, steps_per_epoch=1)
@@ -87,15 +89,15 @@ def test_training_three_modalities_lowers_the_loss(small_config, small_digits):
     assert all(math.isfinite(value) for epoch in history for value in epoch.values())
 
 
-@pytest.mark.parametrize("stacked", [False, True])
-def test_first_loss_is_that_of_the_model_itself(small_config, small_digits, monkeypatch, stacked):
+@pytest.mark.parametrize("loop", training.LOOPS)
+def test_first_loss_is_that_of_the_model_itself(small_config, small_digits, monkeypatch, loop):
     """One step of one epoch: the history is the loss of the freshly built model on what it was given."""
     given = []
     original = training._Loop._draws
     monkeypatch.setattr(training._Loop, "_draws", lambda self, *at: given.append(original(self, *at)) or given[-1])
     one = dataclasses.replace(SHORT, epochs=1, steps_per_epoch=1)
     config, digits = small_config(), small_digits()
-    (history,) = quiet(config, one, digits, [3], stacked=stacked).histories
+    (history,) = quiet(config, one, digits, [3], loop=loop).histories
 
     index = training.tuple_indices({name: d.labels for name, d in digits.items()}, rounds=2, seed=0)
     order = torch.randperm(48, generator=torch.Generator().manual_seed(seed_for(3, "order", 0)), dtype=torch.int32)[:8]
@@ -260,21 +262,174 @@ def test_no_two_steps_of_a_run_see_the_same_draws(small_config, small_digits, mo
     assert len(seen) == len(set(seen)) == 3 * STEPS * len(seeds)
 
 
-# Plain and stacked
+# The loops
 
 
-def test_plain_and_stacked_loops_take_the_same_steps(small_config, small_digits):
-    plain, stacked = (
-        quiet(small_config(), ONE_STEP_EPOCHS, small_digits(), [3], stacked=stacked) for stacked in (False, True)
+@pytest.mark.parametrize("loop", ["fast", "stacked"])
+def test_every_loop_takes_the_steps_of_the_plain_one(small_config, small_digits, loop):
+    plain, other = (
+        quiet(small_config(), ONE_STEP_EPOCHS, small_digits(), [3, 4], loop=name) for name in ("plain", loop)
     )
-    assert_histories_close(plain.histories[0], stacked.histories[0])
+    for first, second in zip(plain.histories, other.histories, strict=True):
+        assert_histories_close(first, second)
+    assert other.cost["loop"] == loop
+
+
+def test_default_loop_of_the_cpu_is_the_fast_one(small_config, small_digits):
+    assert quiet(small_config(), ONE_STEP_EPOCHS, small_digits()).cost["loop"] == "fast"
+
+
+@pytest.mark.parametrize("loop", ["plain", "fast"])
+def test_seeds_trained_one_after_the_other_end_with_the_bits_of_each_alone(small_config, small_digits, loop):
+    together = quiet(small_config(), SHORT, small_digits(), [0, 5], loop=loop)
+    for i, seed in enumerate([0, 5]):
+        alone = quiet(small_config(), SHORT, small_digits(), [seed], loop=loop)
+        assert same_bits(together.models[i], alone.models[0])
+        assert together.histories[i] == alone.histories[0]
+
+
+class Adversarial(QMVAE):
+    """What coming models ask of the protocol: two draws of each code, a stopped gradient, an opponent in the same step.
+
+    The opponent guesses the first modality's bound from its code; the model is paid for what the opponent misses.
+    """
+
+    opponent = Opponent("guesser.", learning_rate=3e-3, betas=(0.5, 0.9))
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.guesser = torch.nn.Linear(config.shared, 1)
+
+    def noise_spec(self, batch):
+        return super().noise_spec(batch) | {"particles": NoiseSpec("normal", (2, batch, self.config.shared))}
+
+    def loss(self, images, labels, noise):
+        noise = dict(noise)
+        particles = noise.pop("particles")
+        result = super().loss(images, labels, noise)
+        name = next(iter(self.config.modalities))
+        codes = self._posteriors(name, images[name])[0].sample(particles)
+        bound = result.terms[f"elbo/{name}"]
+        missed = (self.guesser(codes).squeeze(-1) - bound / 100).square().mean(dim=0)
+        on_fixed_codes = (self.guesser(codes.detach()).squeeze(-1) - bound.detach() / 100).square().mean(dim=0)
+        return LossTerms(result.objective + missed, result.terms, -on_fixed_codes)
+
+    forward = loss
+
+
+@pytest.fixture
+def adversarial_config(small_config, monkeypatch):
+    monkeypatch.setitem(MODELS, "adversarial", Adversarial)
+    return small_config(model="adversarial")
+
+
+def test_an_opponent_takes_its_own_steps_up_its_own_objective(adversarial_config, small_digits, monkeypatch):
+    """Both optimisers written out for the first step: Adam's first step is the learning rate times the sign."""
+    seen = []
+    original = Adversarial.loss
+    monkeypatch.setattr(Adversarial, "loss", lambda self, *batch: seen.append(batch) or original(self, *batch))
+    one = dataclasses.replace(ONE_STEP_EPOCHS, epochs=1)
+    (trained,) = quiet(adversarial_config, one, small_digits(), [0], loop="plain").models
+    monkeypatch.undo()
+    monkeypatch.setitem(MODELS, "adversarial", Adversarial)
+    model = build_model(adversarial_config, 0)
+    result = model.loss(*seen[0])
+    own = torch.autograd.grad(-result.objective.mean(), list(model.parameters()), retain_graph=True)
+    theirs = torch.autograd.grad(-result.opposing.mean(), list(model.guesser.parameters()))
+    expected = dict(zip(dict(model.named_parameters()), own, strict=True))
+    assert all(expected[f"guesser.{name}"].abs().max() > 0 for name, _ in model.guesser.named_parameters())
+    expected |= {
+        f"guesser.{name}": value for (name, _), value in zip(model.guesser.named_parameters(), theirs, strict=True)
+    }
+    for name, gradient in expected.items():
+        rate = 3e-3 if name.startswith("guesser.") else 1e-3
+        moved = weights(trained)[name] - weights(model)[name]
+        large = gradient.abs() > 1e-4  # there Adam's epsilon and rounding do not show
+        torch.testing.assert_close(moved[large], -rate * gradient[large].sign(), rtol=1e-3, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("loop", ["fast", "stacked"])
+def test_an_opponent_trains_alike_in_every_loop(adversarial_config, small_digits, loop):
+    plain, other = (
+        quiet(adversarial_config, ONE_STEP_EPOCHS, small_digits(), [0, 5], loop=name) for name in ("plain", loop)
+    )
+    for first, second in zip(plain.histories, other.histories, strict=True):
+        assert "opposing" in first[0]
+        assert_histories_close(first, second)
+
+
+def test_a_run_with_an_opponent_resumes_to_the_same_bits(
+    adversarial_config, small_digits, tmp_path, stop_after, monkeypatch
+):
+    stop_after(STEPS + 2, Interruption())
+    with pytest.raises(Interruption):
+        quiet(adversarial_config, SHORT, small_digits(), folder=tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setitem(MODELS, "adversarial", Adversarial)
+    resumed = quiet(adversarial_config, SHORT, small_digits(), folder=tmp_path)
+    assert resumed.cost["resumed"] == 1
+    assert same_bits(resumed.models[0], quiet(adversarial_config, SHORT, small_digits()).models[0])
+
+
+class Watch(TorchDispatchMode):
+    """Notes each operation with the shapes it gives, and refuses those for which a host waits for its device."""
+
+    # reading a value, and shapes that depend on values
+    WAITING = {
+        "_local_scalar_dense",
+        "item",
+        "nonzero",
+        "masked_select",
+        "_unique2",
+        "unique_dim",
+        "is_nonzero",
+        "equal",
+    }
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        name = function._schema.name.removeprefix("aten::")
+        assert name not in self.WAITING, f"{name} makes the host wait"
+        result = function(*arguments, **(options or {}))
+        results = result if isinstance(result, tuple | list) else [result]
+        self.seen.append((name, [tuple(each.shape) for each in results if isinstance(each, torch.Tensor)]))
+        return result
+
+
+@pytest.mark.parametrize("rule", ["random", "semi-hard", "hardest", "all-violating"])
+def test_a_step_never_waits_and_always_has_the_same_operations_and_shapes(small_config, small_digits, rule):
+    """What a captured step needs, as far as a CPU shows it: no waiting, static shapes, tensors that stay in place."""
+    config, seeds = small_config(negatives=rule), [0, 5]
+    device = torch.device("cpu")
+    learner = training._Stacked(config, SHORT, seeds, device)
+    loop = training._Loop(learner, SHORT, small_digits(), seeds, device)
+    loop.start_epoch(0)
+    loop.run_chunk(0, 0)
+    places = [[value.data_ptr() for value in each] for each in learner.state().values()]
+    noted = []
+    for step in (2, 3, 4):
+        loop._at(step)
+        with Watch() as watch:
+            loop._step()
+        noted.append(watch.seen)
+    assert noted[0] == noted[1] == noted[2]
+    assert len(noted[0]) > 100
+    assert places == [[value.data_ptr() for value in each] for each in learner.state().values()]
+
+
+def test_the_watch_sees_a_host_that_waits():
+    with pytest.raises(AssertionError, match="makes the host wait"), Watch():
+        torch.ones(3).sum().item()
 
 
 @pytest.mark.parametrize("rule", ["random", "semi-hard", "hardest", "all-violating"])
 def test_a_stack_of_seeds_trains_each_as_if_it_were_alone(small_config, small_digits, rule):
     config = small_config(negatives=rule)
     seeds = [0, 5, 9]
-    together = quiet(config, ONE_STEP_EPOCHS, small_digits(), seeds)
+    together = quiet(config, ONE_STEP_EPOCHS, small_digits(), seeds, loop="stacked")
     for i, seed in enumerate(seeds):
         alone = quiet(config, ONE_STEP_EPOCHS, small_digits(), [seed])
         assert_histories_close(together.histories[i], alone.histories[0])
@@ -284,7 +439,7 @@ def test_a_stack_of_seeds_trains_each_as_if_it_were_alone(small_config, small_di
 def test_weights_of_a_stack_are_those_of_each_seed_alone(small_config, small_digits):
     """Adam moves weights by the learning rate however small its gradient, so a few may differ by more than rounding"""
     two_steps = dataclasses.replace(ONE_STEP_EPOCHS, epochs=2)
-    together = quiet(small_config(), two_steps, small_digits(), [0, 5])
+    together = quiet(small_config(), two_steps, small_digits(), [0, 5], loop="stacked")
     for model, seed in zip(together.models, [0, 5], strict=True):
         alone = weights(quiet(small_config(), two_steps, small_digits(), [seed]).models[0])
         start = weights(build_model(small_config(), seed))
@@ -296,16 +451,16 @@ def test_weights_of_a_stack_are_those_of_each_seed_alone(small_config, small_dig
 
 
 def test_models_of_a_stack_can_be_used_and_trained_on(small_config, small_digits):
-    models = quiet(small_config(), SHORT, small_digits(), [0, 5]).models
+    models = quiet(small_config(), SHORT, small_digits(), [0, 5], loop="stacked").models
     assert not same_bits(*models)
     for model in models:
         assert model.generate(2)["photo"].shape == (2, 3, 8, 8)
         assert all(value.requires_grad and value.device.type == "cpu" for value in model.parameters())
 
 
-def test_plain_loop_refuses_several_seeds(small_config, small_digits):
-    with pytest.raises(ValueError, match="one seed at a time"):
-        quiet(small_config(), SHORT, small_digits(), [0, 1], stacked=False)
+def test_unknown_loop_is_an_error(small_config, small_digits):
+    with pytest.raises(ValueError, match=r"unknown loop 'quick'; the known ones are \['fast', 'plain', 'stacked'\]"):
+        quiet(small_config(), SHORT, small_digits(), loop="quick")
 
 
 # Data that the model does not use
@@ -401,16 +556,55 @@ def test_a_kill_between_the_end_of_an_epoch_and_its_report_resumes(small_config,
     assert quiet(config, SHORT, digits, folder=tmp_path).histories == quiet(config, SHORT, digits).histories
 
 
-@pytest.mark.parametrize("first", [False, True])
-def test_a_run_can_go_on_in_the_other_loop(small_config, small_digits, tmp_path, stop_after, monkeypatch, first):
+@pytest.mark.parametrize(("first", "second"), [("fast", "stacked"), ("stacked", "fast"), ("plain", "fast")])
+def test_a_run_can_go_on_in_another_loop(small_config, small_digits, tmp_path, stop_after, monkeypatch, first, second):
     config, digits = small_config(), small_digits()
     stop_after(STEPS + 2, Interruption())
     with pytest.raises(Interruption):
-        quiet(config, SHORT, digits, folder=tmp_path, stacked=first)
+        quiet(config, SHORT, digits, [0, 5], folder=tmp_path, loop=first)
     monkeypatch.undo()
-    resumed = quiet(config, SHORT, digits, folder=tmp_path, stacked=not first)
+    resumed = quiet(config, SHORT, digits, [0, 5], folder=tmp_path, loop=second)
     assert resumed.cost["resumed"] == 1
-    assert_histories_close(resumed.histories[0], quiet(config, SHORT, digits).histories[0], relative=1e-4)
+    for found, expected in zip(resumed.histories, quiet(config, SHORT, digits, [0, 5]).histories, strict=True):
+        assert_histories_close(found, expected, relative=1e-4)
+
+
+# Pieces of some minutes
+
+
+@pytest.mark.parametrize("steps", [2, STEPS])
+def test_a_run_cut_into_pieces_ends_with_the_bits_of_a_whole_one(
+    small_config, small_digits, tmp_path, monkeypatch, steps
+):
+    """The clock stands still but for a minute at each step of the given count, so each piece ends after that many."""
+    config, digits = small_config(), small_digits()
+    whole = quiet(config, SHORT, digits)
+    clock = 0.0
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock)
+    original, count, pieces = training._Plain.update, 0, 0
+
+    def update(self, *batch):
+        nonlocal clock, count
+        count += 1
+        clock += 60.0 * (count % steps == 0)
+        return original(self, *batch)
+
+    monkeypatch.setattr(training._Plain, "update", update)
+    for _ in range(3 * STEPS // steps - 1):
+        with pytest.raises(OutOfTime, match="the same command goes on from there"):
+            quiet(config, SHORT, digits, folder=tmp_path, minutes=0.5)
+        pieces += 1
+        assert count == pieces * steps
+    cut = quiet(config, SHORT, digits, folder=tmp_path, minutes=0.5)
+    assert count == 3 * STEPS
+    assert cut.cost["resumed"] == pieces
+    assert same_bits(cut.models[0], whole.models[0])
+    assert cut.histories == whole.histories
+
+
+def test_minutes_without_a_folder_are_an_error(small_config, small_digits):
+    with pytest.raises(ValueError, match="needs a folder"):
+        quiet(small_config(), SHORT, small_digits(), minutes=1)
 
 
 def test_a_finished_run_is_not_trained_again(small_config, small_digits, tmp_path, stop_after, capsys):
