@@ -13,10 +13,11 @@ from qmvae_core import study, tables
 from qmvae_core.data import DataError, real_data_at_hand
 from qmvae_core.oracles import OracleError, prepare_oracles
 from qmvae_core.records import RecordError, load_records
+from qmvae_core.training import OutOfTime
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Carry out one command; 0 if it succeeded, 1 with one line on standard error if not."""
+    """Carry out one command; 0 if it succeeded, 1 with one line on standard error if not, 75 if its time is over."""
     options = _parser().parse_args(arguments)
     try:
         return COMMANDS[options.command](options)
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "run":
             command.add_argument("--data-root", help="a data root, or 'stand-in'")
             command.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+            command.add_argument("--minutes", type=float, help=MINUTES)
             command.add_argument("--scheduler", help=SCHEDULER)
             command.add_argument("--workers", type=int, help="how many, on a local cluster or under Slurm")
         if name == "render":
@@ -69,6 +71,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     runs, evidence = _runs(options), _evidence(options)
+    if options.minutes is not None and (options.scheduler or options.minutes <= 0):
+        raise ValueError("--minutes must be positive, and is for runs one after the other, without --scheduler")
     data_root = study.absolute_root(options.data_root) if options.data_root else None
     real_data = real_data_at_hand(data_root)
     todo = {}
@@ -82,7 +86,7 @@ def _run(options: argparse.Namespace) -> int:
 
         outcomes = cluster.carry_out(todo, evidence, data_root, options.device, options.scheduler, options.workers)
     else:
-        outcomes = study.one_by_one(todo, evidence, data_root, options.device)
+        outcomes = study.one_by_one(todo, evidence, data_root, options.device, options.minutes)
     with contextlib.closing(outcomes):  # an interrupt anywhere below stops the runs in progress at once
         return _report(todo, outcomes, len(runs))
 
@@ -90,6 +94,9 @@ def _run(options: argparse.Namespace) -> int:
 def _report(todo: Mapping[study.Run, str], outcomes: Iterator[study.Outcome], total: int) -> int:
     seconds, failed = [], []
     for run, took, error, at_once in outcomes:
+        if isinstance(error, OutOfTime):
+            print(f"{todo[run]}: {error}", flush=True)
+            return TO_BE_CONTINUED
         if error is not None:
             print(f"qmvae_core: {todo[run]}: {error}", file=sys.stderr, flush=True)
             failed.append(run.id)
@@ -140,6 +147,8 @@ def _oracles(options: argparse.Namespace) -> int:
     return 0
 
 
+TO_BE_CONTINUED = 75  # the exit status by which shells and schedulers know a command that should be given again
+MINUTES = "stop training after so many, with a checkpoint and exit status 75; the same command then goes on from there"
 SCHEDULER = (
     "carry out runs side by side with Dask: 'local', 'slurm', the address of a scheduler (tcp://host:8786) or its file"
 )

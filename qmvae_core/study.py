@@ -33,12 +33,14 @@ from qmvae_core.evaluation import evaluate, generator_for
 from qmvae_core.models import build_model, reading
 from qmvae_core.negatives import RULES
 from qmvae_core.oracles import CONFIGS, DigitClassifier, OracleConfig, prepare_oracles
-from qmvae_core.training import NonFiniteLoss, Trained, TrainingConfig, fit
+from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig, fit
 
 RESULTS = records.REPOSITORY / "results"
 NOTEBOOKS = records.REPOSITORY / "notebooks"
 TRAINING_NOTEBOOK = NOTEBOOKS / "07_train.ipynb"
 RESULTS_NOTEBOOKS = ("08_table1", "09_table2", "10_figure3")
+# For processes that train on a CPU: large blocks of memory in large pages, a tenth faster where the system has them.
+MEMORY_SETTINGS = {"THP_MEM_ALLOC_ENABLE": "1"}
 PANEL_ROWS = 10  # private codes in a panel of Figure 3
 PATIENCE = 120.0  # seconds to wait for another process's lock; one whose parent has died is gone in two
 
@@ -216,9 +218,17 @@ def oracles_for(
     return prepare_oracles(data, RESULTS / "oracles", device=device, train_missing=False)
 
 
-def train(run: Run, data: DigitData, evidence: Path, device: str = "cpu", progress: str = "auto") -> Trained:
+def train(
+    run: Run,
+    data: DigitData,
+    evidence: Path,
+    device: str = "cpu",
+    progress: str = "auto",
+    minutes: float | None = None,
+) -> Trained:
     """Train the run's seeds, from its checkpoint if there is one; a loss that is not finite leaves failure records.
 
+    minutes: of training, after which OutOfTime is raised and the checkpoint is there to go on from.
     Raises what `fit` raises, and RuntimeError if another process works on this run and does not end.
     """
     chosen = profile(run.profile)
@@ -227,7 +237,7 @@ def train(run: Run, data: DigitData, evidence: Path, device: str = "cpu", progre
         with alone(evidence / "work" / run.id):
             return fit(
                 reading(run.reading), chosen.training, data.train, run.seeds,
-                folder=folder, device=device, progress=progress,
+                folder=folder, device=device, progress=progress, minutes=minutes,
             )  # fmt: skip
     except NonFiniteLoss as error:
         for seed in run.seeds:
@@ -409,8 +419,8 @@ def execute(notebook: Path, output: Path, parameters: Mapping, log: Path | None 
     """Run a notebook by papermill, in a process of its own that does not outlive this one.
 
     Its output is shown as it comes, or added to the file `log`.
-    Raises ValueError for a parameter that the notebook does not have, before anything runs, and RuntimeError if a
-    cell fails; the executed notebook, with the traceback, is kept as `output`.
+    Raises ValueError for a parameter that the notebook does not have, before anything runs, OutOfTime if its training
+    does, and RuntimeError if a cell fails; the executed notebook, with the traceback, is kept as `output`.
     """
     from papermill import inspect_notebook  # slow to import, and only the study needs it
 
@@ -431,13 +441,24 @@ def execute(notebook: Path, output: Path, parameters: Mapping, log: Path | None 
         for end in lifeline:
             os.close(end)
     if done.returncode:
-        raise RuntimeError(f"{notebook.name} failed; the cell and its error are in {output}")
+        name, text = _error_of(output)
+        if name == OutOfTime.__name__:
+            raise OutOfTime(text)
+        raise RuntimeError(f"{notebook.name} failed{f' with {name}: {text}' if name else ''}; the cell is in {output}")
+
+
+def _error_of(executed: Path) -> tuple[str, str]:
+    """The name and the text of the error that ended a notebook's execution; both empty if there was none."""
+    cells = json.loads(executed.read_text())["cells"] if executed.exists() else []
+    errors = [each for cell in cells for each in cell.get("outputs", []) if each["output_type"] == "error"]
+    return (errors[-1]["ename"], errors[-1]["evalue"]) if errors else ("", "")
 
 
 def _environment() -> dict[str, str]:
     """This process's environment, with a relative data root named in full: the notebook runs in another folder."""
     root = os.environ.get("QMVAE_DATA_ROOT")
-    return dict(os.environ) if not root else {**os.environ, "QMVAE_DATA_ROOT": absolute_root(root)}
+    settings = {**MEMORY_SETTINGS, **os.environ}
+    return settings if not root else {**settings, "QMVAE_DATA_ROOT": absolute_root(root)}
 
 
 def absolute_root(root: str) -> str:
@@ -446,11 +467,16 @@ def absolute_root(root: str) -> str:
 
 
 def carry_out(
-    run: Run, evidence: Path, data_root: str | None = None, device: str = "auto", log: Path | None = None
+    run: Run,
+    evidence: Path,
+    data_root: str | None = None,
+    device: str = "auto",
+    log: Path | None = None,
+    minutes: float | None = None,
 ) -> None:
     """One run by papermill on the training notebook; its records are then in the evidence folder.
 
-    Raises like `execute`, whose log this is.
+    minutes: of training, at most. Raises like `execute`, whose log this is.
     """
     parameters = {
         "profile": run.profile,
@@ -459,6 +485,7 @@ def carry_out(
         "device": device,
         "data_root": data_root,
         "evidence": str(evidence),
+        "minutes": minutes,
     }
     execute(TRAINING_NOTEBOOK, evidence / "work" / run.id / TRAINING_NOTEBOOK.name, parameters, log)
 
@@ -472,16 +499,27 @@ class Outcome(NamedTuple):
     at_once: int = 1  # how many runs go on side by side
 
 
-def one_by_one(runs: Mapping[Run, str], evidence: Path, data_root: str | None, device: str) -> Iterator[Outcome]:
-    """Carry out the runs in this process's order; the values of `runs` name them in messages."""
+def one_by_one(
+    runs: Mapping[Run, str], evidence: Path, data_root: str | None, device: str, minutes: float | None = None
+) -> Iterator[Outcome]:
+    """Carry out the runs in this process's order; the values of `runs` name them in messages.
+
+    minutes: for all of them; the outcome of the run in which they end has OutOfTime as its error, and is the last.
+    """
+    begun = time.monotonic()
     for run, label in runs.items():
-        print(f"{label}: starts", flush=True)
         started, error = time.monotonic(), None
+        left = None if minutes is None else minutes - (started - begun) / 60
         try:
-            carry_out(run, evidence, data_root, device)
+            if left is not None and left <= 0:
+                raise OutOfTime("the time given is over; the same command goes on from there")
+            print(f"{label}: starts", flush=True)
+            carry_out(run, evidence, data_root, device, minutes=left)
         except RuntimeError as caught:
             error = caught
         yield Outcome(run, time.monotonic() - started, error)
+        if isinstance(error, OutOfTime):
+            return
 
 
 def render(evidence: Path, notebooks: Path) -> None:

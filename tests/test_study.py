@@ -22,7 +22,7 @@ from qmvae_core.negatives import RULES
 from qmvae_core.oracles import DigitClassifier, OracleError
 from qmvae_core.records import RecordError, config_hash, load_records, read_record
 from qmvae_core.study import Run, plan, profile, record_path, state
-from qmvae_core.training import NonFiniteLoss, Trained, TrainingConfig
+from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = "default+mnist.widths=[6]+svhn.widths=[2,2]"  # trains in milliseconds
@@ -223,7 +223,9 @@ def notebook(tmp_path):
         nbformat.v4.new_code_cell('word = "default"\nseeds = [0]', metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(
             'from pathlib import Path\nPath("heard.txt").write_text(f"{word} {seeds}")\n'
-            'assert word != "fail", "as asked"'
+            'assert word != "fail", "as asked"\n'
+            "class OutOfTime(RuntimeError): pass\n"
+            'if word == "time": raise OutOfTime("as asked")'
         ),
     ]
     for number, cell in enumerate(book.cells):
@@ -243,7 +245,8 @@ def test_an_unknown_parameter_stops_before_anything_runs(notebook, tmp_path, mon
 
 def test_a_failing_cell_is_an_error_that_names_the_kept_output(notebook, tmp_path, capfd):
     output = tmp_path / "deep" / "out.ipynb"
-    with pytest.raises(RuntimeError, match=rf"tiny.ipynb failed; .* {re.escape(str(output))}"):
+    expected = rf"tiny.ipynb failed with AssertionError: as asked; .* {re.escape(str(output))}"
+    with pytest.raises(RuntimeError, match=expected):
         study.execute(notebook, output, {"word": "fail", "seeds": [4, 2]})
     # it ran in the notebook's own folder, with the parameters given
     assert (notebook.parent / "heard.txt").read_text() == "fail [4, 2]"
@@ -260,7 +263,7 @@ def test_carry_out_hands_the_run_to_the_training_notebook(tmp_path, monkeypatch)
             ROOT / "notebooks" / "07_train.ipynb",
             tmp_path / "work" / "qmvae-as-printed-s3_4" / "07_train.ipynb",
             {"profile": "paper", "reading": "as-printed", "seeds": [3, 4], "device": "cuda", "data_root": "stand-in",
-             "evidence": str(tmp_path)},
+             "evidence": str(tmp_path), "minutes": None},
             None,
         )
     ]  # fmt: skip
@@ -521,7 +524,7 @@ def test_plan_and_status_list_every_run(tmp_path, capsys):
 def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):
     tried = []
 
-    def carry_out(run, evidence, data_root, device):
+    def carry_out(run, evidence, data_root, device, minutes):
         tried.append((run.seeds, data_root, device))
         if run.seeds == (1,):
             raise RuntimeError("07_train.ipynb failed; the cell and its error are in somewhere")
@@ -540,7 +543,7 @@ def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatc
 def test_a_relative_data_root_is_the_callers_and_not_the_notebooks(tmp_path, monkeypatch):
     """The notebook runs in its own folder, so what the caller names from here must be named from the root."""
     given = []
-    monkeypatch.setattr(study, "carry_out", lambda run, evidence, data_root, device: given.append(data_root))
+    monkeypatch.setattr(study, "carry_out", lambda run, evidence, data_root, device, minutes: given.append(data_root))
     monkeypatch.chdir(tmp_path)
     for root in ("digits", str(tmp_path / "digits"), STAND_IN):
         command_line.main(["run", "--evidence", str(tmp_path), "--data-root", root])
@@ -564,8 +567,66 @@ def test_a_relative_data_root_in_the_environment_is_the_callers_too(tmp_path, mo
     assert given[0]["PATH"] == os.environ["PATH"]
 
 
+def test_a_command_whose_time_is_over_says_how_to_go_on_and_starts_no_other_run(tmp_path, monkeypatch, capsys):
+    given = []
+
+    def carry_out(run, evidence, data_root, device, minutes):
+        given.append((run.reading, minutes))
+        if len(given) == 2:
+            raise OutOfTime("the time given is over in epoch 3 of 10; the same command goes on from there")
+
+    monkeypatch.setattr(study, "carry_out", carry_out)
+    readings = ["default", "default+beta=1", "default+beta=2"]
+    start = ["run", "--evidence", str(tmp_path), "--data-root", STAND_IN, "--readings", *readings]
+    assert command_line.main([*start, "--minutes", "8"]) == 75
+    assert [reading for reading, _ in given] == readings[:2]
+    assert all(7.9 < minutes <= 8 for _, minutes in given)
+    assert given[1][1] < given[0][1]
+    shown = capsys.readouterr()
+    assert "run 2 of 3: the time given is over in epoch 3 of 10" in shown.out
+    assert shown.err == ""
+
+
+def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch, capsys):
+    clock = iter([0.0, 0.0, 90.0, 90.0, 90.0])
+    monkeypatch.setattr(study.time, "monotonic", lambda: next(clock))
+    given = []
+    monkeypatch.setattr(study, "carry_out", lambda run, *_, minutes: given.append(minutes))
+    runs = plan("quick", ["default", "default+beta=1"])
+    outcomes = list(study.one_by_one({run: run.id for run in runs}, tmp_path, STAND_IN, "cpu", minutes=1.5))
+    assert given == [1.5]
+    assert outcomes[0].error is None
+    assert isinstance(outcomes[1].error, OutOfTime)
+    assert "+beta=1" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [["--minutes", "0"], ["--minutes", "5", "--scheduler", "local", "--workers", "2"]])
+def test_minutes_that_cannot_be_are_refused_before_any_run(tmp_path, monkeypatch, capsys, wrong):
+    monkeypatch.setattr(study, "carry_out", lambda *_, **__: pytest.fail("a run was started"))
+    assert command_line.main(["run", "--evidence", str(tmp_path), "--data-root", STAND_IN, *wrong]) == 1
+    assert "--minutes must be positive" in capsys.readouterr().err
+
+
+def test_a_notebook_whose_training_is_out_of_time_says_so(notebook, tmp_path):
+    with pytest.raises(OutOfTime, match="as asked"):
+        study.execute(notebook, tmp_path / "out.ipynb", {"word": "time"})
+
+
+def test_training_stops_in_time_and_goes_on_to_the_same_bits(tmp_path):
+    run, data = Run("smoke", SMALL, (0,)), study.data_for("smoke")
+    with pytest.raises(OutOfTime, match="goes on from there"):
+        study.train(run, data, tmp_path / "pieces", progress="none", minutes=1e-9)
+    assert study.state(run, tmp_path / "pieces") == "started"
+    cut = study.train(run, data, tmp_path / "pieces", progress="none")
+    whole = study.train(run, data, tmp_path / "whole", progress="none")
+    assert cut.cost["resumed"] == 1
+    assert cut.histories == whole.histories
+    for name, value in whole.models[0].state_dict().items():
+        assert torch.equal(value, cut.models[0].state_dict()[name]), name
+
+
 def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(study, "carry_out", interrupt)

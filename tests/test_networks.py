@@ -1,0 +1,325 @@
+"""Networks rearranged for a CPU against the plain ones: same values, gradients and weights, and no other model changed.
+
+In float64 the two forms may differ by rounding alone. PyTorch's own functions are the independent reference.
+"""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qmvae_core import networks
+from qmvae_core.models import READINGS, ModalityConfig, build_model, draw_noise
+from qmvae_core.networks import KERNEL, TransposedConvolution, arrange_for_cpu
+
+THRESHOLD = 8  # from this many output channels on, the arranged layer is a transposed convolution
+CHANNELS = [(4, 1), (3, 2), (1, 3), (5, 7), (6, 8), (2, 9), (9, 16)]  # of input and output
+SIZES = [(1, 1), (4, 4), (2, 3), (5, 1)]  # height and width of the input
+
+# (network, shape, widths); a decoder ends with the channels of the shape and passes through the widths
+NETWORKS = [
+    ("dense", (1, 6, 6), (8,)),
+    ("dense", (2, 3, 5), (7, 5)),
+    ("convolutional", (3, 8, 8), (4, 6)),
+    ("convolutional", (1, 16, 8), (7, 8, 9)),
+    ("convolutional", (2, 4, 12), (9, 7)),
+    ("convolutional", (7, 4, 2), (8,)),
+    ("convolutional", (8, 2, 6), (3,)),
+    ("convolutional", (9, 4, 4), (1, 2)),
+]
+
+
+def random(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def same(found, expected) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+
+
+def layer(before: int, after: int, seed: int = 0) -> TransposedConvolution:
+    made = TransposedConvolution(before, after, **KERNEL, output_padding=1).double()
+    return networks.initialise(made, torch.Generator().manual_seed(seed))
+
+
+def reference(images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return F.conv_transpose2d(images, weight, bias, stride=2, padding=1, output_padding=1)
+
+
+def gradients(result: torch.Tensor, cotangent: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(result, inputs, cotangent)
+
+
+def pair(made: torch.nn.Module) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """A plain model and an arranged one of equal weights."""
+    return made, arrange_for_cpu(copy.deepcopy(made))
+
+
+def parameter_gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    names, values = zip(*model.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, values), strict=True))
+
+
+# The transposed convolution
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("before", "after"), CHANNELS)
+def test_arranged_layer_is_the_transposed_convolution_of_pytorch(before, after, size, batch):
+    arranged = arrange_for_cpu(layer(before, after))
+    images = random(batch, before, *size).requires_grad_()
+    inputs = (images, arranged.weight, arranged.bias)
+    found, expected = arranged(images), reference(*inputs)
+    assert found.shape == (batch, after, 2 * size[0], 2 * size[1])
+    same(found, expected)
+    cotangent = random(*expected.shape, seed=1)
+    for ours, theirs in zip(gradients(found, cotangent, *inputs), gradients(expected, cotangent, *inputs), strict=True):
+        same(ours, theirs)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_arranged_layer_by_the_definition_of_a_transposed_convolution(after):
+    """Tap k of input pixel i adds to pixel 2 i - 1 + k of the output; what falls outside is dropped."""
+    arranged = arrange_for_cpu(layer(2, after))
+    images = random(1, 2, 2, 3)
+    expected = arranged.bias.detach().view(1, after, 1, 1).repeat(1, 1, 4, 6)
+    for i in range(2):
+        for j in range(3):
+            for k in range(3):
+                for m in range(3):
+                    row, column = 2 * i - 1 + k, 2 * j - 1 + m
+                    if 0 <= row < 4 and 0 <= column < 6:
+                        expected[0, :, row, column] += images[0, :, i, j] @ arranged.weight.detach()[:, :, k, m]
+    same(arranged(images).detach(), expected)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3), (3, 2), (2, THRESHOLD)])
+def test_gradients_of_the_arranged_layer_by_finite_differences(before, after):
+    arranged = arrange_for_cpu(layer(before, after))
+
+    def call(images, weight, bias):
+        return torch.func.functional_call(arranged, {"weight": weight, "bias": bias}, (images,))
+
+    inputs = (random(2, before, 2, 3), arranged.weight.detach(), arranged.bias.detach())
+    assert torch.autograd.gradcheck(call, [value.clone().requires_grad_() for value in inputs])
+
+
+@pytest.mark.parametrize("after", [1, THRESHOLD - 1, THRESHOLD, THRESHOLD + 1])
+def test_few_output_channels_alone_take_the_form_of_an_ordinary_convolution(after):
+    """Else the comparisons above would compare PyTorch's function with itself."""
+    plain, arranged = pair(layer(2, after))
+    images = random(1, 2, 2, 2)
+    assert ("FewChannels" in type(arranged(images).grad_fn).__name__) == (after < THRESHOLD)
+    assert "FewChannels" not in type(plain(images).grad_fn).__name__
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "batch last": lambda x: x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+    "every second pixel": lambda x: x.repeat_interleave(2, dim=3)[..., ::2],
+    "every second channel": lambda x: x.repeat_interleave(2, dim=1)[:, ::2],
+    "part of a larger image": lambda x: F.pad(x, (1, 2, 3, 4))[..., 3:-4, 1:-2],
+    "one image for the whole batch": lambda x: x[:1].expand_as(x),
+    "one pixel for the whole image": lambda x: x[..., :1, :1].expand_as(x),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("after", [3, THRESHOLD])
+def test_gradients_do_not_depend_on_the_layout_of_input_and_gradient(after, name):
+    arranged = arrange_for_cpu(layer(4, after))
+    images = LAYOUTS[name](random(3, 4, 2, 5)).requires_grad_()
+    cotangent = LAYOUTS[name](random(3, after, 4, 10, seed=1))
+    if name != "contiguous":
+        assert not images.is_contiguous()
+        assert not cotangent.is_contiguous()
+    inputs = (images, arranged.weight, arranged.bias)
+    found = arranged(images)
+    copies = [value.detach().contiguous().requires_grad_() for value in inputs]
+    expected = reference(*copies)
+    same(found, expected)
+    theirs = gradients(expected, cotangent.contiguous(), *copies)
+    for ours, other in zip(gradients(found, cotangent, *inputs), theirs, strict=True):
+        same(ours, other)
+
+
+@pytest.mark.parametrize("after", [3, THRESHOLD])
+@pytest.mark.parametrize("wanted", [("images",), ("weight",), ("bias",), ("images", "bias")])
+def test_gradients_of_some_inputs_alone(after, wanted):
+    """Frozen weights, or images that need no gradient."""
+    arranged = arrange_for_cpu(layer(4, after))
+    values = {"images": random(2, 4, 2, 3), **{name: p.detach() for name, p in arranged.named_parameters()}}
+    values = {name: value.clone().requires_grad_(name in wanted) for name, value in values.items()}
+    parameters = {name: values[name] for name in ("weight", "bias")}
+    found = torch.func.functional_call(arranged, parameters, (values["images"],))
+    chosen, cotangent = [values[name] for name in wanted], random(2, after, 4, 6, seed=1)
+    theirs = gradients(reference(**values), cotangent, *chosen)
+    for ours, other in zip(gradients(found, cotangent, *chosen), theirs, strict=True):
+        same(ours, other)
+
+
+@pytest.mark.parametrize("after", [3, THRESHOLD])
+def test_gradients_add_up_over_two_calls_of_a_layer(after):
+    plain, arranged = pair(layer(4, after))
+    found = {}
+    for which, made in (("plain", plain), ("arranged", arranged)):
+        for seed in (0, 1):
+            made(random(2, 4, 3, 2, seed=seed)).square().sum().backward()
+        found[which] = [parameter.grad for parameter in made.parameters()]
+    for ours, theirs in zip(found["arranged"], found["plain"], strict=True):
+        same(ours, theirs)
+
+
+# Encoders and decoders
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("network", "shape", "widths"), NETWORKS)
+def test_arranged_encoder_gives_the_same_posterior_and_gradients(network, shape, widths, batch):
+    plain, arranged = pair(_built(networks.encoder(network, shape, widths, latent=3)))
+    images = random(batch, *shape).sigmoid()
+    kept = images.clone()
+    found, expected = arranged(images), plain(images)
+    same(found, expected)
+    assert torch.equal(images, kept)  # activations are overwritten, the images are not
+    weights = random(2, *expected.mean.shape, seed=1)
+    losses = [weights[0].mul(q.mean).sum() + weights[1].mul(q.log_var).sum() for q in (found, expected)]
+    same(parameter_gradients(arranged, losses[0]), parameter_gradients(plain, losses[1]))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("network", "shape", "widths"), NETWORKS)
+def test_arranged_decoder_gives_the_same_logits_and_gradients(network, shape, widths, batch):
+    plain, arranged = pair(_built(networks.decoder(network, shape, widths, latent=3)))
+    codes = [random(batch, 3).requires_grad_() for _ in range(2)]
+    found, expected = arranged(codes[0]), plain(codes[1])
+    assert found.shape == (batch, *shape)
+    same(found, expected)
+    assert torch.equal(codes[0], codes[1])  # activations are overwritten, the codes are not
+    weights = random(*expected.shape, seed=1)
+    losses = [(weights * logits).sum() for logits in (found, expected)]
+    both = [torch.autograd.grad(loss, code, retain_graph=True)[0] for loss, code in zip(losses, codes, strict=True)]
+    same(*both)
+    same(parameter_gradients(arranged, losses[0]), parameter_gradients(plain, losses[1]))
+
+
+def _built(made: torch.nn.Module) -> torch.nn.Module:
+    return networks.initialise(made.double(), torch.Generator().manual_seed(0))
+
+
+# Whole models
+
+MODALITIES = {  # channels of images and layers on both sides of the threshold, and images that are not square
+    "odd": ModalityConfig(shape=(3, 8, 4), network="convolutional", widths=(5, 7), private=2),
+    "even": ModalityConfig(
+        shape=(8, 4, 8), network="convolutional", widths=(6, 9), private=1, encoders="common", likelihood="bernoulli"
+    ),
+    "flat": ModalityConfig(
+        shape=(1, 3, 5), network="dense", widths=(6,), private=3, likelihood="normal", weight=2.5, private_kl_weight=5.0
+    ),
+}
+LABELS = torch.tensor([3, 1, 1, 7, 3])
+
+
+def small(model: str, *names: str):
+    modalities = {name: MODALITIES[name] for name in names or MODALITIES}
+    if model == "mvae":
+        modalities = {name: dataclasses.replace(m, private=0) for name, m in modalities.items()}
+    return dataclasses.replace(READINGS["default"], model=model, shared=4, candidates=3, modalities=modalities)
+
+
+def compare_losses(config, batch: int, dtype, layout=torch.contiguous_format, **tolerance) -> None:
+    plain, arranged = pair(build_model(config, seed=0).to(dtype))
+    images = {name: random(batch, *m.shape, dtype=dtype).sigmoid() for name, m in config.modalities.items()}
+    noise = draw_noise(plain.noise_spec(batch), torch.Generator().manual_seed(0), "cpu")
+    noise = {name: value.to(dtype) for name, value in noise.items()}
+    labels = LABELS.repeat(2)[:batch]
+    expected = plain.loss(images, labels, noise)
+    laid_out = {name: value.contiguous(memory_format=layout) for name, value in images.items()}
+    found = arranged.loss(laid_out, labels, noise)
+    assert set(found.terms) == set(expected.terms)
+    found_all = {"objective": found.objective, **found.terms, **parameter_gradients(arranged, found.loss)}
+    expected_all = {"objective": expected.objective, **expected.terms, **parameter_gradients(plain, expected.loss)}
+    for name, value in expected_all.items():
+        assert value.abs().max() > 0, name
+        torch.testing.assert_close(found_all[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("batch", [2, 5])
+@pytest.mark.parametrize("names", [("odd", "flat"), ("odd", "even"), tuple(MODALITIES)])
+@pytest.mark.parametrize("model", ["qmvae", "mvae"])
+def test_arranged_model_gives_the_same_loss_and_gradients(model, names, batch, layout):
+    compare_losses(small(model, *names), batch, torch.float64, layout, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_arranged_model_with_one_sample(layout):
+    """Q-MVAE needs a second digit for its negatives."""
+    compare_losses(small("mvae"), 1, torch.float64, layout, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_arranged_networks_of_every_reading(name):
+    compare_losses(READINGS[name], 2, torch.float64, torch.channels_last, rtol=1e-10, atol=1e-9)
+
+
+def test_arranged_model_in_single_precision():
+    compare_losses(small("mvae"), 5, torch.float32, torch.channels_last, rtol=1e-4, atol=1e-4)
+
+
+def test_arranged_model_gives_the_same_images():
+    config = small("qmvae")
+    plain, arranged = pair(build_model(config, seed=0).double())
+    with torch.no_grad():
+        for source, target in (("odd", "even"), ("flat", "odd"), ("even", "flat")):
+            images = random(2, *config.modalities[source].shape).sigmoid()
+            style = random(2, *config.modalities[target].shape).sigmoid()
+            made = [model.transfer(content=(source, images), style=(target, style)) for model in (arranged, plain)]
+            same(*made)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("model", ["qmvae", "mvae"])
+def test_arranged_model_keeps_its_weights_and_a_plain_one_can_load_them(model):
+    config = small(model)
+    plain, made = build_model(config, seed=0), build_model(config, seed=0)
+    arranged = arrange_for_cpu(made)
+    assert arranged is made
+    before, after = plain.state_dict(), arranged.state_dict()
+    assert list(after) == list(before)
+    for name, value in before.items():
+        assert torch.equal(after[name], value), name
+        assert (after[name].shape, after[name].dtype) == (value.shape, value.dtype), name
+    other = build_model(config, seed=1)
+    other.load_state_dict(after)
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, before[name]), name
+        assert value.is_contiguous(), name
+    back = arrange_for_cpu(build_model(config, seed=1))
+    back.load_state_dict(before)
+    images = {name: random(2, *m.shape, dtype=torch.float32).sigmoid() for name, m in config.modalities.items()}
+    torch.testing.assert_close(back.encode_shared(images), plain.encode_shared(images))
+
+
+def test_arranging_one_model_changes_no_other():
+    config = small("qmvae")
+    first, second = build_model(config, seed=0), build_model(config, seed=0)
+    layouts = {name: value.stride() for name, value in second.named_parameters()}
+    arrange_for_cpu(first)
+    later = build_model(config, seed=0)
+    for model, arranged in ((first, True), (second, False), (later, False)):
+        layers = list(model.modules())
+        assert {each.arranged for each in layers if isinstance(each, TransposedConvolution)} == {arranged}
+        assert {each.inplace for each in layers if isinstance(each, torch.nn.ReLU)} == {arranged}
+        assert ({name: value.stride() for name, value in model.named_parameters()} == layouts) == (not arranged)
+    assert not TransposedConvolution.arranged
+    code = torch.zeros(2, config.shared), torch.zeros(2, 2)
+    assert torch.equal(second.decode("odd", *code), later.decode("odd", *code))
