@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
+DEVICE ?= cpu
 UV_VERSION := 0.13.8
 
 PY := $(VENV)/bin/python
@@ -17,7 +18,7 @@ export QMVAE_DATA_ROOT := $(abspath $(DATA_ROOT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce paper test book serve lab lint lock clean
+.PHONY: help setup reproduce paper benchmark test book serve lab lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -48,9 +49,12 @@ reproduce: setup ## run the quick profile (minutes on two CPU cores), print its 
 	@$(MAKE) --no-print-directory book SOURCE=$(OWN)
 	@echo "The book of this run: $(CURDIR)/$(OWN)/_build/html/index.html"
 
-paper: setup ## run the paper's settings (needs a GPU and real data), print its tables
-	$(PY) -m qmvae_core run --profile paper
+paper: setup ## run the paper's settings (needs a GPU and real data), print its tables; MINUTES=8 stops after so many
+	$(PY) -m qmvae_core run --profile paper $(if $(MINUTES),--minutes $(MINUTES))
 	$(PY) -m qmvae_core collect --profile paper
+
+benchmark: setup ## measure steps per second and memory beside another trainer; DEVICE=cuda for a GPU
+	$(PY) -m benchmarks --device $(DEVICE)
 
 # The second line runs every notebook that is stored with its outputs and compares them, cell by cell.
 test: setup ## run the tests, then compare the stored outputs of the notebooks with fresh ones

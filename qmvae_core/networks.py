@@ -15,7 +15,7 @@ KERNEL = {"kernel_size": 3, "stride": 2, "padding": 1}  # section 4.1 of the pap
 
 
 class TransposedConvolution(nn.ConvTranspose2d):
-    """PyTorch's layer; after `arrange_for_cpu` the same function in the form that is quickest on a CPU.
+    """PyTorch's layer with the numbers of KERNEL; after `arrange_for_cpu` the same function in a form for a CPU.
 
     There the gradient of a bias inside the convolution takes longer than the convolution, so the bias is added after
     it, and few output channels leave most of a vector register empty, so they are computed as `_FewChannels`.
@@ -54,7 +54,7 @@ class _FewChannels(torch.autograd.Function):
         blocks = F.conv2d(images, kernel, bias.repeat(4), padding=1)[:, :, 1:, 1:]
         blocks = blocks.permute(0, 2, 3, 1).unflatten(-1, (2, 2, channels)).transpose(2, 3)
         size = (batch, channels, 2 * height, 2 * width)
-        result = torch.empty(size, dtype=images.dtype, memory_format=torch.channels_last)
+        result = torch.empty(size, dtype=images.dtype, device=images.device, memory_format=torch.channels_last)
         result.permute(0, 2, 3, 1).view(blocks.shape).copy_(blocks)
         return result
 
@@ -69,9 +69,10 @@ class _FewChannels(torch.autograd.Function):
 
 
 def arrange_for_cpu(model: nn.Module) -> nn.Module:
-    """Rearrange a model in place for speed on a CPU; it computes the same function up to rounding.
+    """Rearrange a model in place for training on a CPU; it computes the same function up to rounding.
 
-    Convolutions keep their weights with the channels last, activations overwrite their input. Returns the model.
+    Convolutions keep their weights with the channels last, activations overwrite their input. A model so arranged
+    has gradients by autograd, and cannot be mapped over by torch.func. Returns the model.
     """
     for layer in model.modules():
         if isinstance(layer, TransposedConvolution):

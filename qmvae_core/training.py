@@ -166,6 +166,7 @@ class _Plain:
     """The loop that everybody knows, loss, backward, Adam, for one seed after the other."""
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, seeds: Sequence[int], device: torch.device):
+        self.config, self.seeds, self.device = model, seeds, device
         self.built = [self._arranged(build_model(model, seed).to(device)) for seed in seeds]
         self.optimisers = [_Optimisers(dict(each.named_parameters()), each.opponent, training) for each in self.built]
         self.noise_spec = self.built[0].noise_spec(training.batch_size)
@@ -190,7 +191,7 @@ class _Plain:
 
     def models(self) -> list[nn.Module]:
         """The trained models, in the order of the seeds."""
-        return self.built
+        return [_rebuilt(self, i, model.state_dict()) for i, model in enumerate(self.built)]
 
 
 class _Fast(_Plain):
@@ -234,12 +235,16 @@ class _Stacked:
         return {name: list(value) if value.dim() else [value] * count for name, value in state.items()}
 
     def models(self) -> list[nn.Module]:
-        found = []
-        for i, seed in enumerate(self.seeds):
-            model = build_model(self.config, seed)
-            model.load_state_dict({name: value.detach()[i].cpu() for name, value in self.stack.items()})
-            found.append(model.to(self.device))
-        return found
+        """The trained models, in the order of the seeds."""
+        stacked = {name: value.detach() for name, value in self.stack.items()}
+        return [_rebuilt(self, i, {name: v[i] for name, v in stacked.items()}) for i in range(len(self.seeds))]
+
+
+def _rebuilt(learner, i: int, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The model of the i-th seed as `build_model` makes it, with the trained weights."""
+    model = build_model(learner.config, learner.seeds[i])
+    model.load_state_dict(weights)
+    return model.to(learner.device)
 
 
 LOOPS = {"plain": _Plain, "fast": _Fast, "stacked": _Stacked}
