@@ -1,11 +1,12 @@
-"""What is timed. Each function sets a training up and returns a callable that takes some steps."""
+"""What is timed: each function sets a training up and then takes steps in turns, as it is told."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import tempfile
-import time
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -17,7 +18,15 @@ from qmvae_core.training import TrainingConfig
 BATCH = 128
 LATENT = 20
 PAIRED_DIGITS = (4948, 6742, 5958, 6131, 5842, 5421, 5727, 5595, 5045, 4659)  # of each digit, in MMVAE's pairing
-Take = Callable[[int], None]
+
+
+class Turn(Protocol):
+    """What a contender asks between two turns; it may say what it is in `about` before the first."""
+
+    about: dict
+
+    def over(self) -> bool:
+        """End this turn, wait for the next, and say whether there is none."""
 
 
 def config(model: str, modalities: int = 2) -> models.ModelConfig:
@@ -50,32 +59,28 @@ def digits(modalities: int = 2, images: int | None = None) -> tuple[dict[str, Di
 
 
 def ours(
-    model: str, loop: str, device: str, *, seeds: int = 1, batch: int = BATCH, modalities: int = 2, rounds: int = 30,
-    images: int | None = None, precision: str = "float32", steps: int = 1000,
-) -> tuple[Take, dict]:  # fmt: skip
-    """One of this library's loops; `steps` is the length of its epoch."""
-    chosen = TrainingConfig(batch_size=batch, rounds=rounds, steps_per_epoch=steps, chunk=10, precision=precision)
+    turn: Turn, model: str, loop: str, device: str, *, seeds: int = 1, batch: int = BATCH, modalities: int = 2,
+    rounds: int = 30, images: int | None = None, precision: str = "float32", steps: int = 10,
+) -> None:  # fmt: skip
+    """One of this library's loops, in turns of `steps` steps."""
+    chosen = TrainingConfig(batch_size=batch, rounds=rounds, steps_per_epoch=1000, chunk=steps, precision=precision)
     data, kind = digits(modalities, images)
     where, numbers = torch.device(device), tuple(range(seeds))
     learner = training.LOOPS[loop](config(model, modalities), chosen, numbers, where)
-    steps_of = training._Loop(learner, chosen, data, numbers, where)
-    steps_of.start_epoch(0)
-    at = 0
-
-    def take(count: int) -> None:
-        nonlocal at
-        with training._precision(precision):
-            for _ in range(count // chosen.chunk):
-                steps_of.run_chunk(0, at)
-                at = (at + 1) % steps_of.chunks
-
-    return take, {"data": kind, "pairs": len(steps_of.labels), "epoch_steps": -(-len(steps_of.labels) // batch)}
+    taken = training._Loop(learner, chosen, data, numbers, where)
+    taken.start_epoch(0)
+    turn.about = {"data": kind, "pairs": len(taken.labels), "steps": steps}
+    with training._precision(precision):
+        for chunk in itertools.count():
+            if turn.over():
+                return
+            taken.run_chunk(0, chunk % taken.chunks)
 
 
-def multivae(device: str, steps: int) -> tuple[list[float], dict]:
-    """The times at which the steps of the `multivae` package's trainer ended: its MVAE on the same networks and pairs.
+def multivae(turn: Turn, device: str, steps: int = 10) -> None:
+    """The trainer of the package multivae with its MVAE, on the same networks and pairs, in turns of `steps` steps.
 
-    Its own classes hold and serve the data, in the way of its own MNIST-SVHN set; `steps` is the length of the epoch.
+    Its own classes hold and serve the data, in the way of its own MNIST-SVHN set.
     """
     from multivae.data.datasets.base import MultimodalBaseDataset
     from multivae.data.datasets.utils import ResampleDataset
@@ -84,23 +89,26 @@ def multivae(device: str, steps: int) -> tuple[list[float], dict]:
     from multivae.trainers.base.callbacks import TrainingCallback
 
     chosen = config("mvae")
-    with torch.random.fork_rng():
-        own = models.build_model(chosen, 0)
+    own = models.build_model(chosen, 0)
     data, kind = digits()
-    pairs = training.tuple_indices({name: each.labels for name, each in data.items()}, rounds=30, seed=0)
-    order = torch.randperm(len(pairs["mnist"]), generator=torch.Generator().manual_seed(0))[: steps * BATCH]
-    index = {name: each[order].long() for name, each in pairs.items()}
+    index = training.tuple_indices({name: each.labels for name, each in data.items()}, rounds=30, seed=0)
     resampled = {
-        name: ResampleDataset(each.batch(), lambda _, i, name=name: index[name][i], size=len(order))
+        name: ResampleDataset(each.batch(), lambda _, i, name=name: index[name][i].long(), size=len(index[name]))
         for name, each in data.items()
     }
-    ends: list[float] = []
+    turn.about = {"data": kind, "pairs": len(index["mnist"]), "steps": steps}
 
-    class Clock(TrainingCallback):
+    class InTurns(TrainingCallback):
+        taken = 0
+
+        def on_train_step_begin(self, training_config, **_):
+            if turn.over():
+                raise _Enough
+
         def on_train_step_end(self, training_config, **_):
-            if device == "cuda":
-                torch.cuda.synchronize()
-            ends.append(time.perf_counter())
+            self.taken += 1
+            if self.taken % steps == 0 and turn.over():
+                raise _Enough
 
     settings = MVAEConfig(
         n_modalities=2, latent_dim=LATENT, input_dims={name: m.shape for name, m in chosen.modalities.items()},
@@ -109,17 +117,20 @@ def multivae(device: str, steps: int) -> tuple[list[float], dict]:
         decoder_dist_params={name: {"scale": m.scale} for name, m in chosen.modalities.items()}, warmup=0,
     )  # fmt: skip
     encoders, decoders = _wrapped(own)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
         trainer = BaseTrainer(
             MVAE(settings, encoders, decoders),
             MultimodalBaseDataset(resampled),
             training_config=BaseTrainerConfig(
                 output_dir=folder, per_device_train_batch_size=BATCH, num_epochs=1, no_cuda=device == "cpu"
             ),
-            callbacks=[Clock()],
+            callbacks=[InTurns()],
         )
         trainer.train()
-    return ends, {"data": kind, "pairs": len(order)}
+
+
+class _Enough(Exception):
+    """Ends the other trainer, which has no other way to be stopped."""
 
 
 def _wrapped(own: nn.Module) -> tuple[dict, dict]:

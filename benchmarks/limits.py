@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,17 +24,17 @@ def operations(model: str, batch: int = BATCH, modalities: int = 2) -> int:
     return counter.get_total_flops()
 
 
-def ceiling(device: str, size: int = 2048, seconds: float = 2.0) -> float:
-    """Operations a second of a product of two square matrices in float32: the median over so many seconds."""
+def ceiling(turn, device: str, size: int = 2048, products: int = 20) -> None:
+    """Products of two square matrices in float32, so many a turn."""
     a, b = (torch.randn(size, size, device=device) for _ in range(2))
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        times.append(_timed(lambda: a @ b, device))
-    return 2 * size**3 / sorted(times)[len(times) // 2]
+    turn.about = {"steps": products, "operations": 2 * size**3}
+    while not turn.over():
+        for _ in range(products):
+            a @ b
 
 
-def ceiling_of_the_layers(model: str, device: str) -> float:
-    """Seconds that the step's matrix products would take, each layer's as three products of its own sizes.
+def layers(turn, device: str, model: str) -> None:
+    """The matrix products of a step's layers, each at its own sizes: one step a turn.
 
     Convolutions as the matrix products that they stand for, with nothing moved or rearranged: what a loop of perfect
     kernels, and nothing else to do, would need.
@@ -49,15 +47,14 @@ def ceiling_of_the_layers(model: str, device: str) -> float:
     built.loss(images, torch.arange(BATCH) % 10, draw_noise(built.noise_spec(BATCH), generator, "cpu"))
     for hook in hooks:
         hook.remove()
-    total = 0.0
-    for rows, inner, columns, products in shapes:
-        a = torch.randn(rows, inner, device=device)
-        b = torch.randn(inner, columns, device=device)
-        c = torch.randn(rows, columns, device=device)
-        for product in (lambda a=a, b=b: a @ b, lambda a=a, c=c: a.T @ c, lambda b=b, c=c: c @ b.T)[:products]:
-            times = sorted(_timed(product, device) for _ in range(15))
-            total += times[len(times) // 2]
-    return total
+    work = []
+    for rows, inner, columns, count in shapes:
+        a, b, c = (torch.randn(n, m, device=device) for n, m in ((rows, inner), (inner, columns), (rows, columns)))
+        work += [(a, b), (a.T, c), (c, b.T)][:count]
+    turn.about = {"steps": 1}
+    while not turn.over():
+        for left, right in work:
+            left @ right
 
 
 def _note(shapes: list):
@@ -74,13 +71,3 @@ def _note(shapes: list):
             shapes.append((len(given) * output[0, 0].numel(), layer.in_channels * taps, layer.out_channels, products))
 
     return hook
-
-
-def _timed(work, device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
