@@ -426,6 +426,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping, log: Path | None 
 
     check_parameters(parameters, inspect_notebook(str(notebook)))
     output.parent.mkdir(parents=True, exist_ok=True)
+    output.unlink(missing_ok=True)  # or a process that dies early would be blamed for what ended the one before
     command = [
         sys.executable, "-c", PAPERMILL, str(notebook), str(output), "--cwd", str(notebook.parent),
         "--parameters_yaml", json.dumps(dict(parameters)), "--stdout-file", "-", "--no-progress-bar",

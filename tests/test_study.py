@@ -612,6 +612,18 @@ def test_a_notebook_whose_training_is_out_of_time_says_so(notebook, tmp_path):
         study.execute(notebook, tmp_path / "out.ipynb", {"word": "time"})
 
 
+def test_the_error_of_an_earlier_execution_is_not_that_of_a_process_that_dies_before_it_writes(
+    notebook, tmp_path, monkeypatch
+):
+    output = tmp_path / "out.ipynb"
+    with pytest.raises(OutOfTime):
+        study.execute(notebook, output, {"word": "time"})
+    monkeypatch.setattr(study, "PAPERMILL", "raise SystemExit(3)")
+    with pytest.raises(RuntimeError, match="tiny.ipynb failed; the cell is in") as caught:
+        study.execute(notebook, output, {"word": "time"})
+    assert not isinstance(caught.value, OutOfTime)
+
+
 def test_training_stops_in_time_and_goes_on_to_the_same_bits(tmp_path):
     run, data = Run("smoke", SMALL, (0,)), study.data_for("smoke")
     with pytest.raises(OutOfTime, match="goes on from there"):
