@@ -126,12 +126,15 @@ def leakage(
 ) -> dict[str, dict]:
     """How well the digit can be read from each private code, by a linear and by a small non-linear probe.
 
-    A tenth is chance: nothing leaks. The probes see the first `limit` training images of each modality.
+    A tenth is chance: nothing leaks. The probes see the first `limit` training images of each modality. A modality
+    without a private code has no entry.
     """
     found = {}
     for name, digits in judged.items():
         known = train[name].select(slice(0, limit))
         codes, labels = private_codes(model, name, known), known.labels.cpu().numpy()
+        if not codes.shape[1]:
+            continue
         test_codes, truth = private_codes(model, name, digits), digits.labels.cpu().numpy()
         found[name] = {
             "linear": share(linear_probe(codes, labels).predict(test_codes) == truth),

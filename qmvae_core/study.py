@@ -418,7 +418,7 @@ def check_parameters(given: Iterable[str], known: Iterable[str]) -> None:
 def execute(notebook: Path, output: Path, parameters: Mapping, log: Path | None = None) -> None:
     """Run a notebook by papermill, in a process of its own that does not outlive this one.
 
-    Its output is shown as it comes, or added to the file `log`.
+    Its output is shown as it comes, or added to the file `log`. A notebook may be its own output.
     Raises ValueError for a parameter that the notebook does not have, before anything runs, OutOfTime if its training
     does, and RuntimeError if a cell fails; the executed notebook, with the traceback, is kept as `output`.
     """
@@ -426,7 +426,8 @@ def execute(notebook: Path, output: Path, parameters: Mapping, log: Path | None 
 
     check_parameters(parameters, inspect_notebook(str(notebook)))
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.unlink(missing_ok=True)  # or a process that dies early would be blamed for what ended the one before
+    if output != notebook:  # or a process that dies early would be blamed for what ended the one before
+        output.unlink(missing_ok=True)
     command = [
         sys.executable, "-c", PAPERMILL, str(notebook), str(output), "--cwd", str(notebook.parent),
         "--parameters_yaml", json.dumps(dict(parameters)), "--stdout-file", "-", "--no-progress-bar",

@@ -195,7 +195,7 @@ def leakage_table(records: Sequence[Mapping]) -> pd.DataFrame:
                 row[f"{name}, {probe} probe"] = f"{100 * value['accuracy']:.1f}"
         yield {**row, "joint coherence": _per_cent(record["metrics"]["joint_coherence"])}
 
-    return _rows(records, cells)
+    return _rows(records, cells).fillna("no private code")
 
 
 def probe_gaps(records: Sequence[Mapping]) -> pd.DataFrame:

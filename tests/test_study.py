@@ -22,6 +22,7 @@ from qmvae_core.negatives import RULES
 from qmvae_core.oracles import DigitClassifier, OracleError
 from qmvae_core.records import RecordError, config_hash, load_records, read_record
 from qmvae_core.study import Run, plan, profile, record_path, state
+from qmvae_core.tables import leakage_table
 from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -612,6 +613,18 @@ def test_a_notebook_whose_training_is_out_of_time_says_so(notebook, tmp_path):
         study.execute(notebook, tmp_path / "out.ipynb", {"word": "time"})
 
 
+@pytest.mark.slow
+def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(tmp_path):
+    run, data = Run("smoke", "mvae+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), study.data_for("smoke")
+    oracles = study.oracles_for("smoke", data, tmp_path)
+    (record,) = study.judge(run, study.train(run, data, tmp_path, progress="none"), data, oracles, tmp_path)
+    assert record["model"] == "mvae"
+    assert record["metrics"]["leakage"] == {}
+    assert record["metrics"]["probe"].keys() == {"mnist", "svhn", "joint"}
+    assert leakage_table([record]).loc[0, "joint coherence"]
+    assert state(run, tmp_path) == "done"
+
+
 def test_the_error_of_an_earlier_execution_is_not_that_of_a_process_that_dies_before_it_writes(
     notebook, tmp_path, monkeypatch
 ):
@@ -622,6 +635,12 @@ def test_the_error_of_an_earlier_execution_is_not_that_of_a_process_that_dies_be
     with pytest.raises(RuntimeError, match="tiny.ipynb failed; the cell is in") as caught:
         study.execute(notebook, output, {"word": "time"})
     assert not isinstance(caught.value, OutOfTime)
+
+
+def test_a_notebook_can_be_executed_in_place(notebook):
+    study.execute(notebook, notebook, {"word": "here"})
+    assert (notebook.parent / "heard.txt").read_text() == "here [0]"
+    assert any('word = "here"' in cell.source for cell in nbformat.read(notebook, as_version=4).cells)
 
 
 def test_training_stops_in_time_and_goes_on_to_the_same_bits(tmp_path):

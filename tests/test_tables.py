@@ -311,6 +311,13 @@ def test_leakage_names_code_and_probe():
     assert row["joint coherence"] == "50.0 (46.9 to 53.1)"
 
 
+def test_a_model_without_private_codes_stands_beside_the_others_in_words():
+    without = record()
+    without["metrics"] = {**without["metrics"], "leakage": {}}
+    table = tables.leakage_table([without, record()])
+    assert list(table["mnist, linear probe"]) == ["no private code", "11.0"]
+
+
 def test_probe_gaps_are_single_minus_joint():
     (row,) = tables.probe_gaps([record(probe=(0.95, 0.80, 0.90))]).to_dict("records")
     assert (row["mnist - joint"], row["svhn - joint"]) == ("+5.0", "-10.0")
