@@ -23,7 +23,7 @@ endif
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT)), SOURCE ($(SOURCE))"
+	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT)), SOURCE ($(SOURCE)), DEVICE ($(DEVICE); of the benchmark), MINUTES (of a piece of paper)"
 
 setup: $(STAMP) ## create the virtual environment from requirements.lock
 

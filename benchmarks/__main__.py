@@ -1,8 +1,8 @@
 """`python -m benchmarks`: steps per second and memory of each contender, the share of the limit, and how they grow.
 
 Each contender is a process of its own, so that its memory is its own. All that are compared are set up at the same
-time and then take turns of about a second, for on a shared machine the speed of the same code drifts by a third within
-minutes; ratios are taken between neighbouring turns.
+time and then take turns of about a second, for on a shared machine the speed of the same code drifts within minutes;
+ratios are taken between neighbouring turns.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from qmvae_core.records import FORMAT, REPOSITORY, provenance, write_json
 from qmvae_core.study import MEMORY_SETTINGS
 
+OUT = REPOSITORY / "runs" / "benchmarks"  # the committed records are in results/benchmarks
 PEER, PEER_TOO, CEILING = "multivae, MVAE", "multivae, MVAE, our memory settings", "ceiling"
 LOOPS = {
     "cpu": {
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=sorted(LOOPS))
     parser.add_argument("--turns", type=int, default=25, help="of each contender")
     parser.add_argument("--threads", type=int, help="of the CPU; its cores unless given")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "benchmarks", help="folder of the record")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the record")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:

@@ -15,8 +15,7 @@ from qmvae_core import models, training
 from qmvae_core.data import Digits, load_digits, real_data_at_hand
 from qmvae_core.training import TrainingConfig
 
-BATCH = 128
-LATENT = 20
+BATCH = TrainingConfig().batch_size
 PAIRED_DIGITS = (4948, 6742, 5958, 6131, 5842, 5421, 5727, 5595, 5045, 4659)  # of each digit, in MMVAE's pairing
 
 
@@ -47,6 +46,7 @@ def digits(modalities: int = 2, images: int | None = None) -> tuple[dict[str, Di
     else:
         generator = torch.Generator().manual_seed(0)
         labels = torch.arange(10).repeat_interleave(torch.tensor(PAIRED_DIGITS))
+        labels = labels[torch.randperm(len(labels), generator=generator)]
         train = {
             name: Digits(torch.randint(0, 256, (len(labels), *shape), dtype=torch.uint8, generator=generator), labels)
             for name, shape in (("mnist", (1, 28, 28)), ("svhn", (3, 32, 32)))
@@ -111,12 +111,12 @@ def multivae(turn: Turn, device: str, steps: int = 10) -> None:
                 raise _Enough
 
     settings = MVAEConfig(
-        n_modalities=2, latent_dim=LATENT, input_dims={name: m.shape for name, m in chosen.modalities.items()},
+        n_modalities=2, latent_dim=chosen.shared, input_dims={name: m.shape for name, m in chosen.modalities.items()},
         uses_likelihood_rescaling=True, rescale_factors={name: m.weight for name, m in chosen.modalities.items()},
         decoders_dist=dict.fromkeys(chosen.modalities, "laplace"),
         decoder_dist_params={name: {"scale": m.scale} for name, m in chosen.modalities.items()}, warmup=0,
     )  # fmt: skip
-    encoders, decoders = _wrapped(own)
+    encoders, decoders = _wrapped(own, chosen.shared)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
         trainer = BaseTrainer(
             MVAE(settings, encoders, decoders),
@@ -133,14 +133,14 @@ class _Enough(Exception):
     """Ends the other trainer, which has no other way to be stopped."""
 
 
-def _wrapped(own: nn.Module) -> tuple[dict, dict]:
+def _wrapped(own: nn.Module, latent: int) -> tuple[dict, dict]:
     from multivae.models.base import BaseDecoder, BaseEncoder
     from pythae.models.base.base_utils import ModelOutput
 
     class Encoder(BaseEncoder):
         def __init__(self, network):
             super().__init__()
-            self.network, self.latent_dim = network, LATENT
+            self.network, self.latent_dim = network, latent
 
         def forward(self, images):
             posterior = self.network(images)

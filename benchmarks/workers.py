@@ -18,7 +18,7 @@ def main() -> None:
     """Measure, print and write the record."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "benchmarks", help="folder of the record")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "benchmarks", help="folder of the record")
     options = parser.parse_args()
     found = []
     for workers in options.workers:

@@ -23,6 +23,9 @@ class TransposedConvolution(nn.ConvTranspose2d):
 
     arranged = False
 
+    def __init__(self, before: int, after: int):
+        super().__init__(before, after, **KERNEL, output_padding=1)  # doubles the size exactly: 4 -> 8 -> 16 -> 32
+
     def forward(self, images: Tensor) -> Tensor:
         """images (batch, c, h, w) -> (batch, c', 2 h, 2 w)."""
         if not self.arranged:
@@ -134,8 +137,7 @@ def _convolutional_decoder(shape: Sequence[int], widths: Sequence[int], latent: 
     channels = [*reversed(widths), shape[0]]
     layers: list[nn.Module] = [nn.Linear(latent, math.prod(small)), nn.ReLU(), nn.Unflatten(-1, small)]
     for before, after in zip(channels, channels[1:], strict=False):
-        # output_padding doubles the size exactly: 4 -> 8 -> 16 -> 32
-        layers += [TransposedConvolution(before, after, **KERNEL, output_padding=1), nn.ReLU()]
+        layers += [TransposedConvolution(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 

@@ -39,7 +39,7 @@ RESULTS = records.REPOSITORY / "results"
 NOTEBOOKS = records.REPOSITORY / "notebooks"
 TRAINING_NOTEBOOK = NOTEBOOKS / "07_train.ipynb"
 RESULTS_NOTEBOOKS = ("08_table1", "09_table2", "10_figure3")
-# For processes that train on a CPU: large blocks of memory in large pages, a tenth faster where the system has them.
+# For processes that train on a CPU: PyTorch then asks the system for large pages of memory, where it has them.
 MEMORY_SETTINGS = {"THP_MEM_ALLOC_ENABLE": "1"}
 PANEL_ROWS = 10  # private codes in a panel of Figure 3
 PATIENCE = 120.0  # seconds to wait for another process's lock; one whose parent has died is gone in two

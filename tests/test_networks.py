@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from qmvae_core import networks
 from qmvae_core.models import READINGS, ModalityConfig, build_model, draw_noise
-from qmvae_core.networks import KERNEL, TransposedConvolution, arrange_for_cpu
+from qmvae_core.networks import TransposedConvolution, arrange_for_cpu
 
 THRESHOLD = 8  # from this many output channels on, the arranged layer is a transposed convolution
 CHANNELS = [(4, 1), (3, 2), (1, 3), (5, 7), (6, 8), (2, 9), (9, 16)]  # of input and output
@@ -40,7 +40,7 @@ def same(found, expected) -> None:
 
 
 def layer(before: int, after: int, seed: int = 0) -> TransposedConvolution:
-    made = TransposedConvolution(before, after, **KERNEL, output_padding=1).double()
+    made = TransposedConvolution(before, after).double()
     return networks.initialise(made, torch.Generator().manual_seed(seed))
 
 

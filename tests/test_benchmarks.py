@@ -1,0 +1,142 @@
+"""The benchmarks measure what they say: cheap checks, nothing is timed."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import contenders, limits
+from qmvae_core.models import build_model
+from qmvae_core.records import REPOSITORY, read_record
+
+COMMITTED = sorted((REPOSITORY / "results" / "benchmarks").glob("speed-*.json"))
+
+
+class Turns:
+    """Lets a contender take so many turns."""
+
+    def __init__(self, count: int):
+        self.about, self.count, self.seen = {}, count, []
+
+    def over(self) -> bool:
+        self.seen.append(dict(self.about))
+        self.count -= 1
+        return self.count < 0
+
+
+@pytest.fixture
+def noise(monkeypatch):
+    """No real data, so that the contenders make their own noise, and little of it."""
+    monkeypatch.delenv("QMVAE_DATA_ROOT", raising=False)
+    monkeypatch.setattr(contenders, "real_data_at_hand", lambda: False)
+    monkeypatch.setattr(contenders, "PAIRED_DIGITS", (30,) * 10)
+
+
+def test_noise_has_every_digit_among_the_first_images(noise):
+    data, kind = contenders.digits(images=200)
+    assert kind.startswith("noise")
+    for each in data.values():
+        assert len(each.labels) == 200
+        assert set(each.labels.tolist()) == set(range(10))
+
+
+def test_one_modality_more_is_a_copy_of_one_that_is_there(noise):
+    data, _ = contenders.digits(modalities=4)
+    assert list(data) == list(contenders.config("qmvae", 4).modalities)
+    assert torch.equal(data["svhn2"].labels, data["svhn"].labels)
+
+
+@pytest.mark.parametrize("loop", ["plain", "fast"])
+@pytest.mark.parametrize("model", ["mvae", "qmvae"])
+def test_a_contender_takes_its_steps_and_says_what_they_are(loop, model, noise):
+    turn = Turns(2)
+    contenders.ours(turn, model, loop, "cpu", batch=8, rounds=1, steps=2)
+    assert len(turn.seen) == 3
+    assert all(seen["pairs"] == 300 and seen["steps"] == 2 for seen in turn.seen)
+
+
+def test_the_peer_takes_its_steps_on_as_many_pairs_as_ours(noise, capsys):
+    turn = Turns(2)
+    contenders.multivae(turn, "cpu", steps=1)
+    assert len(turn.seen) == 3
+    assert turn.seen[0]["pairs"] == 30 * 300
+
+
+def test_operations_of_the_dense_networks_are_those_of_a_hand_count():
+    """A linear layer is three products of 2 n m operations an image; without the one for an image's gradient, two."""
+    chosen = contenders.config("mvae")
+    mnist = {name: each for name, each in chosen.modalities.items() if name == "mnist"}
+    shape = mnist["mnist"]
+    sizes = [math.prod(shape.shape), *shape.widths]
+    encoder = [2 * a * b for a, b in zip(sizes, sizes[1:], strict=False)] + [2 * sizes[-1] * 2 * chosen.shared]
+    back = [chosen.shared, *reversed(shape.widths), sizes[0]]
+    decoder = [2 * a * b for a, b in zip(back, back[1:], strict=False)]
+    model = build_model(chosen, 0)
+    batch, generator = 4, torch.Generator().manual_seed(0)
+    images = torch.rand(batch, *shape.shape)
+    with limits.FlopCounterMode(display=False) as counter:
+        code = model.common_encoders["mnist"](images)
+        model.decoders["mnist"](code.sample(torch.randn(batch, chosen.shared, generator=generator))).sum().backward()
+    by_hand = batch * (3 * sum(encoder) - encoder[0] + 3 * sum(decoder))
+    assert counter.get_total_flops() == by_hand
+
+
+def test_the_layers_products_are_the_operations_of_the_step(monkeypatch):
+    """MVAE's convolutions stand for products of as many operations as PyTorch counts for the whole loss."""
+    products = []
+    monkeypatch.setattr(limits, "BATCH", 4)
+    turn = Turns(1)
+    real = torch.Tensor.__matmul__
+    monkeypatch.setattr(
+        torch.Tensor,
+        "__matmul__",
+        lambda a, b: products.append(2 * a.shape[0] * a.shape[1] * b.shape[1]) or real(a, b),
+    )
+    limits.layers(turn, "cpu", "mvae")
+    assert sum(products) == limits.operations("mvae", batch=4)
+
+
+def test_operations_grow_with_batch_and_modalities():
+    assert limits.operations("qmvae", batch=8) == pytest.approx(2 * limits.operations("qmvae", batch=4), rel=1e-3)
+    assert limits.operations("mvae", batch=4, modalities=4) > 1.9 * limits.operations("mvae", batch=4)
+
+
+def made_up() -> dict:
+    return {
+        "operations": {"mvae": 100, "qmvae": 200},
+        "contenders": {
+            command.PEER: {"task": {"what": "multivae"}, "ms": [40.0, 80.0, 40.0]},
+            command.CEILING: {"task": {"what": "ceiling"}, "ms": [1.0, 2.0, 1.0], "operations": 10},
+            "layers, mvae": {"task": {}, "ms": [8.0, 16.0, 8.0]},
+            "layers, qmvae": {"task": {}, "ms": [16.0, 32.0, 16.0]},
+            "five": {"task": {"model": "qmvae", "seeds": 5}, "ms": [200.0, 400.0, 100.0]},
+        },
+    }
+
+
+def test_ratios_are_medians_over_rounds_and_count_every_seed():
+    found = command._summary("five", made_up())
+    assert found["steps_per_second"] == 5.0
+    assert found["times_the_peer"] == 1.0  # five seeds in the time of five steps of the peer
+    assert found["share_of_ceiling"] == pytest.approx(0.5)  # 1,000 operations in 200 ms; the ceiling does 10 in each
+    assert found["share_of_layers"] == pytest.approx(0.4)
+
+
+def test_the_peer_gets_no_share_of_the_limit():
+    assert command._summary(command.PEER, made_up())["share_of_ceiling"] is None
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_a_committed_record_says_what_follows_from_its_turns(path):
+    record = read_record(path)
+    for name, summary in record["summary"].items():
+        assert json.loads(json.dumps(command._summary(name, record))) == pytest.approx(summary), name
+    for dimension, points in record["growth"].items():
+        assert [point["value"] for point in points] == sorted(point["value"] for point in points), dimension
+        assert {len(point["ms"]) for point in points} == {record["settings"]["turns"]}
+
+
+def test_there_is_a_committed_record():
+    assert COMMITTED
