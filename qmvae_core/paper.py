@@ -42,4 +42,12 @@ TABLE2 = {
     "qmvae": {"MNIST": Reported(98.3, 0.1), "SVHN": Reported(80.2, 0.2), "MNIST-SVHN": Reported(97.9, 0.1)},
 }
 
-NAMES = {"mvae": "MVAE", "mmvae": "MMVAE", "dmvae": "DMVAE", "qmvae": "Q-MVAE"}
+# The rows of both tables in the paper's order, then the models that stand beside them in this book.
+NAMES = {
+    "mvae": "MVAE",
+    "mmvae": "MMVAE",
+    "dmvae": "DMVAE",
+    "qmvae": "Q-MVAE",
+    "jmvae": "JMVAE",
+    "mopoe": "MoPoE",
+}

@@ -364,10 +364,18 @@ class _Loop:
 
     def _draws(self, epoch: int, chunk: int) -> dict[str, Tensor]:
         lead = (self.training.chunk,)
+        done = torch.arange(self.training.chunk, device=self.device) + (
+            epoch * self.steps + chunk * self.training.chunk
+        )
+        progress = {
+            name: done / (self.training.epochs * self.steps)
+            for name, item in self.learner.noise_spec.items()
+            if item.kind == "progress"
+        }
         drawn = []
         for seed in self.seeds:
             generator = torch.Generator(self.device).manual_seed(seed_for(seed, "noise", epoch, chunk))
-            drawn.append(draw_noise(self.learner.noise_spec, generator, self.device, lead))
+            drawn.append(draw_noise(self.learner.noise_spec, generator, self.device, lead) | progress)
         return {name: torch.stack([draws[name] for draws in drawn], dim=1) for name in drawn[0]}
 
     def _step(self) -> None:

@@ -1,5 +1,8 @@
 """Shared by the tests: hypothesis without a clock or a hidden seed, small configs and fabricated digits."""
 
+import dataclasses
+from collections.abc import Mapping
+
 import pytest
 import torch
 from hypothesis import settings
@@ -28,11 +31,13 @@ SMALL_MODALITIES = {
 
 @pytest.fixture(scope="session")
 def small_config():
-    """A function: names of SMALL_MODALITIES and fields of ModelConfig -> a config that trains in milliseconds."""
+    """A function that makes a config that trains at once, from names of SMALL_MODALITIES; of_all: fields of each."""
 
-    def make(*names: str, **choices) -> ModelConfig:
+    def make(*names: str, model: str = "qmvae", of_all: Mapping[str, object] | None = None, **choices) -> ModelConfig:
         modalities = {name: SMALL_MODALITIES[name] for name in names or ("ink", "photo")}
-        return ModelConfig(**{"shared": 4, "beta": 10.0, "candidates": 3, "modalities": modalities, **choices})
+        modalities = {name: dataclasses.replace(m, **(of_all or {})) for name, m in modalities.items()}
+        own = {"beta": 10.0, "candidates": 3} if model == "qmvae" else {}
+        return ModelConfig.of_model[model](**{"shared": 4, "modalities": modalities, **own, **choices})
 
     return make
 

@@ -21,7 +21,7 @@ from qmvae_core.evaluation import (
     share,
 )
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.models import ModelConfig, build_model
+from qmvae_core.models import QMVAEConfig, build_model
 
 NAMES = ("ink", "photo")
 STEP = 25  # an image's first pixel is its digit times this
@@ -67,7 +67,7 @@ class Model(nn.Module):
     def __init__(self, log_var: float = -80.0, test_code: str = "mean"):
         super().__init__()
         self.log_var = log_var
-        self.config = ModelConfig(test_code=test_code)
+        self.config = QMVAEConfig(test_code=test_code)
         self.scale = nn.Parameter(torch.ones(()))
         self.encoded = 0
         self.generators = []

@@ -29,11 +29,10 @@ def mvae_config(small_config):
     """A function: names of modalities, and a likelihood for all of them or None -> a small config of MVAE."""
 
     def make(*names: str, likelihood: str | None = None, **choices) -> ModelConfig:
-        config = small_config(*names, model="mvae", **choices)
         changes = {"private": 0} if likelihood is None else {"private": 0, "likelihood": likelihood}
-        modalities = {name: dataclasses.replace(m, **changes) for name, m in config.modalities.items()}
-        modalities["ink"] = dataclasses.replace(modalities["ink"], weight=3072 / 784)
-        return dataclasses.replace(config, modalities=modalities)
+        config = small_config(*names, model="mvae", of_all=changes, **choices)
+        ink = dataclasses.replace(config.modalities["ink"], weight=3072 / 784)
+        return dataclasses.replace(config, modalities={**config.modalities, "ink": ink})
 
     return make
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from qmvae_core import networks
-from qmvae_core.models import READINGS, ModalityConfig, build_model, draw_noise
+from qmvae_core.models import READINGS, ModalityConfig, MVAEConfig, build_model, draw_noise
 from qmvae_core.networks import TransposedConvolution, arrange_for_cpu
 
 THRESHOLD = 8  # from this many output channels on, the arranged layer is a transposed convolution
@@ -230,7 +230,8 @@ def small(model: str, *names: str):
     modalities = {name: MODALITIES[name] for name in names or MODALITIES}
     if model == "mvae":
         modalities = {name: dataclasses.replace(m, private=0) for name, m in modalities.items()}
-    return dataclasses.replace(READINGS["default"], model=model, shared=4, candidates=3, modalities=modalities)
+        return MVAEConfig(shared=4, modalities=modalities)
+    return dataclasses.replace(READINGS["default"], shared=4, candidates=3, modalities=modalities)
 
 
 def compare_losses(config, batch: int, dtype, layout=torch.contiguous_format, **tolerance) -> None:

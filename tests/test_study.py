@@ -91,7 +91,7 @@ def test_the_config_holds_all_choices_of_model_and_training():
     [
         (("paper ", "default", (0,)), r"unknown profile 'paper '; the known ones are .*'quick'"),
         (("paper", "defalt", (0,)), r"unknown reading 'defalt'; the known ones are .*'as-printed'"),
-        (("paper", "default+negative=hardest", (0,)), r"unknown ModelConfig field negative; .*negatives"),
+        (("paper", "default+negative=hardest", (0,)), r"unknown QMVAEConfig field negative; .*negatives"),
         (("paper", "default", ()), r"seeds must be different and not negative, got \[\]"),
         (("paper", "default", (1, 1)), r"seeds .*got \[1, 1\]"),
         (("paper", "default", (0, -1)), r"seeds .*got \[0, -1\]"),
@@ -134,7 +134,7 @@ def test_a_reading_takes_changes_of_the_whole_and_of_one_modality():
         ("default+audio.private=3", "cannot read the change 'audio.private=3'"),
         ("default+modalities=3", "cannot read the change 'modalities=3'"),
         ("default+svhn.privat=3", "unknown ModalityConfig field privat"),
-        ("default+betta=3", "unknown ModelConfig field betta"),
+        ("default+betta=3", "unknown QMVAEConfig field betta"),
         ("+beta=3", "unknown reading ''"),
     ],
 )

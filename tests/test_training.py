@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from qmvae_core import training
 from qmvae_core.data import Digits
 from qmvae_core.losses import LossTerms
-from qmvae_core.models import MODELS, QMVAE, ModelConfig, NoiseSpec, Opponent, build_model
+from qmvae_core.models import MODELS, QMVAE, NoiseSpec, Opponent, QMVAEConfig, build_model
 from qmvae_core.training import CheckpointError, NonFiniteLoss, OutOfTime, TrainingConfig, fit, run_key, seed_for
 
 SHORT = TrainingConfig(epochs=3, batch_size=8, rounds=2, learning_rate=1e-3, chunk=2)
@@ -320,7 +320,7 @@ class Adversarial(QMVAE):
 @pytest.fixture
 def adversarial_config(small_config, monkeypatch):
     monkeypatch.setitem(MODELS, "adversarial", Adversarial)
-    return small_config(model="adversarial")
+    return dataclasses.replace(small_config(), model="adversarial")
 
 
 def test_an_opponent_takes_its_own_steps_up_its_own_objective(adversarial_config, small_digits, monkeypatch):
@@ -848,4 +848,4 @@ def test_default_training_is_that_of_the_paper():
     default = TrainingConfig()
     assert (default.epochs, default.batch_size, default.learning_rate, default.rounds) == (10, 128, 1e-4, 30)
     assert default.steps_per_epoch is None
-    assert ModelConfig().beta == 1500
+    assert QMVAEConfig().beta == 1500

@@ -1,0 +1,39 @@
+"""The models of the book, each a module of its own; `build_model` makes any of them from its config or its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from qmvae_core import networks
+from qmvae_core.models.base import TEST_CODES, MultimodalVAE, NoiseSpec, Opponent, draw_noise
+from qmvae_core.models.configs import ModalityConfig, ModelConfig, known
+from qmvae_core.models.mvae import MVAE, MVAEConfig
+from qmvae_core.models.qmvae import QMVAE, QMVAEConfig
+from qmvae_core.models.readings import MNIST, READINGS, SVHN, reading
+
+__all__ = [
+    "MNIST", "MODELS", "MVAE", "QMVAE", "READINGS", "SVHN", "TEST_CODES", "MVAEConfig", "ModalityConfig", "ModelConfig",
+    "MultimodalVAE", "NoiseSpec", "Opponent", "QMVAEConfig", "build_model", "draw_noise", "reading",
+]  # fmt: skip
+
+MODELS: dict[str, type[MultimodalVAE]] = {"qmvae": QMVAE, "mvae": MVAE}
+
+
+def build_model(config: ModelConfig | Mapping | str, seed: int = 0) -> nn.Module:
+    """The model of a config, a config's dictionary, or a model's name (its default reading), initialised from the seed.
+
+    The weights depend on config and seed alone; PyTorch's global generator is neither read nor advanced.
+    Raises ValueError for an unknown model or field.
+    """
+    if isinstance(config, str):
+        known(MODELS, "model", config)
+        config = READINGS["default" if config == "qmvae" else config]
+    elif isinstance(config, Mapping):
+        config = ModelConfig.from_dict(config)
+    kind = known(MODELS, "model", config.model)
+    with torch.device("meta"):
+        model = kind(config)
+    return networks.initialise(model.to_empty(device="cpu"), torch.Generator().manual_seed(seed))

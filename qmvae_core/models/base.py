@@ -1,0 +1,228 @@
+"""The small protocol that every model of the book follows.
+
+A loss is a pure function of parameters, batch and noise: the model says with `noise_spec` which draws it needs, and
+never draws any itself. So runs with several seeds can be stacked into one, a step can be captured, and a training can
+be resumed bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from qmvae_core import losses, networks
+from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
+from qmvae_core.models.configs import ModalityConfig, ModelConfig
+
+TEST_CODES = ("mean", "sample")
+
+
+def _known_code(code: str) -> str:
+    if code not in TEST_CODES:
+        raise ValueError(f"unknown test code {code!r}; the known ones are {list(TEST_CODES)}")
+    return code
+
+
+class NoiseSpec(NamedTuple):
+    """One draw that a loss needs, and its shape for one batch.
+
+    kind: "normal" for N(0, 1), "uniform" for U[0, 1), "laplace" for the density exp(-|x|) / 2; or "progress", no draw
+    but the share of the training that is done, for a weight that changes with it (1 outside a training).
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+
+
+def draw_noise(
+    spec: Mapping[str, NoiseSpec], generator: torch.Generator, device: torch.device | str, lead: tuple[int, ...] = ()
+) -> dict[str, Tensor]:
+    """The draws of a spec, each with the leading dimensions `lead` (for many steps at once), in a fixed order."""
+    return {
+        name: DRAWS[item.kind]((*lead, *item.shape), generator=generator, device=device)
+        for name, item in sorted(spec.items())
+    }
+
+
+def _laplace(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
+    """The difference of two exponential draws has the Laplace density."""
+    two = torch.empty((2, *shape), device=device).exponential_(generator=generator)
+    return two[0] - two[1]
+
+
+def _all_done(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
+    return torch.ones(shape, device=device)
+
+
+DRAWS = {"normal": torch.randn, "uniform": torch.rand, "laplace": _laplace, "progress": _all_done}
+
+
+class Opponent(NamedTuple):
+    """A part of a model that has an optimiser and an objective of its own, such as a discriminator.
+
+    prefix: of its parameters' names. learning_rate and betas: of its Adam.
+    """
+
+    prefix: str
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+class MultimodalVAE(nn.Module):
+    """What all models have: encoders and decoders of each modality, and what is done with them after training.
+
+    A model adds `noise_spec` and `loss`. Its loss may use several posteriors of a sample, K particles (a leading
+    dimension of the draws) and `detach`. One with an `opponent` returns its objective as `LossTerms.opposing`: the
+    opponent's parameters climb that, all others climb `objective`, from the gradients of one pass.
+
+    config: at least two modalities. Each has a decoder of its own, and two encoders, or a common one whose
+    last layer gives both posteriors.
+    Raises ValueError for fewer than two modalities or an unknown network, encoders, likelihood or test code.
+    """
+
+    opponent: Opponent | None = None
+    has_joint_code = True  # whether encode_shared takes several modalities
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        if len(config.modalities) < 2:
+            raise ValueError(f"a multimodal model needs at least two modalities, got {sorted(config.modalities)}")
+        if "joint" in config.modalities:
+            raise ValueError("a modality cannot be named 'joint': that is the name of all modalities together")
+        _known_code(config.test_code)
+        self.config = config
+        self.shared_encoders = nn.ModuleDict()
+        self.private_encoders = nn.ModuleDict()
+        self.common_encoders = nn.ModuleDict()
+        self.decoders = nn.ModuleDict()
+        for name, m in config.modalities.items():
+            if m.likelihood not in losses.LIKELIHOODS:
+                raise ValueError(
+                    f"modality {name!r}: unknown likelihood {m.likelihood!r}; known: {sorted(losses.LIKELIHOODS)}"
+                )
+            if m.encoders == "separate" and m.private:
+                self.shared_encoders[name] = networks.encoder(m.network, m.shape, m.widths, config.shared)
+                self.private_encoders[name] = networks.encoder(m.network, m.shape, m.widths, m.private)
+            elif m.encoders in ("separate", "common"):
+                self.common_encoders[name] = networks.encoder(m.network, m.shape, m.widths, config.shared + m.private)
+            else:
+                raise ValueError(f'modality {name!r}: unknown encoders {m.encoders!r}; known: "separate", "common"')
+            self.decoders[name] = networks.decoder(m.network, m.shape, m.widths, config.shared + m.private)
+
+    # Inference
+
+    def encode_shared(self, images: Mapping[str, Tensor]) -> DiagonalGaussian:
+        """q(z | the given modalities): (batch, shared).
+
+        One modality: its own encoder alone (equations 15-18); several: their product of experts with the prior (8).
+        Raises ValueError for an empty subset, an unknown modality or a wrong shape.
+        """
+        if not images:
+            raise ValueError(f"encode_shared needs images of at least one of {sorted(self.config.modalities)}")
+        experts = [self._posteriors(name, value)[0] for name, value in images.items()]
+        return experts[0] if len(experts) == 1 else product_of_experts(experts)
+
+    def encode_private(self, modality: str, images: Tensor) -> DiagonalGaussian:
+        """q(h_m | x_m): (batch, private). Raises ValueError for an unknown modality or a wrong shape."""
+        return self._posteriors(modality, images)[1]
+
+    def decode(self, modality: str, shared: Tensor, private: Tensor) -> Tensor:
+        """The mean image of p(x_m | z, h_m): (..., c, h, w) in [0, 1], from codes (..., shared) and (..., private)."""
+        self._known(modality)
+        return self._decode(modality, shared, private).sigmoid()
+
+    def sample_shared(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """`count` draws of z from its prior N(0, I): (count, shared), on the device of the model."""
+        return self._draw((count, self.config.shared), generator)
+
+    def sample_posterior(self, posterior: DiagonalGaussian, generator: torch.Generator | None = None) -> Tensor:
+        """One draw from each posterior: (batch, shared)."""
+        return posterior.sample(self._draw(posterior.mean.shape, generator))
+
+    def sample_private(self, modality: str, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """`count` draws of h_m from its prior N(0, I): (count, private), on the device of the model."""
+        return self._draw((count, self._known(modality).private), generator)
+
+    def cross_generate(
+        self,
+        source: str,
+        images: Tensor,
+        target: str,
+        generator: torch.Generator | None = None,
+        code: str | None = None,
+    ) -> Tensor:
+        """Images of the target that show what the source shows, with a style drawn from the prior.
+
+        images: (batch, c, h, w) of the source in [0, 1]. code: z is the "mean" of q(z|x) or a "sample" from it; None
+        takes the config's `test_code`. Returns (batch, c', h', w') in [0, 1], the mean images.
+        Raises ValueError for an unknown modality, shape or code.
+        """
+        self._known(target)
+        posterior = self.encode_shared({source: images})
+        sampled = _known_code(code or self.config.test_code) == "sample"
+        shared = self.sample_posterior(posterior, generator) if sampled else posterior.mean
+        return self.decode(target, shared, self.sample_private(target, len(images), generator))
+
+    def transfer(self, content: tuple[str, Tensor], style: tuple[str, Tensor]) -> Tensor:
+        """Images with the shared code of `content` and the private code of `style`, both by their means.
+
+        content, style: (modality, images (batch, c, h, w)) of equal batch. Returns images of the style's modality.
+        """
+        modality, images = style
+        return self.decode(
+            modality, self.encode_shared(dict([content])).mean, self.encode_private(modality, images).mean
+        )
+
+    def generate(self, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """`count` joint draws from the priors: modality -> mean images (count, c, h, w) in [0, 1]."""
+        shared = self.sample_shared(count, generator)
+        return {
+            name: self.decode(name, shared, self.sample_private(name, count, generator))
+            for name in self.config.modalities
+        }
+
+    def _draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        where = generator.device if generator is not None else self._device
+        return torch.randn(tuple(shape), generator=generator, device=where).to(self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _known(self, modality: str) -> ModalityConfig:
+        if modality not in self.config.modalities:
+            raise ValueError(f"unknown modality {modality!r}; the model has {sorted(self.config.modalities)}")
+        return self.config.modalities[modality]
+
+    def _posteriors(self, modality: str, images: Tensor) -> tuple[DiagonalGaussian, DiagonalGaussian]:
+        """q(z|x) and q(h|x) of one modality."""
+        shape = self._known(modality).shape
+        if images.dim() != 4 or tuple(images.shape[1:]) != tuple(shape):
+            raise ValueError(
+                f"images of modality {modality!r} must be (batch, {', '.join(map(str, shape))}), "
+                f"got {tuple(images.shape)}"
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"images of modality {modality!r} must be float in [0, 1], got {images.dtype}")
+        if modality in self.common_encoders:
+            parts = [value.split([self.config.shared, self._known(modality).private], dim=-1)
+                     for value in self.common_encoders[modality](images)]  # fmt: skip
+            shared, private = zip(*parts, strict=True)
+            return DiagonalGaussian(*shared), DiagonalGaussian(*private)
+        return self.shared_encoders[modality](images), self.private_encoders[modality](images)
+
+    def _decode(self, modality: str, shared: Tensor, private: Tensor) -> Tensor:
+        """Logits (..., c, h, w); any leading dimensions, flattened for the pass through the network."""
+        codes = torch.cat([shared, private], dim=-1)
+        logits = self.decoders[modality](codes.flatten(0, -2))
+        return logits.unflatten(0, codes.shape[:-1])
+
+
+def without_private_codes(config: ModelConfig) -> None:
+    """Raise ValueError if a modality of a model that has shared codes alone is given a private one."""
+    private = sorted(name for name, m in config.modalities.items() if m.private)
+    if private:
+        raise ValueError(f"{config.model} has no private codes; set private=0 for {private}")

@@ -1,0 +1,103 @@
+"""Q-MVAE, the model of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from qmvae_core import losses, negatives
+from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
+from qmvae_core.models.base import MultimodalVAE, NoiseSpec
+from qmvae_core.models.configs import ModelConfig
+
+
+@dataclass(frozen=True)
+class QMVAEConfig(ModelConfig, model="qmvae"):
+    """Q-MVAE's choices. What the paper leaves open is marked (open)."""
+
+    model: str = "qmvae"
+    alpha1: float = 2.0
+    alpha2: float = 0.8
+    beta: float = 1500.0
+    negatives: str = "random"  # screening rule, one of negatives.RULES (open)
+    candidates: int = 16  # random candidates a pair from which the screening rule chooses (open)
+    mask_equal_negatives: bool = False  # leave the third term out where x₋ and y₋ show one digit (open)
+
+
+class QMVAE(MultimodalVAE):
+    """Shared code z, private code h_m for each modality, and the quadruplet loss on the means of q(z|x_m).
+
+    Raises ValueError for an unknown screening rule or no candidate, and like MultimodalVAE.
+    """
+
+    def __init__(self, config: QMVAEConfig):
+        if config.candidates < 1:
+            raise ValueError(f"the quadruplet loss needs at least one candidate, got candidates={config.candidates}")
+        if config.negatives not in negatives.RULES:
+            raise ValueError(f"unknown screening rule {config.negatives!r}; known: {sorted(negatives.RULES)}")
+        super().__init__(config)
+
+    def noise_spec(self, batch: int) -> dict[str, NoiseSpec]:
+        """The draws that `loss` needs for a batch: codes of the joint and of each unimodal bound, and candidates."""
+        spec = {"joint/shared": NoiseSpec("normal", (batch, self.config.shared))}
+        for name, m in self.config.modalities.items():
+            spec[f"{name}/shared"] = NoiseSpec("normal", (batch, self.config.shared))
+            spec[f"{name}/private"] = NoiseSpec("normal", (2, batch, m.private))  # joint bound, unimodal bound
+            spec[f"{name}/negatives"] = NoiseSpec("uniform", (self.config.candidates, batch))
+        return spec
+
+    def loss(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> losses.LossTerms:
+        """Equation (20) for a batch of matching images.
+
+        images: modality -> (batch, c, h, w) in [0, 1]; labels: (batch,) digits; noise: draws of `noise_spec`.
+        Returns LossTerms of (batch,) nats.
+        """
+        config = self.config
+        posteriors = {name: self._posteriors(name, images[name]) for name in config.modalities}
+        shared = {name: both[0] for name, both in posteriors.items()}
+        private = {name: both[1] for name, both in posteriors.items()}
+        joint = product_of_experts(list(shared.values()))
+        joint_code = joint.sample(noise["joint/shared"])
+
+        joint_likelihood, unimodal = {}, {}
+        for name, m in config.modalities.items():
+            codes = torch.stack([joint_code, shared[name].sample(noise[f"{name}/shared"])])
+            styles = private[name].sample(noise[f"{name}/private"])
+            logits = self._decode(name, codes, styles)  # both bounds in one pass through the decoder
+            likelihood = m.weight * losses.log_likelihood(m.likelihood, logits, images[name], m.scale)
+            joint_likelihood[name] = likelihood[0]
+            unimodal[name] = losses.unimodal_elbo(likelihood[1], shared[name], private[name], m.private_kl_weight)
+
+        kl_weights = {name: m.private_kl_weight for name, m in config.modalities.items()}
+        joint_bound = losses.joint_elbo(joint_likelihood, joint, private, kl_weights)
+        quadruplet = self._quadruplet(shared, labels, noise)
+        terms = {"elbo/joint": joint_bound, "quadruplet": quadruplet, "kl/joint": joint.kl_to_prior()}
+        for name in config.modalities:
+            terms[f"elbo/{name}"] = unimodal[name]
+            terms[f"kl_private/{name}"] = private[name].kl_to_prior()
+        return losses.LossTerms(losses.objective(joint_bound, unimodal, quadruplet, config.beta), terms)
+
+    forward = loss  # what torch.func.functional_call calls
+
+    def _quadruplet(
+        self, shared: Mapping[str, DiagonalGaussian], labels: Tensor, noise: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Equation (19) summed over the pairs of modalities, with the screened negatives of the batch: (batch,)."""
+        config = self.config
+        picks = {name: negatives.draw_negatives(labels, noise[f"{name}/negatives"]) for name in shared}
+        total = torch.zeros_like(labels, dtype=torch.get_default_dtype())
+        for x, y in combinations(shared, 2):
+            mu_x, mu_y = shared[x].mean, shared[y].mean
+            mu_x_neg, mu_y_neg = mu_x[picks[x]], mu_y[picks[y]]
+            keep = labels[picks[x]] != labels[picks[y]] if config.mask_equal_negatives else None
+            each = losses.quadruplet_loss(mu_x, mu_y, mu_x_neg, mu_y_neg, config.alpha1, config.alpha2, keep)
+            with torch.no_grad():
+                positive = losses.distance(mu_x, mu_y).expand_as(each)
+                nearer = torch.minimum(losses.distance(mu_x, mu_y_neg), losses.distance(mu_x_neg, mu_y))
+            weights = negatives.screen(config.negatives, negatives.Candidates(each, positive, nearer, config.alpha1))
+            total = total + (weights * each).sum(dim=0)
+        return total
