@@ -364,9 +364,8 @@ class _Loop:
 
     def _draws(self, epoch: int, chunk: int) -> dict[str, Tensor]:
         lead = (self.training.chunk,)
-        done = torch.arange(self.training.chunk, device=self.device) + (
-            epoch * self.steps + chunk * self.training.chunk
-        )
+        before = epoch * self.steps + chunk * self.training.chunk
+        done = torch.arange(before, before + self.training.chunk, device=self.device)
         progress = {
             name: done / (self.training.epochs * self.steps)
             for name, item in self.learner.noise_spec.items()

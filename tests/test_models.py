@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from qmvae_core.losses import log_likelihood
 from qmvae_core.models import (
     MNIST,
     READINGS,
@@ -545,6 +546,35 @@ def test_generation_without_a_generator_varies(three_model):
     assert not torch.equal(three_model.generate(2)["ink"], three_model.generate(2)["ink"])
 
 
+# Cross reconstruction, which the paper does not have
+
+
+@pytest.mark.parametrize("names", [("ink", "photo"), THREE])
+def test_cross_reconstruction_adds_each_image_under_the_code_of_each_other_modality(small_config, names):
+    weight = 0.7
+    crossing = build_model(small_config(*names, cross_reconstruction=weight)).double()
+    plain = build_model(small_config(*names)).double()
+    images = random_images({name: SMALL[name] for name in names}, dtype=torch.float64)
+    noise = random_noise(crossing, dtype=torch.float64)
+    without = {key: value[:2] if key.endswith("/private") else value for key, value in noise.items()}
+    codes = {name: plain.encode_shared({name: images[name]}).sample(noise[f"{name}/shared"]) for name in names}
+    added = torch.zeros(6, dtype=torch.float64)
+    for name in names:
+        m, posterior = plain.config.modalities[name], plain.encode_private(name, images[name])
+        for number, other in enumerate(other for other in names if other != name):
+            style = posterior.sample(noise[f"{name}/private"][2 + number])
+            logits = plain.decode(name, codes[other], style).logit()
+            added += m.weight * log_likelihood(m.likelihood, logits, images[name], m.scale)
+    found = crossing.loss(images, LABELS, noise)
+    torch.testing.assert_close(found.terms["cross_reconstruction"], added)
+    torch.testing.assert_close(found.objective, plain.loss(images, LABELS, without).objective + weight * added)
+
+
+def test_a_negative_weight_of_cross_reconstruction_is_an_error(small_config):
+    with pytest.raises(ValueError, match="cross_reconstruction is a weight and cannot be -1"):
+        build_model(small_config(cross_reconstruction=-1))
+
+
 # Configs
 
 
@@ -569,6 +599,7 @@ def test_every_field_of_the_config_survives_json():
         candidates=5,
         test_code="sample",
         mask_equal_negatives=True,
+        cross_reconstruction=0.5,
         modalities={"a": modality, "b": MNIST},
     )
     for made, default in ((modality, SVHN), (config, QMVAEConfig())):

@@ -92,6 +92,7 @@ def test_the_config_holds_all_choices_of_model_and_training():
         (("paper ", "default", (0,)), r"unknown profile 'paper '; the known ones are .*'quick'"),
         (("paper", "defalt", (0,)), r"unknown reading 'defalt'; the known ones are .*'as-printed'"),
         (("paper", "default+negative=hardest", (0,)), r"unknown QMVAEConfig field negative; .*negatives"),
+        (("paper", "default+training.epoch=3", (0,)), r"unknown TrainingConfig field epoch; .*epochs"),
         (("paper", "default", ()), r"seeds must be different and not negative, got \[\]"),
         (("paper", "default", (1, 1)), r"seeds .*got \[1, 1\]"),
         (("paper", "default", (0, -1)), r"seeds .*got \[0, -1\]"),
@@ -107,6 +108,8 @@ def test_a_plan_refuses_what_a_run_refuses():
         plan("papr")
     with pytest.raises(ValueError, match="unknown reading"):
         plan("quick", readings=["nothing"])
+    with pytest.raises(ValueError, match="seeds must be different"):
+        plan("quick", seeds=[])
     with pytest.raises(ValueError, match="seeds must be different"):
         plan("quick", seeds=[2, -2])
     with pytest.raises(ValueError, match="seeds must be different"):
@@ -126,6 +129,35 @@ def test_a_reading_takes_changes_of_the_whole_and_of_one_modality():
     assert reading("default") == READINGS["default"]  # nothing was changed in place
 
 
+def test_a_change_of_all_modalities_is_made_in_each():
+    changed = reading("default+all.private=4+svhn.private=5")
+    assert [m.private for m in changed.modalities.values()] == [4, 5]
+
+
+def test_a_reading_can_change_the_training_but_not_the_model_by_that():
+    run = Run("quick", "default+training.learning_rate=1e-4+training.epochs=2", (0,))
+    assert reading(run.reading) == reading("default")
+    plain = Run("quick", "default", (0,))
+    assert run.config() == {
+        "model": plain.config()["model"],
+        "training": plain.config()["training"] | {"learning_rate": 1e-4, "epochs": 2},
+    }
+
+
+def test_the_changed_training_is_what_trains(tmp_path):
+    run = Run("smoke", f"{SMALL}+training.epochs=1", (0,))
+    (history,) = study.train(run, study.data_for("smoke"), tmp_path, progress="none").histories
+    assert len(history) == 1
+
+
+def test_the_sensitivity_plan_repeats_its_default_and_judges_on_validation_digits():
+    runs = plan("sensitivity")
+    assert [run.seeds for run in runs if run.reading == "default"] == [(0,), (1,), (2,)]
+    assert {run.seeds for run in runs if run.reading != "default"} == {(0,)}
+    assert profile("sensitivity").validation
+    assert len({json.dumps(run.config(), sort_keys=True) for run in runs}) == len(runs) - 2  # no choice is made twice
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -135,6 +167,7 @@ def test_a_reading_takes_changes_of_the_whole_and_of_one_modality():
         ("default+modalities=3", "cannot read the change 'modalities=3'"),
         ("default+svhn.privat=3", "unknown ModalityConfig field privat"),
         ("default+betta=3", "unknown QMVAEConfig field betta"),
+        ("default+all.privat=3", "unknown ModalityConfig field privat"),
         ("+beta=3", "unknown reading ''"),
     ],
 )

@@ -90,8 +90,9 @@ class MultimodalVAE(nn.Module):
         super().__init__()
         if len(config.modalities) < 2:
             raise ValueError(f"a multimodal model needs at least two modalities, got {sorted(config.modalities)}")
-        if "joint" in config.modalities:
-            raise ValueError("a modality cannot be named 'joint': that is the name of all modalities together")
+        reserved = sorted({"all", "joint", "training"} & set(config.modalities))
+        if reserved:
+            raise ValueError(f"a modality cannot be named {reserved[0]!r}: that name has another meaning here")
         _known_code(config.test_code)
         self.config = config
         self.shared_encoders = nn.ModuleDict()

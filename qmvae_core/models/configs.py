@@ -51,10 +51,10 @@ class ModelConfig:
         values = dict(values)
         kind = known(ModelConfig.of_model, "model", values.get("model"))
         modalities = {
-            name: _from_known_fields(ModalityConfig, {**m, "shape": tuple(m["shape"]), "widths": tuple(m["widths"])})
+            name: from_known_fields(ModalityConfig, {**m, "shape": tuple(m["shape"]), "widths": tuple(m["widths"])})
             for name, m in values.pop("modalities", {}).items()
         }
-        return _from_known_fields(kind, {**values, "modalities": modalities})
+        return from_known_fields(kind, {**values, "modalities": modalities})
 
 
 def known(table: Mapping, what: str, name: str):
@@ -64,7 +64,7 @@ def known(table: Mapping, what: str, name: str):
     return table[name]
 
 
-def _from_known_fields(cls: type, values: Mapping):
+def from_known_fields(cls: type, values: Mapping):
     """cls(**values), with a ValueError that lists the known fields if one of them is unknown."""
     known = {f.name for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - known)

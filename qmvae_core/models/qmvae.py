@@ -26,12 +26,13 @@ class QMVAEConfig(ModelConfig, model="qmvae"):
     negatives: str = "random"  # screening rule, one of negatives.RULES (open)
     candidates: int = 16  # random candidates a pair from which the screening rule chooses (open)
     mask_equal_negatives: bool = False  # leave the third term out where x₋ and y₋ show one digit (open)
+    cross_reconstruction: float = 0.0  # weight of ln p(x_m | z of another modality, h_m), which the paper does not have
 
 
 class QMVAE(MultimodalVAE):
     """Shared code z, private code h_m for each modality, and the quadruplet loss on the means of q(z|x_m).
 
-    Raises ValueError for an unknown screening rule or no candidate, and like MultimodalVAE.
+    Raises ValueError for an unknown screening rule, no candidate or a negative weight, and like MultimodalVAE.
     """
 
     def __init__(self, config: QMVAEConfig):
@@ -39,6 +40,8 @@ class QMVAE(MultimodalVAE):
             raise ValueError(f"the quadruplet loss needs at least one candidate, got candidates={config.candidates}")
         if config.negatives not in negatives.RULES:
             raise ValueError(f"unknown screening rule {config.negatives!r}; known: {sorted(negatives.RULES)}")
+        if config.cross_reconstruction < 0:
+            raise ValueError(f"cross_reconstruction is a weight and cannot be {config.cross_reconstruction}")
         super().__init__(config)
 
     def noise_spec(self, batch: int) -> dict[str, NoiseSpec]:
@@ -46,7 +49,9 @@ class QMVAE(MultimodalVAE):
         spec = {"joint/shared": NoiseSpec("normal", (batch, self.config.shared))}
         for name, m in self.config.modalities.items():
             spec[f"{name}/shared"] = NoiseSpec("normal", (batch, self.config.shared))
-            spec[f"{name}/private"] = NoiseSpec("normal", (2, batch, m.private))  # joint bound, unimodal bound
+            # for the joint bound, the unimodal bound and, if it has a weight, reconstruction from each other modality
+            decoded = 2 + (len(self.config.modalities) - 1) * (self.config.cross_reconstruction > 0)
+            spec[f"{name}/private"] = NoiseSpec("normal", (decoded, batch, m.private))
             spec[f"{name}/negatives"] = NoiseSpec("uniform", (self.config.candidates, batch))
         return spec
 
@@ -62,15 +67,18 @@ class QMVAE(MultimodalVAE):
         private = {name: both[1] for name, both in posteriors.items()}
         joint = product_of_experts(list(shared.values()))
         joint_code = joint.sample(noise["joint/shared"])
+        own_codes = {name: each.sample(noise[f"{name}/shared"]) for name, each in shared.items()}
 
-        joint_likelihood, unimodal = {}, {}
+        joint_likelihood, unimodal, crossed = {}, {}, torch.zeros_like(joint_code[:, 0])
         for name, m in config.modalities.items():
-            codes = torch.stack([joint_code, shared[name].sample(noise[f"{name}/shared"])])
+            others = [code for other, code in own_codes.items() if other != name] if config.cross_reconstruction else []
+            codes = torch.stack([joint_code, own_codes[name], *others])
             styles = private[name].sample(noise[f"{name}/private"])
-            logits = self._decode(name, codes, styles)  # both bounds in one pass through the decoder
+            logits = self._decode(name, codes, styles)  # all in one pass through the decoder
             likelihood = m.weight * losses.log_likelihood(m.likelihood, logits, images[name], m.scale)
             joint_likelihood[name] = likelihood[0]
             unimodal[name] = losses.unimodal_elbo(likelihood[1], shared[name], private[name], m.private_kl_weight)
+            crossed = crossed + likelihood[2:].sum(dim=0)
 
         kl_weights = {name: m.private_kl_weight for name, m in config.modalities.items()}
         joint_bound = losses.joint_elbo(joint_likelihood, joint, private, kl_weights)
@@ -79,7 +87,11 @@ class QMVAE(MultimodalVAE):
         for name in config.modalities:
             terms[f"elbo/{name}"] = unimodal[name]
             terms[f"kl_private/{name}"] = private[name].kl_to_prior()
-        return losses.LossTerms(losses.objective(joint_bound, unimodal, quadruplet, config.beta), terms)
+        objective = losses.objective(joint_bound, unimodal, quadruplet, config.beta)
+        if config.cross_reconstruction:
+            terms["cross_reconstruction"] = crossed
+            objective = objective + config.cross_reconstruction * crossed
+        return losses.LossTerms(objective, terms)
 
     forward = loss  # what torch.func.functional_call calls
 

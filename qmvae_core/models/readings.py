@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
-from qmvae_core.models.configs import ModalityConfig, ModelConfig
+from qmvae_core.models.configs import ModalityConfig, ModelConfig, known
 from qmvae_core.models.mvae import MVAEConfig
 from qmvae_core.models.qmvae import QMVAEConfig
 
@@ -47,21 +47,40 @@ def reading(name: str) -> ModelConfig:
     """The named reading of the paper, with changes if the name has any.
 
     "default", or for example "default+negatives=hardest+svhn.private=4": each change names a field of the config, or a
-    field of one modality, and a value in JSON or a plain word.
+    field of one modality ("all" for every modality), and a value in JSON or a plain word. Changes of the training,
+    "training.field=value", have no say here.
     Raises ValueError for an unknown reading, modality or field, and for a change that is not field=value.
     """
     base, *changes = name.split("+")
-    if base not in READINGS:
-        raise ValueError(f"unknown reading {base!r}; the known ones are {sorted(READINGS)}")
-    values = READINGS[base].to_dict()
+    values = known(READINGS, "reading", base).to_dict()
+    each = values["modalities"]
+    parts = {"": [values], "all": list(each.values()), **{modality: [of] for modality, of in each.items()}}
     for change in changes:
-        place, equals, text = change.partition("=")
-        modality, dot, key = place.rpartition(".")
-        if not equals or (dot and modality not in values["modalities"]) or key == "modalities":
-            raise ValueError(f"cannot read the change {change!r}; write field=value or modality.field=value")
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        (values["modalities"][modality] if dot else values)[key] = value
+        place, key, value = _parsed(change)
+        if place not in (*parts, "training") or key == "modalities":
+            raise _unreadable(change)
+        if place != "training":
+            for part in parts[place]:
+                part[key] = value
     return ModelConfig.from_dict(values)
+
+
+def training_changes(name: str) -> dict[str, object]:
+    """The changes of the training in a reading's name: {"epochs": 50} for "default+training.epochs=50"."""
+    parsed = [_parsed(change) for change in name.split("+")[1:]]
+    return {key: value for place, key, value in parsed if place == "training"}
+
+
+def _parsed(change: str) -> tuple[str, str, object]:
+    place, equals, text = change.partition("=")
+    if not equals:
+        raise _unreadable(change)
+    where, _, key = place.rpartition(".")
+    try:
+        return where, key, json.loads(text)
+    except json.JSONDecodeError:
+        return where, key, text
+
+
+def _unreadable(change: str) -> ValueError:
+    return ValueError(f"cannot read the change {change!r}; write field=value or modality.field=value")
