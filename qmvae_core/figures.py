@@ -164,6 +164,63 @@ def cross_generation(conditions, images, readings, digits, title: str, alt: str 
     return _grid(blocks, [str(d) for d in digits], f"{title}: {right}", alt)
 
 
+def transfer(conditions, styles, images, readings, digits, title: str, alt: str | None = None) -> Picture:
+    """A panel of Figure 4: the first row gives the shared code, the first column the private code.
+
+    conditions: (1, columns, c, h, w). styles: (1, rows, c', h', w') and images: (rows, columns, c', h', w') of one
+    shape. All uint8 or floats in [0, 1]; readings and digits as in `cross_generation`.
+    Raises ValueError for shapes that do not match.
+    """
+    conditions, images = _images("conditions", conditions), _images("images", images)
+    styles = _images("styles", styles)
+    rows, columns = images.shape[:2]
+    if conditions.shape[:2] != (1, columns):
+        raise ValueError(f"conditions must be (1, {columns}, c, h, w) like the images below, got {conditions.shape}")
+    if styles.shape[1:] != (rows, *images.shape[2:]) or len(styles) != 1:
+        raise ValueError(f"styles must be (1, {rows}, c, h, w) of the images beside them, got {styles.shape}")
+    readings = _table("readings", readings, rows, columns)
+    _length("digits", digits, columns)
+    wrong = readings != np.asarray(digits)
+    right = f"{wrong.size - int(wrong.sum())} of {wrong.size} read as the condition's digit"
+    alt = alt or (
+        f"{title}: {columns} conditions in the first row, {rows} images in the first column that give the style, and "
+        f"the generated images between them; {right}."
+    )
+    white = np.full_like(conditions[:, :1], 255 if conditions.dtype == np.uint8 else 1)
+    beside = np.zeros((rows, 1), dtype=bool)
+    blocks = [
+        Block(np.concatenate([white, conditions], axis=1), ["condition"], None, None),
+        Block(
+            np.concatenate([styles[0][:, None], images], axis=1),
+            [f"style {i + 1}" for i in range(rows)],
+            np.concatenate([np.full((rows, 1), ""), readings.astype(str)], axis=1),
+            np.concatenate([beside, wrong], axis=1),
+        ),
+    ]
+    return _grid(blocks, ["", *(str(d) for d in digits)], f"{title}: {right}", alt)
+
+
+def traversal(images, readings, digit: int, values, labels, title: str, alt: str | None = None) -> Picture:
+    """A panel of Figure 5: each row moves one private dimension over `values`, all else is fixed.
+
+    images: (rows, columns, c, h, w). readings: (rows, columns) digits that the judge reads. digit: the condition's.
+    values: (columns,) of the dimension. labels: a text for each row. Raises ValueError for shapes that do not match.
+    """
+    images = _images("images", images)
+    rows, columns = images.shape[:2]
+    readings = _table("readings", readings, rows, columns)
+    _length("labels", labels, rows)
+    _length("values", values, columns)
+    wrong = readings != digit
+    right = f"{wrong.size - int(wrong.sum())} of {wrong.size} read as the condition's digit, {digit}"
+    alt = alt or (
+        f"{title}: {rows} rows, {', '.join(labels)}, each over {columns} values from {values[0]:.0f} to "
+        f"{values[-1]:.0f}; {right}."
+    )
+    shown = [f"{value:.0f}" if i in (0, columns - 1) else "" for i, value in enumerate(values)]
+    return _grid([Block(images, list(labels), readings.astype(str), wrong)], shown, f"{title}: {right}", alt)
+
+
 class Block(NamedTuple):
     """Rows of images of one shape, as part of a grid."""
 

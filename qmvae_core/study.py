@@ -21,18 +21,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
 from qmvae_core import records
-from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits, validation_split
-from qmvae_core.evaluation import evaluate, generator_for
+from qmvae_core.data import STAND_IN, DigitData, load_digits, validation_split
+from qmvae_core.evaluation import evaluate
 from qmvae_core.models import build_model, from_known_fields, reading, training_changes
 from qmvae_core.negatives import RULES
 from qmvae_core.oracles import CONFIGS, DigitClassifier, OracleConfig, prepare_oracles
+from qmvae_core.panels import make_panels
 from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig, fit
 
 RESULTS = records.REPOSITORY / "results"
@@ -41,7 +40,6 @@ TRAINING_NOTEBOOK = NOTEBOOKS / "07_train.ipynb"
 RESULTS_NOTEBOOKS = ("08_table1", "09_table2", "10_figure3")
 # For processes that train on a CPU: PyTorch then asks the system for large pages of memory, where it has them.
 MEMORY_SETTINGS = {"THP_MEM_ALLOC_ENABLE": "1"}
-PANEL_ROWS = 10  # private codes in a panel of Figure 3
 PATIENCE = 120.0  # seconds to wait for another process's lock; one whose parent has died is gone in two
 
 # Papermill, which ends at once when its standard input does: that is a pipe, and only the process that started it holds
@@ -306,7 +304,7 @@ def judge(
                 "status": "ok",
                 "metrics": metrics,
                 "history": history,
-                "panels": cross_generation_panels(model, oracles, on_device.test, seed, evidence / "panels", name),
+                "panels": make_panels(model, oracles, on_device.test, seed, evidence / "panels", name),
                 "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
                 "cost": trained.cost,
             }
@@ -336,81 +334,6 @@ def _record(run: Run, seed: int, data: DigitData, device: str | torch.device) ->
 def record_path(run: Run, seed: int, evidence: Path) -> Path:
     """Where the record of one seed lies."""
     return evidence / "runs" / f"{run.record_id(seed)}.json"
-
-
-def first_of_each_digit(digits: Digits) -> torch.Tensor:
-    """The conditions of every panel, by rule: the first image of each digit 0 to 9 in file order, (10,) positions."""
-    return torch.stack([(digits.labels == digit).nonzero()[0, 0] for digit in range(10)])
-
-
-@torch.no_grad()
-def cross_generation_panels(
-    model: nn.Module,
-    oracles: Mapping[str, DigitClassifier],
-    test: Mapping[str, Digits],
-    seed: int,
-    folder: Path,
-    name: str,
-) -> dict[str, dict]:
-    """Figure 3's panels of one model: a PNG for the conditions and one for the generated images, each direction.
-
-    Every row of generated images shares one private code from the prior. Returns, for each direction, the file names,
-    the positions of the conditions in the test set and the digit that the oracle reads in each generated image.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for source in test:
-        for target in test:
-            if source == target:
-                continue
-            direction = f"{source}->{target}"
-            chosen = first_of_each_digit(test[source])
-            conditions = test[source].batch(chosen)
-            code = model.encode_shared({source: conditions}).mean
-            styles = model.sample_private(target, PANEL_ROWS, generator_for(seed, "panel", direction))
-            images = [model.decode(target, code, style.expand(len(code), -1)) for style in styles]
-            files = {}
-            for part, rows in (("conditions", conditions[None]), ("generated", torch.stack(images))):
-                files[part] = f"{name}-{source}-to-{target}-{part}.png"
-                save_panel(folder / files[part], rows)
-            found[direction] = {
-                "files": files,
-                "positions": chosen.tolist(),
-                "digits": test[source].labels[chosen].tolist(),
-                "read": [oracles[target].predict(row).tolist() for row in images],
-            }
-    return found
-
-
-def save_panel(path: Path, images: torch.Tensor) -> None:
-    """Write images (rows, columns, c, h, w) in [0, 1] as one PNG without gaps, atomically."""
-    rows, columns, channels, height, width = images.shape
-    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    sheet = pixels.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels).numpy()
-    part = path.with_suffix(".part")
-    Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet).save(part, format="PNG")
-    part.replace(path)
-
-
-def load_panel(path: Path, rows: int, columns: int) -> np.ndarray:
-    """The images of a panel: (rows, columns, c, h, w) uint8. Raises RecordError if the file is missing or not whole."""
-    try:
-        with Image.open(path) as image:
-            sheet = np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise records.RecordError(f"panel {path} cannot be read ({error}); run its record again") from None
-    sheet = sheet[..., None] if sheet.ndim == 2 else sheet
-    if sheet.shape[0] % rows or sheet.shape[1] % columns:
-        raise records.RecordError(f"panel {path} does not hold {rows} x {columns} images; run its record again")
-    height, width = sheet.shape[0] // rows, sheet.shape[1] // columns
-    return sheet.reshape(rows, height, columns, width, -1).transpose(0, 2, 4, 1, 3).copy()
-
-
-def panel_images(panel: Mapping, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A record's panel for one direction: conditions (1, 10, c, h, w) and generated images (10, 10, c', h', w')."""
-    count, rows = len(panel["digits"]), len(panel["read"])
-    files = panel["files"]
-    return load_panel(folder / files["conditions"], 1, count), load_panel(folder / files["generated"], rows, count)
 
 
 def load_model(record: Mapping, evidence: Path) -> nn.Module:

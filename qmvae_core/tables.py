@@ -83,7 +83,7 @@ def compare(
         _check_one_group(f"{profile} {model} {reading}", group)
         for column, path in columns.items():
             values = pd.Series([metric(record, path) for record in group])
-            said = reported[model][column]
+            said = reported.get(model, {}).get(column)
             interval = welch_interval(values, said) if said is not None and len(values) > 1 else None
             rows.append(
                 {
@@ -124,6 +124,23 @@ def table2(records: Sequence[Mapping]) -> pd.DataFrame:
     return compare(records, paper.TABLE2, paper.TABLE2_COLUMNS)
 
 
+def with_missing_models(
+    table: pd.DataFrame, reported: Mapping[str, Mapping[str, paper.Reported | None]]
+) -> pd.DataFrame:
+    """A table of `compare` in the paper's order of models, with a row for each cell that no record covers."""
+    missing = [
+        {
+            "model": paper.NAMES[model], "column": column, "verdict": "none: no record", "seeds": 0,
+            "paper": None if said is None else f"{said.mean:.1f} ± {said.std:.1f}",
+        }
+        for model, row in reported.items() if paper.NAMES[model] not in set(table["model"])
+        for column, said in row.items()
+    ]  # fmt: skip
+    whole = pd.concat([table, pd.DataFrame(missing, columns=table.columns)]) if missing else table
+    order = {name: place for place, name in enumerate(paper.NAMES.values())}
+    return whole.sort_values("model", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+
+
 Point = tuple[float, float, float]  # mean, mean - standard deviation, mean + standard deviation
 
 
@@ -139,7 +156,7 @@ def as_points(
         for column, path in columns.items():
             cell = f"{paper.NAMES[record['model']]} {column}\n{record['reading']}, {record['profile']}"
             values.setdefault(cell, []).append(metric(record, path))
-            given = reported[record["model"]][column]
+            given = reported.get(record["model"], {}).get(column)
             said[cell] = None if given is None else _point(given.mean, given.std)
     return said, {
         cell: _point(float(np.mean(v)), float(np.std(v, ddof=1)) if v[1:] else 0.0) for cell, v in values.items()
@@ -217,10 +234,10 @@ def first_seeds(records: Sequence[Mapping]) -> list[Mapping]:
 
 
 def panel_shares(records: Sequence[Mapping]) -> pd.DataFrame:
-    """The share of a panel's images that the judge reads as their condition, beside the share over all test images."""
+    """The share of a Figure 3 panel's images read as their condition's digit, beside the share over all test images."""
 
     def cells(record):
-        for direction, panel in record["panels"].items():
+        for direction, panel in record["panels"]["cross_generation"].items():
             right = sum(
                 read == digit for row in panel["read"] for read, digit in zip(row, panel["digits"], strict=True)
             )

@@ -35,6 +35,22 @@ def panel(readings) -> figures.Picture:
     return figures.cross_generation(grey(1), colour(), readings, [4, 5, 6], "ink to photo")
 
 
+def moved(**changes) -> figures.Picture:
+    given = {
+        "conditions": grey(1), "styles": colour(1, 2), "images": colour(), "readings": [[4, 5, 6], [4, 5, 9]],
+        "digits": [4, 5, 6],
+    }  # fmt: skip
+    return figures.transfer(**{**given, **changes}, title="ink to photo")
+
+
+def swept(**changes) -> figures.Picture:
+    given = {
+        "images": colour(), "readings": [[4, 4, 4], [4, 5, 5]], "digit": 4, "values": [-5.0, 0.0, 5.0],
+        "labels": ["h1", "h2"],
+    }  # fmt: skip
+    return figures.traversal(**{**given, **changes}, title="ink to photo")
+
+
 def codes(spread: float) -> np.ndarray:
     return spread * CORNERS[[0, 0, 1, 1, 2, 2]]
 
@@ -50,6 +66,8 @@ def frames(axes) -> list[tuple[float, float]]:
 EXAMPLES = {
     "image_grid": lambda: figures.image_grid(grey(), notes=[["a", "b", "c"]] * 2),
     "cross_generation": lambda: panel([[4, 5, 6], [4, 5, 9]]),
+    "transfer": lambda: moved(),
+    "traversal": lambda: swept(),
     "quadruplet_geometry": lambda: figures.quadruplet_geometry(codes(1), codes(1), LABELS, (0, 2, 4)),
     "training_history": lambda: figures.training_history([epochs(3), epochs(3, 2.0)]),
     "comparison": lambda: figures.comparison({"a": (90.0, 89.0, 91.0)}, {"a": (88.0, 80.0, 89.0)}),
@@ -92,7 +110,7 @@ def test_the_style_reaches_no_other_figure():
 def test_no_module_of_the_library_but_this_one_imports_matplotlib_and_none_imports_pyplot_or_ipython():
     library = Path(figures.__file__).parent
     imported = {}
-    for path in library.glob("*.py"):
+    for path in library.rglob("*.py"):
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
@@ -200,6 +218,57 @@ def test_a_panel_names_what_does_not_fit(changes, words):
     given = {"conditions": grey(1), "images": colour(), "readings": [[4, 5, 6]] * 2, "digits": [4, 5, 6]}
     with pytest.raises(ValueError, match=words):
         figures.cross_generation(**{**given, **changes}, title="ink to photo")
+
+
+def test_transfer_shows_styles_beside_and_conditions_above_and_frames_what_is_read_otherwise():
+    picture = moved()
+    (axes,) = picture.axes
+    assert len(axes.images) == 4 + 2 * 4  # the corner is white
+    assert np.all(np.asarray(axes.images[0].get_array()) == 1.0)
+    assert np.array_equal(axes.images[4].get_array(), colour(1, 2)[0, 0].transpose(1, 2, 0))
+    ((left, _),) = frames(axes)
+    assert left == pytest.approx(3 * (1 + figures.GAP))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["", "4", "5", "6"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["condition", "style 1", "style 2"]
+    assert "5 of 6" in picture.alt
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"conditions": grey(1, 2)}, r"conditions must be \(1, 3, c, h, w\)"),
+        ({"styles": colour(1, 3)}, r"styles must be \(1, 2, c, h, w\)"),
+        ({"styles": grey(1, 2)}, r"styles must be \(1, 2, c, h, w\)"),
+        ({"styles": colour(2, 2)}, r"styles must be \(1, 2, c, h, w\)"),
+        ({"readings": [[1, 2]]}, r"readings must be \(2, 3\)"),
+        ({"digits": [1, 2]}, "digits must have 3 entries"),
+    ],
+)
+def test_a_transfer_names_what_does_not_fit(changes, words):
+    with pytest.raises(ValueError, match=words):
+        moved(**changes)
+
+
+def test_a_traversal_names_its_ends_and_frames_what_is_read_otherwise():
+    picture = swept()
+    (axes,) = picture.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["-5", "", "5"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["h1", "h2"]
+    assert len(frames(axes)) == 2
+    assert "4 of 6" in picture.alt
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"readings": [[4, 4]]}, r"readings must be \(2, 3\)"),
+        ({"labels": ["h1"]}, "labels must have 2 entries"),
+        ({"values": [0.0]}, "values must have 3 entries"),
+    ],
+)
+def test_a_traversal_names_what_does_not_fit(changes, words):
+    with pytest.raises(ValueError, match=words):
+        swept(**changes)
 
 
 # Codes

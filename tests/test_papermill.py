@@ -20,6 +20,7 @@ import pytest
 
 from qmvae_core import __main__ as command_line
 from qmvae_core import records, study
+from qmvae_core.panels import panel_images
 from qmvae_core.records import config_hash, load_records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,8 +123,9 @@ def test_the_record_is_complete(record, evidence):
     assert record["provenance"].keys() >= {"commit", "dirty", "versions", "device", "threads", "peak_host_bytes"}
     assert record["cost"]["seconds"] > 0
     study.load_model(record, evidence)
-    for panel in record["panels"].values():
-        study.panel_images(panel, evidence / "panels")
+    for panels in record["panels"].values():
+        for panel in panels.values():
+            panel_images(panel, evidence / "panels")
 
 
 def test_the_judges_can_read(record, evidence):

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
 import torch
 
@@ -20,6 +19,7 @@ from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
 from qmvae_core.models import READINGS, build_model, reading
 from qmvae_core.negatives import RULES
 from qmvae_core.oracles import DigitClassifier, OracleError
+from qmvae_core.panels import panel_images
 from qmvae_core.records import RecordError, config_hash, load_records, read_record
 from qmvae_core.study import Run, plan, profile, record_path, state
 from qmvae_core.tables import leakage_table
@@ -387,35 +387,14 @@ def test_judging_writes_a_whole_record_weights_and_panels_for_each_seed(tmp_path
         assert len(record["history"]) == 2
         assert record["cost"]["steps"] == 4
         assert record["provenance"]["device_type"] == "cpu"
-        for panel in record["panels"].values():
-            assert panel["digits"] == list(range(10))
-            conditions, generated = study.panel_images(panel, tmp_path / "panels")
-            assert (conditions.shape[:2], generated.shape[:2]) == ((1, 10), (10, 10))
+        assert record["panels"].keys() == {"cross_generation", "transfer", "traversal"}
+        for kind, panels in record["panels"].items():
+            for panel in panels.values():
+                rows, columns = panel_images(panel, tmp_path / "panels")["generated"].shape[:2]
+                assert (rows, columns) == (len(panel["read"]), 20 if kind == "traversal" else 10)
     assert written[0]["history"] != written[1]["history"]
     assert written[0]["weights_sha256"] != written[1]["weights_sha256"]
     assert not list(tmp_path.rglob("*.part"))
-
-
-def test_a_panel_shows_the_conditions_and_shares_one_style_along_each_row(tmp_path, monkeypatch, small_profile):
-    run, (record,) = train_and_judge(tmp_path, monkeypatch, seeds=(0,))
-    model, data = study.load_model(record, tmp_path), small_data()
-    for direction, panel in record["panels"].items():
-        source, target = direction.split("->")
-        conditions, generated = study.panel_images(panel, tmp_path / "panels")
-        labels = data.test[source].labels
-        assert panel["positions"] == [labels.tolist().index(digit) for digit in range(10)]
-        assert np.array_equal(conditions[0], data.test[source].images[panel["positions"]].numpy())
-        generator = study.generator_for(0, "panel", direction)
-        styles = torch.randn((10, run_private(run, target)), generator=generator)
-        code = model.encode_shared({source: data.test[source].batch(torch.tensor(panel["positions"]))}).mean
-        for row, style in enumerate(styles):
-            expected = model.decode(target, code, style.expand(10, -1)).detach()
-            assert np.abs(generated[row] / 255 - expected.numpy()).max() <= 0.51 / 255
-            assert panel["read"][row] == JUDGES[target].predict(expected).tolist()
-
-
-def run_private(run: Run, modality: str) -> int:
-    return run.config()["model"]["modalities"][modality]["private"]
 
 
 def test_weights_are_loaded_only_if_they_are_those_of_the_record(tmp_path, monkeypatch, small_profile):
@@ -496,47 +475,6 @@ def test_real_data_are_judged_by_the_committed_judges_alone(tmp_path, monkeypatc
     data = small_data()
     study.oracles_for("smoke", data, tmp_path / "evidence")
     assert given == [((data, tmp_path / "evidence" / "oracles", profile("smoke").oracles, "cpu"), {})]
-
-
-# Panels
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_panel_comes_back_pixel_by_pixel(tmp_path, channels):
-    images = torch.rand((4, 5, channels, 6, 7), generator=torch.Generator().manual_seed(1))
-    study.save_panel(tmp_path / "a.b=3.png", images)
-    found = study.load_panel(tmp_path / "a.b=3.png", 4, 5)
-    assert (found.shape, found.dtype) == (images.shape, np.uint8)
-    assert np.array_equal(found, (images * 255).round().numpy())
-    assert [path.name for path in tmp_path.iterdir()] == ["a.b=3.png"]
-
-
-def test_values_outside_the_range_are_clipped_and_not_wrapped(tmp_path):
-    study.save_panel(tmp_path / "p.png", torch.tensor([-0.1, 1.1]).reshape(1, 2, 1, 1, 1))
-    assert study.load_panel(tmp_path / "p.png", 1, 2).flatten().tolist() == [0, 255]
-
-
-def test_a_panel_that_is_not_whole_is_an_error_with_the_remedy(tmp_path):
-    path = tmp_path / "panel.png"
-    study.save_panel(path, torch.rand(2, 3, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
-    content = path.read_bytes()
-    halves = [content[:length] for length in (0, 5, 20, 40, 60, len(content) // 2, len(content) - 25)]
-    damaged = bytearray(content)
-    damaged[len(content) // 2] ^= 1
-    for bad in (*halves, damaged):
-        path.write_bytes(bad)
-        with pytest.raises(RecordError, match=f"panel {re.escape(str(path))} cannot be read .*run its record again"):
-            study.load_panel(path, 2, 3)
-    path.unlink()
-    with pytest.raises(RecordError, match="cannot be read"):
-        study.load_panel(path, 2, 3)
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(3, 3), (2, 5)])
-def test_a_panel_of_another_size_is_refused(tmp_path, rows, columns):
-    study.save_panel(tmp_path / "p.png", torch.rand(2, 3, 1, 8, 8))
-    with pytest.raises(RecordError, match=f"does not hold {rows} x {columns} images"):
-        study.load_panel(tmp_path / "p.png", rows, columns)
 
 
 # The command line

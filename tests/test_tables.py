@@ -46,8 +46,10 @@ def record(seed: int = 0, *, forth=0.922, back=0.813, probe=(0.983, 0.802, 0.979
             "oracle": {"mnist": 0.9942, "svhn": 0.9358},
         },
         "panels": {
-            "mnist->svhn": {"digits": [0, 1, 2, 3], "read": [[0, 1, 2, 3], [0, 1, 9, 9], [3, 2, 1, 0]]},
-            "svhn->mnist": {"digits": [0, 1], "read": [[0, 1]]},
+            "cross_generation": {
+                "mnist->svhn": {"digits": [0, 1, 2, 3], "read": [[0, 1, 2, 3], [0, 1, 9, 9], [3, 2, 1, 0]]},
+                "svhn->mnist": {"digits": [0, 1], "read": [[0, 1]]},
+            }
         },
         "provenance": {"device": "a machine", "commit": "0123456789abcdef", "dirty": False},
         "cost": {"steps": 131_410, "seconds": 90.0},
@@ -361,3 +363,20 @@ def test_describe_says_what_the_runs_are(capsys):
 def test_describe_of_nothing_is_an_error_with_the_remedy():
     with pytest.raises(RecordError, match="python -m qmvae_core run"):
         tables.describe([])
+
+
+def test_models_without_a_record_have_their_rows_and_say_so():
+    table = tables.with_missing_models(tables.table2([record(reading="mvae", model="mvae")]), paper.TABLE2)
+    assert list(table["model"]) == [paper.NAMES[model] for model in paper.TABLE2 for _ in paper.TABLE2_COLUMNS]
+    for row in table[table["model"] != "MVAE"].fillna("").to_dict("records"):
+        assert (row["seeds"], row["verdict"]) == (0, "none: no record")
+        reported = paper.TABLE2[{v: k for k, v in paper.NAMES.items()}[row["model"]]][row["column"]]
+        assert row["paper"] == ("" if reported is None else f"{reported.mean:.1f} ± {reported.std:.1f}")
+    assert (table[table["model"] == "MVAE"]["seeds"] == 1).all()
+
+
+def test_a_model_that_the_paper_does_not_have_is_compared_with_nothing():
+    for row in tables.table1([record(reading="mopoe", model="mopoe")]).to_dict("records"):
+        assert (row["paper"], row["verdict"]) == (None, "none: not reported")
+    table = tables.with_missing_models(tables.table1([record(reading="mopoe", model="mopoe")]), paper.TABLE1)
+    assert table["model"].iloc[-1] == "MoPoE"

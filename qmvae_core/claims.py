@@ -1,0 +1,187 @@
+"""The claim ledger: what the paper says, and what our records say to it, failures first.
+
+The rule, written before the runs. A claim about one number is judged like a cell of the tables (`tables.verdict`). A
+claim that compares is judged on paired seeds: the differences of the runs with one seed have a 95 % interval by
+Student's t, and the claim "holds" if all of the interval is on its side, "fails" if none of it is, and is "undecided"
+else. Only runs of the paper's length, on real data, with at least `tables.LEAST_SEEDS` seeds decide; with less the
+claim is "undecided", and the numbers of the longest runs that there are stand beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from qmvae_core import paper, tables
+from qmvae_core.records import RecordError
+
+ORDER = ("fails", "undecided", "holds")
+COMPARED = ("mvae", "mmvae", "dmvae")
+WITHOUT_LOSS = "default+beta=0"
+
+
+class Finding(NamedTuple):
+    """verdict: one of ORDER. evidence: the numbers behind it, in words."""
+
+    verdict: str
+    evidence: str
+
+
+class Claim(NamedTuple):
+    """where: in the paper. says: in our words. judge: records of one profile and a reading of Q-MVAE -> Finding."""
+
+    where: str
+    says: str
+    judge: Callable[[Sequence[Mapping], str], Finding]
+
+
+def paired_differences(records: Sequence[Mapping], one: str, other: str, path: Sequence[str]) -> dict[int, float]:
+    """seed -> (reading `one` - reading `other`), in points, for the seeds that both have."""
+    values = [
+        {r["seed"]: tables.metric(r, path) for r in records if r["reading"] == reading} for reading in (one, other)
+    ]
+    return {seed: values[0][seed] - values[1][seed] for seed in sorted(values[0].keys() & values[1].keys())}
+
+
+def interval_of(differences: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """The interval of the mean of paired differences by Student's t; None for fewer than two."""
+    count = len(differences)
+    if count < 2:
+        return None
+    mean, spread = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    reach = stats.t.ppf(0.5 + level / 2, count - 1) * spread / math.sqrt(count)
+    return mean - reach, mean + reach
+
+
+def _judged(differences: Sequence[float], used: Sequence[Mapping], beside: str, target: float | None = None) -> Finding:
+    """The finding on a difference that a claim calls positive, or equal to `target`, in points; used: its records."""
+    count, interval = len(differences), interval_of(differences)
+    spread = f", {interval[0]:+.1f} to {interval[1]:+.1f}" if interval else ""
+    said = f"{np.mean(differences):+.1f} points {beside} ({count} seed{'s' * (count > 1)}{spread})"
+    long_enough = all(r["data"]["kind"] == "real" and r["profile"] == "paper" for r in used)
+    if not long_enough or count < tables.LEAST_SEEDS:
+        return Finding("undecided", said)
+    low, high = interval
+    if target is not None:
+        return Finding("holds" if low <= target <= high else "fails", said)
+    return Finding("holds" if low > 0 else "fails" if high < 0 else "undecided", said)
+
+
+def _difference(records, one: str, other: str, path: Sequence[str], target: float | None = None) -> Finding:
+    found = paired_differences(records, one, other, path)
+    if not found:
+        return Finding("undecided", f"no seed has both {one} and {other}")
+    used = [r for r in records if r["reading"] in (one, other) and r["seed"] in found]
+    return _judged(list(found.values()), used, f"over {other}", target)
+
+
+def _above_all(path: Sequence[str], models: Sequence[str] = COMPARED):
+    """Above each of the models: fails with any of them, and holds only with all."""
+
+    def judge(records, reading):
+        findings = [_difference(records, reading, model, path) for model in models]
+        verdict = min((finding.verdict for finding in findings), key=ORDER.index)
+        return Finding(verdict, "; ".join(finding.evidence for finding in findings))
+
+    return judge
+
+
+def _above(other: str, path: Sequence[str], target: float | None = None):
+    return lambda records, reading: _difference(records, reading, other, path, target)
+
+
+def _within(one: Sequence[str], other: Sequence[str], beside: str):
+    """One accuracy of Q-MVAE above another of the same runs."""
+
+    def judge(records, reading):
+        group = [r for r in records if r["reading"] == reading]
+        if not group:
+            return Finding("undecided", f"no record of {reading}")
+        return _judged([tables.metric(r, one) - tables.metric(r, other) for r in group], group, beside)
+
+    return judge
+
+
+def _cell(model: str, column: str, reported: Mapping, columns: Mapping):
+    """A cell of a table, judged by the rule of the tables; a value above the paper's fails it as one below does."""
+
+    def judge(records, reading):
+        name = reading if model == "qmvae" else model
+        group = [r for r in records if r["reading"] == name]
+        if not group:
+            return Finding("undecided", f"no record of {name}")
+        row = tables.compare(group, reported, {column: columns[column]}).iloc[0]
+        verdict = {"agrees": "holds", "above": "fails", "below": "fails"}.get(row["verdict"], "undecided")
+        seeds = f"{len(group)} seed{'s' * (len(group) > 1)}"
+        return Finding(verdict, f"ours {row['ours']} ({seeds}), paper {row['paper']}: {row['verdict']}")
+
+    return judge
+
+
+def _cells() -> list[Claim]:
+    found = []
+    for table, reported, columns in (
+        ("Table 1", paper.TABLE1, paper.TABLE1_COLUMNS),
+        ("Table 2", paper.TABLE2, paper.TABLE2_COLUMNS),
+    ):
+        for model, row in reported.items():
+            for column, said in row.items():
+                if said is not None:
+                    says = f"{paper.NAMES[model]}, {column}: {said.mean:.1f} %"
+                    found.append(Claim(table, says, _cell(model, column, reported, columns)))
+    return found
+
+
+CROSS, SVHN_TO_MNIST = paper.TABLE1_COLUMNS, paper.TABLE1_COLUMNS["SVHN→MNIST"]
+MNIST, SVHN, JOINT = paper.TABLE2_COLUMNS.values()
+CLAIMS = (
+    *(
+        Claim("section 4.2.1", f"Q-MVAE is above every compared model in {column}", _above_all(path))
+        for column, path in CROSS.items()
+    ),
+    Claim(
+        "section 4.2.1",
+        f"Q-MVAE gains {paper.GAIN_OVER_DMVAE} points over DMVAE in SVHN→MNIST",
+        _above("dmvae", SVHN_TO_MNIST, paper.GAIN_OVER_DMVAE),
+    ),
+    Claim("section 4.3", "Codes of MNIST classify better than every compared model's", _above_all(MNIST)),
+    Claim("section 4.3", "Codes of SVHN classify better than every compared model's", _above_all(SVHN)),
+    Claim(
+        "section 4.3", "Joint codes classify better than those of MVAE and DMVAE", _above_all(JOINT, ("mvae", "dmvae"))
+    ),
+    Claim("section 4.3", "Joint codes classify better than codes of SVHN", _within(JOINT, SVHN, "over SVHN alone")),
+    Claim("section 4.3", "Joint codes classify worse than codes of MNIST", _within(MNIST, JOINT, "over joint codes")),
+    Claim(
+        "section 4.3",
+        "The quadruplet loss aligns the codes: SVHN→MNIST is above the same model without it",
+        _above(WITHOUT_LOSS, SVHN_TO_MNIST),
+    ),
+    *_cells(),
+)
+
+
+def longest(records: Sequence[Mapping]) -> list[Mapping]:
+    """The finished records of the profile with the most training steps, real data before stand-in.
+
+    Raises RecordError if there is none.
+    """
+    done = [r for r in records if r["status"] == "ok"]
+    if not done:
+        raise RecordError("there is no finished record; make one with: python -m qmvae_core run")
+    real = [r for r in done if r["data"]["kind"] == "real"] or done
+    most = max(real, key=lambda r: r["cost"]["steps"])["profile"]
+    return [r for r in real if r["profile"] == most]
+
+
+def ledger(records: Sequence[Mapping], reading: str) -> pd.DataFrame:
+    """All claims with verdict and evidence, failures first; records as `longest` gives them, Q-MVAE by `reading`."""
+    rows = []
+    for claim in CLAIMS:
+        verdict, evidence = claim.judge(records, reading)
+        rows.append({"verdict": verdict, "the paper says": claim.says, "where": claim.where, "our records": evidence})
+    return pd.DataFrame(sorted(rows, key=lambda row: ORDER.index(row["verdict"])))

@@ -1,0 +1,162 @@
+"""The ledger decides only what its rule allows, from paired seeds, and puts failures first."""
+
+import pytest
+from scipy import stats
+
+from qmvae_core import claims, paper, tables
+from qmvae_core.records import RecordError
+
+CROSS = dict(zip(paper.TABLE1_COLUMNS, ("mnist->svhn", "svhn->mnist"), strict=True))
+PROBE = dict(zip(paper.TABLE2_COLUMNS, ("mnist", "svhn", "joint"), strict=True))
+
+
+def record(reading="default", seed=0, profile="paper", kind="real", status="ok", steps=100, **accuracies) -> dict:
+    """accuracies: "mnist->svhn" with an underscore for the arrow, and mnist, svhn, joint, in per cent."""
+    values = {"mnist_svhn": 92.2, "svhn_mnist": 81.3, "mnist": 98.3, "svhn": 80.2, "joint": 97.9} | accuracies
+    model = "qmvae" if reading.startswith(("default", "as-printed")) else reading
+    cross = {f"{a}->{b}": values[f"{a}_{b}"] for a, b in (("mnist", "svhn"), ("svhn", "mnist"))}
+    return {
+        "id": f"{reading}-{seed}", "profile": profile, "model": model, "reading": reading, "seed": seed,
+        "status": status, "config_hash": reading, "data": {"kind": kind, "content_hash": "c"}, "cost": {"steps": steps},
+        "config": {"model": {"test_code": "mean"}},
+        "metrics": {
+            "cross_generation": {d: {"mean": {"accuracy": v / 100}} for d, v in cross.items()},
+            "probe": {n: {"accuracy": values[n] / 100} for n in ("mnist", "svhn", "joint")},
+        },
+    }  # fmt: skip
+
+
+def several(reading, values, key="svhn_mnist", **rest) -> list[dict]:
+    return [record(reading, seed, **{key: value}, **rest) for seed, value in enumerate(values)]
+
+
+def claim(words: str) -> claims.Claim:
+    (found,) = [each for each in claims.CLAIMS if words in each.says]
+    return found
+
+
+GAIN, WITHOUT = claim("gains 4.9"), claim("aligns the codes")
+
+
+def test_paired_differences_are_of_the_seeds_that_both_have():
+    records = [*several("default", [80, 82, 84]), *several("dmvae", [79, 85])]
+    path = paper.TABLE1_COLUMNS["SVHN→MNIST"]
+    assert claims.paired_differences(records, "default", "dmvae", path) == pytest.approx({0: 1.0, 1: -3.0})
+    assert claims.paired_differences(records, "default", "mvae", path) == {}
+
+
+def test_the_interval_is_that_of_scipy():
+    values = [1.0, 2.5, 2.0, 4.0]
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert claims.interval_of(values) == pytest.approx((expected.low, expected.high))
+    assert claims.interval_of([1.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "verdict"),
+    [
+        ([80, 81, 82], [70, 71.5, 72], "holds"),
+        ([70, 71.5, 72], [80, 81, 82], "fails"),
+        ([70, 80, 90], [75, 75, 75], "undecided"),
+    ],
+)
+def test_a_comparison_holds_fails_or_is_undecided_by_its_interval(ours, theirs, verdict):
+    records = [*several("default", ours), *several(claims.WITHOUT_LOSS, theirs)]
+    assert WITHOUT.judge(records, "default").verdict == verdict
+
+
+@pytest.mark.parametrize("changes", [{"profile": "quick"}, {"kind": "stand-in"}])
+def test_what_is_short_or_not_real_decides_nothing_but_is_shown(changes):
+    records = [*several("default", [80, 81, 82], **changes), *several(claims.WITHOUT_LOSS, [70, 71, 72], **changes)]
+    found = WITHOUT.judge(records, "default")
+    assert found.verdict == "undecided"
+    assert "+10.0 points over default+beta=0 (3 seeds" in found.evidence
+
+
+def test_two_seeds_decide_nothing():
+    records = [*several("default", [80, 80.1]), *several(claims.WITHOUT_LOSS, [70, 70.1])]
+    assert WITHOUT.judge(records, "default").verdict == "undecided"
+    assert WITHOUT.judge(records[:1], "default") == ("undecided", "no seed has both default and default+beta=0")
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(4.9, "holds"), (5.1, "holds"), (9.0, "fails"), (-4.9, "fails")])
+def test_the_gain_is_compared_with_the_number_of_the_paper(gain, verdict):
+    base = [70.0, 71.0, 72.0]
+    ours = [value + gain + shift for value, shift in zip(base, (-0.2, 0.0, 0.2), strict=True)]
+    records = [*several("default", ours), *several("dmvae", base)]
+    assert GAIN.judge(records, "default").verdict == verdict
+
+
+def test_above_every_model_fails_with_any_and_holds_only_with_all():
+    best = claim("above every compared model in SVHN→MNIST")
+    ours = several("default", [80, 81, 82])
+    others = {name: several(name, [70, 71.5, 72]) for name in claims.COMPARED}
+    judge = lambda: best.judge([*ours, *(r for each in others.values() for r in each)], "default").verdict  # noqa: E731
+    assert judge() == "holds"
+    others["mmvae"] = []
+    assert judge() == "undecided"
+    others["dmvae"] = several("dmvae", [90, 91.5, 92])
+    assert judge() == "fails"
+
+
+def test_mmvae_has_no_joint_codes_to_compare_with():
+    joint = claim("Joint codes classify better than those of")
+    assert "mmvae" not in joint.judge([record()], "default").evidence
+
+
+@pytest.mark.parametrize(
+    ("mnist", "joint", "verdict"),
+    [((98, 98.2, 98.1), (97, 97.1, 97.0), "holds"), ((97, 97.1, 97.0), (98, 98.2, 98.1), "fails")],
+)
+def test_one_column_against_another_of_the_same_runs(mnist, joint, verdict):
+    records = [record(seed=i, mnist=a, joint=b) for i, (a, b) in enumerate(zip(mnist, joint, strict=True))]
+    assert claim("worse than codes of MNIST").judge(records, "default").verdict == verdict
+
+
+def test_every_reported_cell_is_a_claim_and_is_judged_as_in_its_table():
+    said = [v for table in (paper.TABLE1, paper.TABLE2) for row in table.values() for v in row.values() if v]
+    assert len(claims._cells()) == len(said) == 19
+    cell = claim("Q-MVAE, SVHN→MNIST: 81.3 %")
+    for values, table_verdict, verdict in (
+        ((81.0, 81.3, 81.6), "agrees", "holds"),
+        ((71.0, 71.3, 71.6), "below", "fails"),
+        ((91.0, 91.3, 91.6), "above", "fails"),
+    ):
+        records = several("default", values)
+        found = cell.judge(records, "default")
+        assert found.verdict == verdict
+        row = tables.table1(records).set_index("column").loc["SVHN→MNIST"]
+        assert (row["verdict"], row["ours"]) == (table_verdict, found.evidence.split(" (")[0].removeprefix("ours "))
+    assert cell.judge([], "default") == ("undecided", "no record of default")
+
+
+def test_the_ledger_lists_every_claim_once_failures_first():
+    records = [
+        r
+        for reading, value in (("default", 71), ("dmvae", 76.4), (claims.WITHOUT_LOSS, 20))
+        for r in several(reading, [value - 0.3, value, value + 0.3])
+    ]
+    table = claims.ledger(records, "default")
+    assert len(table) == len(claims.CLAIMS) == table["the paper says"].nunique()
+    ranks = [claims.ORDER.index(verdict) for verdict in table["verdict"]]
+    assert ranks == sorted(ranks)
+    assert set(table["verdict"]) == set(claims.ORDER)
+
+
+def test_altering_one_record_changes_the_ledger():
+    records = [*several("default", [71, 71.3, 71.6]), *several("dmvae", [60, 60.1, 60.3])]
+    before = claims.ledger(records, "default")
+    records[0] = record("default", 0, svhn_mnist=12.0)
+    assert not before.equals(claims.ledger(records, "default"))
+    assert not before.equals(claims.ledger(records[1:], "default"))
+
+
+def test_the_longest_runs_are_taken_and_real_data_comes_first():
+    records = [
+        record(profile="quick", steps=10), record(profile="paper", steps=100, kind="stand-in"),
+        record(profile="choose", steps=20, status="failed"), record(profile="other", steps=15, seed=3),
+    ]  # fmt: skip
+    assert [r["profile"] for r in claims.longest(records)] == ["other"]
+    assert [r["profile"] for r in claims.longest(records[1:2])] == ["paper"]
+    with pytest.raises(RecordError, match="no finished record"):
+        claims.longest(records[2:3])

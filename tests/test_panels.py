@@ -1,0 +1,200 @@
+"""The panels of Figures 3 to 5: chosen by rule, decoded from the codes that they name, and whole on disk."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from qmvae_core.data import Digits
+from qmvae_core.evaluation import generator_for
+from qmvae_core.models import build_model
+from qmvae_core.panels import (
+    ROWS,
+    SWEEP,
+    load_panel,
+    make_panels,
+    nth_of_each_digit,
+    panel_images,
+    panel_of,
+    save_panel,
+)
+from qmvae_core.records import RecordError
+
+DIRECTIONS = ["ink->photo", "photo->ink"]
+
+
+class Judge:
+    """Reads the mean brightness of an image as a digit."""
+
+    def predict(self, images: torch.Tensor) -> torch.Tensor:
+        return (images.flatten(1).mean(dim=1) * 9.99).long()
+
+
+JUDGES = {"ink": Judge(), "photo": Judge()}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    generator = torch.Generator().manual_seed(0)
+    found = {}
+    for name, shape in (("ink", (1, 6, 6)), ("photo", (3, 8, 8))):
+        labels = torch.arange(10).repeat(3)[torch.randperm(30, generator=generator)]
+        images = torch.randint(0, 256, (30, *shape), dtype=torch.uint8, generator=generator)
+        found[name] = Digits(images, labels)
+    return found
+
+
+def panels_of(model, digits, folder, seed=0):
+    return make_panels(model, JUDGES, digits, seed, folder, "run")
+
+
+@pytest.fixture(scope="module")
+def made(small_config, digits, tmp_path_factory):
+    """A model with private codes, its panels and their folder."""
+    model, folder = build_model(small_config(), 0).eval(), tmp_path_factory.mktemp("panels")
+    return model, panels_of(model, digits, folder), folder
+
+
+def close(pixels: np.ndarray, images: torch.Tensor) -> bool:
+    return np.abs(pixels / 255 - images.detach().numpy()).max() <= 0.51 / 255
+
+
+def test_every_kind_has_both_directions_and_every_file(made):
+    _, panels, folder = made
+    assert {kind: list(each) for kind, each in panels.items()} == dict.fromkeys(
+        ("cross_generation", "transfer", "traversal"), DIRECTIONS
+    )
+    named = [file for each in panels.values() for panel in each.values() for file in panel["files"].values()]
+    assert sorted(named) == sorted(path.name for path in folder.iterdir())
+
+
+def test_positions_are_the_nth_of_each_digit_in_file_order(digits):
+    labels = digits["ink"].labels.tolist()
+    for n in (0, 1, 2):
+        expected = [[i for i, label in enumerate(labels) if label == digit][n] for digit in range(10)]
+        assert nth_of_each_digit(digits["ink"], n).tolist() == expected
+    assert nth_of_each_digit(digits["ink"], 7).tolist() == nth_of_each_digit(digits["ink"], 2).tolist()
+
+
+@pytest.mark.parametrize("code", ["mean", "sample"])
+def test_cross_generation_shares_one_style_along_each_row_and_takes_the_test_code(small_config, digits, tmp_path, code):
+    model = build_model(small_config(test_code=code), 0).eval()
+    for direction, panel in panels_of(model, digits, tmp_path)["cross_generation"].items():
+        source, target = direction.split("->")
+        found = panel_images(panel, tmp_path)
+        chosen = nth_of_each_digit(digits[source])
+        assert (panel["positions"], panel["digits"]) == (chosen.tolist(), list(range(10)))
+        assert np.array_equal(found["conditions"][0], digits[source].images[chosen].numpy())
+        generator = generator_for(0, "panel", "cross_generation", source, target)
+        posterior = model.encode_shared({source: digits[source].batch(chosen)})
+        shared = posterior.mean
+        if code == "sample":
+            shared = posterior.sample(torch.randn(shared.shape, generator=generator))
+        styles = torch.randn((ROWS, model.config.modalities[target].private), generator=generator)
+        for row, style in enumerate(styles):
+            expected = model.decode(target, shared, style.expand(10, -1))
+            assert close(found["generated"][row], expected)
+            assert panel["read"][row] == Judge().predict(expected).tolist()
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_transfer_has_the_digit_of_its_column_and_the_style_of_its_row(made, digits, direction):
+    model, panels, folder = made
+    source, target = direction.split("->")
+    panel = panel_of({"panels": panels}, "transfer", direction)
+    found = panel_images(panel, folder)
+    styled = nth_of_each_digit(digits[target], 1)
+    assert panel["style_positions"] == styled.tolist()
+    assert np.array_equal(found["styles"][0], digits[target].images[styled].numpy())
+    contents = digits[source].batch(nth_of_each_digit(digits[source]))
+    for row in range(10):
+        for column in (0, 9):
+            style = digits[target].batch(styled[row : row + 1])
+            shared = model.encode_shared({source: contents[column : column + 1]}).mean
+            expected = model.decode(target, shared, model.encode_private(target, style).mean)
+            assert close(found["generated"][row, column], expected[0])
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_traversal_moves_one_dimension_a_row(made, digits, direction):
+    model, panels, folder = made
+    source, target = direction.split("->")
+    panel = panel_of({"panels": panels}, "traversal", direction)
+    found = panel_images(panel, folder)["generated"]
+    private = model.config.modalities[target].private
+    assert found.shape[:2] == (private, 20)
+    assert (SWEEP[0], SWEEP[-1]) == (-5.0, 5.0)
+    assert np.allclose(np.diff(SWEEP), 10 / 19)
+    shared = model.encode_shared({source: digits[source].batch(torch.tensor([0]))}).mean
+    for dimension in range(private):
+        for place in (0, 7, 19):
+            style = torch.zeros(1, private)
+            style[0, dimension] = SWEEP[place]
+            assert close(found[dimension, place], model.decode(target, shared, style)[0])
+
+
+def test_a_model_without_private_codes_has_panels_of_cross_generation_alone(small_config, digits, tmp_path):
+    model = build_model(small_config(model="mvae", of_all={"private": 0}), 0).eval()
+    assert list(panels_of(model, digits, tmp_path)) == ["cross_generation"]
+
+
+def test_panels_depend_on_the_seed_in_their_styles_alone(made, small_config, digits, tmp_path):
+    model, panels, folder = made
+    again = panels_of(model, digits, tmp_path, seed=1)
+    for direction in DIRECTIONS:
+        before, after = (
+            panel_images(panels["transfer"][direction], folder),
+            panel_images(again["transfer"][direction], tmp_path),
+        )
+        assert np.array_equal(before["generated"], after["generated"])
+        crossed = [each["cross_generation"][direction] for each in (panels, again)]
+        pictures = [panel_images(panel, where) for panel, where in zip(crossed, (folder, tmp_path), strict=True)]
+        assert not np.array_equal(pictures[0]["generated"], pictures[1]["generated"])
+
+
+@pytest.mark.parametrize("record", [{"id": "r"}, {"id": "r", "panels": {"transfer": {}}}, {"id": "r", "panels": None}])
+def test_a_missing_panel_is_named(record):
+    with pytest.raises(RecordError, match="record r has no panel transfer, ink->photo; run it again"):
+        panel_of(record, "transfer", "ink->photo")
+
+
+# On disk
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_panel_comes_back_pixel_by_pixel(tmp_path, channels):
+    images = torch.rand((4, 5, channels, 6, 7), generator=torch.Generator().manual_seed(1))
+    save_panel(tmp_path / "a.b=3.png", images)
+    found = load_panel(tmp_path / "a.b=3.png", 4, 5)
+    assert (found.shape, found.dtype) == (images.shape, np.uint8)
+    assert np.array_equal(found, (images * 255).round().numpy())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.b=3.png"]
+
+
+def test_values_outside_the_range_are_clipped_and_not_wrapped(tmp_path):
+    save_panel(tmp_path / "p.png", torch.tensor([-0.1, 1.1]).reshape(1, 2, 1, 1, 1))
+    assert load_panel(tmp_path / "p.png", 1, 2).flatten().tolist() == [0, 255]
+
+
+def test_a_panel_that_is_not_whole_is_an_error_with_the_remedy(tmp_path):
+    path = tmp_path / "panel.png"
+    save_panel(path, torch.rand(2, 3, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+    content = path.read_bytes()
+    halves = [content[:length] for length in (0, 5, 20, 40, 60, len(content) // 2, len(content) - 25)]
+    damaged = bytearray(content)
+    damaged[len(content) // 2] ^= 1
+    for bad in (*halves, damaged):
+        path.write_bytes(bad)
+        with pytest.raises(RecordError, match=f"panel {re.escape(str(path))} cannot be read .*run its record again"):
+            load_panel(path, 2, 3)
+    path.unlink()
+    with pytest.raises(RecordError, match="cannot be read"):
+        load_panel(path, 2, 3)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 3), (2, 5)])
+def test_a_panel_of_another_size_is_refused(tmp_path, rows, columns):
+    save_panel(tmp_path / "p.png", torch.rand(2, 3, 1, 8, 8))
+    with pytest.raises(RecordError, match=f"does not hold {rows} x {columns} images"):
+        load_panel(tmp_path / "p.png", rows, columns)
