@@ -18,7 +18,6 @@ import pandas as pd
 from scipy import stats
 
 from qmvae_core import paper, tables
-from qmvae_core.records import RecordError
 
 ORDER = ("fails", "undecided", "holds")
 COMPARED = ("mvae", "mmvae", "dmvae")
@@ -165,21 +164,8 @@ CLAIMS = (
 )
 
 
-def longest(records: Sequence[Mapping]) -> list[Mapping]:
-    """The finished records of the profile with the most training steps, real data before stand-in.
-
-    Raises RecordError if there is none.
-    """
-    done = [r for r in records if r["status"] == "ok"]
-    if not done:
-        raise RecordError("there is no finished record; make one with: python -m qmvae_core run")
-    real = [r for r in done if r["data"]["kind"] == "real"] or done
-    most = max(real, key=lambda r: r["cost"]["steps"])["profile"]
-    return [r for r in real if r["profile"] == most]
-
-
 def ledger(records: Sequence[Mapping], reading: str) -> pd.DataFrame:
-    """All claims with verdict and evidence, failures first; records as `longest` gives them, Q-MVAE by `reading`."""
+    """All claims with verdict and evidence, failures first; records of one profile, Q-MVAE by `reading`."""
     rows = []
     for claim in CLAIMS:
         verdict, evidence = claim.judge(records, reading)

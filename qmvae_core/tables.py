@@ -225,6 +225,19 @@ def probe_gaps(records: Sequence[Mapping]) -> pd.DataFrame:
     return _rows(records, cells)
 
 
+def longest(records: Sequence[Mapping]) -> list[Mapping]:
+    """The finished records of the profile with the most training steps, real data before stand-in.
+
+    Raises RecordError if there is none.
+    """
+    done = [r for r in records if r["status"] == "ok"]
+    if not done:
+        raise RecordError("there is no finished record; make one with: python -m qmvae_core run")
+    real = [r for r in done if r["data"]["kind"] == "real"] or done
+    most = max(real, key=lambda r: r["cost"]["steps"])["profile"]
+    return [r for r in real if r["profile"] == most]
+
+
 def first_seeds(records: Sequence[Mapping]) -> list[Mapping]:
     """The record of the lowest seed of each profile, model and reading, in a stable order."""
     found: dict[tuple, Mapping] = {}
@@ -244,6 +257,48 @@ def panel_shares(records: Sequence[Mapping]) -> pd.DataFrame:
             total = sum(map(len, panel["read"]))
             over_all = metric(record, ("cross_generation", direction))
             yield {"direction": direction, "panel, %": f"{100 * right / total:.0f}", "all, %": f"{over_all:.1f}"}
+
+    return _rows(records, cells)
+
+
+def beyond(records: Sequence[Mapping]) -> pd.DataFrame:
+    """What accuracy leaves out: Fréchet distances and diversity (`diagnosis`), of each direction and from the prior."""
+
+    def cells(record):
+        metrics = record["metrics"]
+        for direction in metrics["cross_generation"]:
+            target = direction.split("->")[1]
+            yield {
+                "images": direction,
+                "read rightly, %": f"{metric(record, ('cross_generation', direction)):.1f}",
+                "Fréchet": f"{metrics['frechet']['cross_generation'][direction]['distance']:.1f}",
+                "Fréchet, real": f"{metrics['frechet']['real'][target]['distance']:.1f}",
+                "diversity": f"{metrics['diversity'][direction]['features']['ratio']:.2f}",
+            }
+        coherence = _per_cent(metrics["joint_coherence"])
+        for name, found in metrics["frechet"]["prior"].items():
+            yield {
+                "images": f"{name}, from the prior",
+                "both read alike, %": coherence,
+                "Fréchet": f"{found['distance']:.1f}",
+                "Fréchet, real": f"{metrics['frechet']['real'][name]['distance']:.1f}",
+            }
+
+    return _rows(records, cells).fillna("")
+
+
+def swaps(records: Sequence[Mapping]) -> pd.DataFrame:
+    """`diagnosis.code_swaps` in per cent: a row for each direction and origin of z, a column for each h."""
+    names = {
+        "prior": "h: prior", "zero": "h: prior's mean", "same_digit": "h: same digit", "other_digit": "h: other digit",
+        "digit_of_h": "read as h's digit",
+    }  # fmt: skip
+
+    def cells(record):
+        for direction, by_code in record["metrics"]["code_swaps"].items():
+            for where, by_style in by_code.items():
+                shares = {names[style]: f"{100 * found['accuracy']:.1f}" for style, found in by_style.items()}
+                yield {"direction": direction, "z of": where, **shares}
 
     return _rows(records, cells)
 

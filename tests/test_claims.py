@@ -156,7 +156,7 @@ def test_the_longest_runs_are_taken_and_real_data_comes_first():
         record(profile="quick", steps=10), record(profile="paper", steps=100, kind="stand-in"),
         record(profile="choose", steps=20, status="failed"), record(profile="other", steps=15, seed=3),
     ]  # fmt: skip
-    assert [r["profile"] for r in claims.longest(records)] == ["other"]
-    assert [r["profile"] for r in claims.longest(records[1:2])] == ["paper"]
+    assert [r["profile"] for r in tables.longest(records)] == ["other"]
+    assert [r["profile"] for r in tables.longest(records[1:2])] == ["paper"]
     with pytest.raises(RecordError, match="no finished record"):
-        claims.longest(records[2:3])
+        tables.longest(records[2:3])

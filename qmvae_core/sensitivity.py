@@ -1,0 +1,119 @@
+"""Which of the paper's open points decide its result: the plan, written before the runs, and the rule that reads it.
+
+Each value of each open point is tried alone, all else as in the reading "default", on a validation part of the training
+digits. A run's score is the mean of both directions of cross generation, z by its mean. Noise is the standard deviation
+of the scores of "default" over its seeds. The rule:
+
+- A value "helps" or "hurts" if its score is more than twice the noise above or below that of "default" with the same
+  seed; else the point is "undecided" at this length.
+- For each point the best value that helps is taken; "default" keeps its own where none does.
+- The values taken are combined and that reading is run too. It is the best reading if it helps; else "default" is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from qmvae_core.negatives import RULES
+from qmvae_core.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
+from qmvae_core.records import RecordError
+
+BASE, SEEDS = "default", (0, 1, 2)
+REFERENCES = ("as-printed", "default+beta=0")  # shown beside the rest, and candidates for nothing
+POINTS = {
+    "weight of the private KL": ("all.private_kl_weight=1", "all.private_kl_weight=20"),
+    "size of the private codes": ("all.private=20", "all.private=4", "all.private=1"),
+    "likelihood": ("all.likelihood=bernoulli", "all.scale=0.1", "all.likelihood=normal+all.scale=0.5"),
+    "weight of MNIST": ("mnist.weight=1",),
+    "cross reconstruction": ("cross_reconstruction=1",),
+    "learning rate": ("training.learning_rate=0.0001",),
+    "encoders of z and h": ("all.encoders=separate",),
+    "screening of negatives": tuple(f"negatives={rule}" for rule in RULES if rule != "random"),
+    "equal negatives": ("mask_equal_negatives=true",),
+}
+PLAN = (BASE, *REFERENCES, *(f"{BASE}+{value}" for values in POINTS.values() for value in values))
+
+
+def score(record: Mapping) -> float:
+    """The mean of both directions of cross generation by the mean of q(z|x), in per cent."""
+    cross = record["metrics"]["cross_generation"]
+    return 100.0 * float(np.mean([cross[direction]["mean"]["accuracy"] for _, direction in TABLE1_COLUMNS.values()]))
+
+
+def noise(records: Sequence[Mapping]) -> float:
+    """The standard deviation of the scores of "default" over its seeds. Raises RecordError for fewer than two."""
+    scores = [score(r) for r in records if r["reading"] == BASE]
+    if len(scores) < 2:
+        raise RecordError(
+            f"the noise needs two or more seeds of {BASE!r}, got {len(scores)}; run the profile sensitivity"
+        )
+    return float(np.std(scores, ddof=1))
+
+
+def effects(records: Sequence[Mapping]) -> pd.DataFrame:
+    """A row for each record that finished: what was changed, accuracies, leakage, and the rule's word on it.
+
+    Accuracies in per cent; difference: of the score to that of "default" with the same seed, in points.
+    Raises RecordError as `noise`, and if "default" lacks a seed.
+    """
+    done = [r for r in records if r["status"] == "ok"]
+    base = {r["seed"]: score(r) for r in done if r["reading"] == BASE}
+    reach = 2 * noise(done)
+    point_of = {f"{BASE}+{value}": point for point, values in POINTS.items() for value in values}
+    rows = []
+    for record in done:
+        if record["seed"] not in base:
+            raise RecordError(
+                f"there is no record of {BASE!r} with seed {record['seed']} to compare {record['id']} with"
+            )
+        reading, metrics = record["reading"], record["metrics"]
+        difference = score(record) - base[record["seed"]]
+        word = "helps" if difference > reach else "hurts" if difference < -reach else "undecided"
+        row = {
+            "open point": point_of.get(reading, "combination" if _is_combination(reading) else "reference"),
+            "value": reading.removeprefix(f"{BASE}+"),
+            "reading": reading,
+            "seed": record["seed"],
+            **{name: 100 * metrics[a][b]["mean"]["accuracy"] for name, (a, b) in TABLE1_COLUMNS.items()},
+            "score": score(record),
+            "difference": difference,
+            "word": "" if reading == BASE else word,
+            **{f"probe {name}": 100 * metrics[a][b]["accuracy"] for name, (a, b) in TABLE2_COLUMNS.items()},
+        }
+        for name in ("mnist", "svhn"):
+            leaks = metrics["leakage"].get(name)
+            row[f"leakage {name.upper()}"] = 100 * leaks["nonlinear"]["accuracy"] if leaks else None
+        rows.append(row)
+    order = {reading: place for place, reading in enumerate(PLAN)}
+    rows.sort(key=lambda row: (order.get(row["reading"], len(order)), row["seed"]))
+    return pd.DataFrame(rows)
+
+
+def _is_combination(reading: str) -> bool:
+    changes = set(reading.split("+")[1:])
+    return reading not in PLAN and changes <= {c for values in POINTS.values() for v in values for c in v.split("+")}
+
+
+def combination(records: Sequence[Mapping]) -> str:
+    """The reading with the best value of each point that helps; "default" where none does. Raises as `effects`."""
+    table = effects(records)
+    taken = []
+    for point in POINTS:
+        helping = table[(table["open point"] == point) & (table["word"] == "helps")]
+        if len(helping):
+            taken.append(helping.loc[helping["score"].idxmax(), "value"])
+    return "+".join([BASE, *taken])
+
+
+def best_reading(records: Sequence[Mapping]) -> str | None:
+    """The best reading by the rule, or None while the combination has not been run. Raises as `effects`."""
+    wanted = combination(records)
+    table = effects(records).set_index("reading")
+    if wanted in (BASE, *PLAN):
+        return wanted
+    if wanted not in table.index:
+        return None
+    return wanted if table.loc[wanted, "word"] == "helps" else BASE

@@ -1,0 +1,107 @@
+"""The rule of the sensitivity plan: written before the runs, and applied as it is written."""
+
+import pytest
+
+from qmvae_core import sensitivity, study
+from qmvae_core.models import reading
+from qmvae_core.records import RecordError
+
+NOISE = [80.0, 82.0, 84.0]  # of default over its seeds: a standard deviation of 2 points
+
+
+def record(name: str, score: float, seed: int = 0, status: str = "ok") -> dict:
+    cross = {"mnist->svhn": score + 10, "svhn->mnist": score - 10}
+    return {
+        "id": f"{name}-{seed}", "reading": name, "seed": seed, "status": status,
+        "metrics": {
+            "cross_generation": {d: {"mean": {"accuracy": v / 100}} for d, v in cross.items()},
+            "probe": {k: {"accuracy": 0.9} for k in ("mnist", "svhn", "joint")},
+            "leakage": {"mnist": {"nonlinear": {"accuracy": 0.5}}},
+        },
+    }  # fmt: skip
+
+
+def base() -> list[dict]:
+    return [record("default", value, seed) for seed, value in enumerate(NOISE)]
+
+
+def words(*others: dict) -> dict[str, str]:
+    table = sensitivity.effects([*base(), *others])
+    return dict(zip(table["value"], table["word"], strict=True))
+
+
+def test_every_reading_of_the_plan_is_one():
+    for name in sensitivity.PLAN:
+        reading(name)
+    assert len(set(sensitivity.PLAN)) == len(sensitivity.PLAN)
+
+
+def test_the_profile_is_the_plan():
+    assert study.profile("sensitivity").readings == sensitivity.PLAN
+    assert study.profile("sensitivity").validation
+
+
+def test_a_score_is_the_mean_of_both_directions():
+    assert sensitivity.score(record("default", 77.0)) == pytest.approx(77.0)
+
+
+def test_noise_is_the_deviation_over_the_seeds_of_default():
+    assert sensitivity.noise(base()) == pytest.approx(2.0)
+    with pytest.raises(RecordError, match="two or more seeds of 'default', got 1"):
+        sensitivity.noise(base()[:1])
+
+
+@pytest.mark.parametrize(
+    ("score", "word"), [(84.1, "helps"), (83.9, "undecided"), (76.1, "undecided"), (75.9, "hurts")]
+)
+def test_a_value_is_compared_with_its_own_seed_by_twice_the_noise(score, word):
+    assert words(record("default+mnist.weight=1", score))["mnist.weight=1"] == word
+
+
+def test_a_value_of_another_seed_is_compared_with_that_seed():
+    assert words(record("default+mnist.weight=1", 84.1, seed=2))["mnist.weight=1"] == "undecided"
+    with pytest.raises(RecordError, match="no record of 'default' with seed 7"):
+        words(record("default+mnist.weight=1", 84.1, seed=7))
+
+
+def test_the_combination_takes_the_best_helping_value_of_each_point():
+    records = [
+        *base(),
+        record("default+all.private=4", 85), record("default+all.private=1", 86), record("default+all.private=20", 70),
+        record("default+all.likelihood=normal+all.scale=0.5", 87), record("default+mnist.weight=1", 81),
+        record("default+beta=0", 99), record("as-printed", 99),
+    ]  # fmt: skip
+    assert sensitivity.combination(records) == "default+all.private=1+all.likelihood=normal+all.scale=0.5"
+    reading(sensitivity.combination(records))
+    assert sensitivity.combination(base()) == "default"
+
+
+def test_the_best_reading_waits_for_the_combination_and_needs_it_to_help():
+    helped = [*base(), record("default+all.private=1", 86), record("default+mnist.weight=1", 85)]
+    wanted = "default+all.private=1+mnist.weight=1"
+    assert sensitivity.combination(helped) == wanted
+    assert sensitivity.best_reading(helped) is None
+    assert sensitivity.best_reading([*helped, record(wanted, 90)]) == wanted
+    assert sensitivity.best_reading([*helped, record(wanted, 83)]) == "default"
+    assert sensitivity.best_reading(base()) == "default"
+
+
+def test_one_value_that_helps_needs_no_further_run():
+    assert sensitivity.best_reading([*base(), record("default+mnist.weight=1", 85)]) == "default+mnist.weight=1"
+
+
+def test_the_table_names_points_references_and_combinations_in_the_order_of_the_plan():
+    table = sensitivity.effects(
+        [
+            record("default+all.private=1+mnist.weight=1", 90),
+            record("default+mnist.weight=1", 85),
+            *base()[::-1],
+            record("default+beta=0", 20),
+            record("default+all.private=1", 85, status="failed"),
+        ]  # fmt: skip
+    )
+    assert list(table["open point"]) == ["reference"] * 4 + ["weight of MNIST", "combination"]
+    assert list(table["seed"]) == [0, 1, 2, 0, 0, 0]
+    assert table["leakage SVHN"].isna().all()
+    assert table["leakage MNIST"].tolist() == [50.0] * 6
+    assert table.loc[4, "difference"] == pytest.approx(5.0)
