@@ -24,6 +24,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
 )  # fmt: skip
 GREY = "#6E6E6E"
 COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK, YELLOW)
+MARKERS = ("o", "D", "s", "^")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 STYLE = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same letters
@@ -482,6 +483,56 @@ def comparison(
         axes.axhline(place + 0.5, color="#DDDDDD", linewidth=0.6, linestyle="-", zorder=1)
     axes.set_xlabel(label)
     _legend(picture, loc="outside upper right", ncols=2)
+    return picture
+
+
+def dots(
+    rows: Sequence[str],
+    panels: Mapping[str, Mapping[str, Sequence[float | None]]],
+    bands: Mapping[str, tuple[float, float]] | None = None,
+    label: str = "%",
+    alt: str | None = None,
+) -> Picture:
+    """Several measurements of each row side by side: a panel each, with a dot for each of its series.
+
+    rows: their names, from the top. panels: title -> series -> a value a row, None where there is none.
+    bands: title -> (low, high), a range that is shaded in that panel. label: the unit.
+    Raises ValueError for a series of another length, a band of an unknown panel, and if there is nothing to show.
+    """
+    if not rows or not panels:
+        raise ValueError("rows and panels must not be empty: there is nothing to show")
+    for title, series in panels.items():
+        for name, values in series.items():
+            _length(f"{title}, {name}", values, len(rows))
+    unknown = sorted(set(bands or {}) - set(panels))
+    if unknown:
+        raise ValueError(f"there is no panel {unknown[0]!r} for a band; the panels are {sorted(panels)}")
+    alt = alt or " ".join(
+        f"{title} ({label}): "
+        + "; ".join(
+            f"{row}, " + ", ".join(f"{name} {'none' if values[i] is None else f'{values[i]:.1f}'}"
+                                   for name, values in series.items())
+            for i, row in enumerate(rows)
+        ) + "."
+        for title, series in panels.items()
+    )  # fmt: skip
+    picture = Picture(2.4 + 2.6 * len(panels), 0.24 * len(rows) + 1.2, alt)
+    all_axes = picture.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, series) in zip(all_axes, panels.items(), strict=True):
+        if bands and title in bands:
+            axes.axvspan(*bands[title], color="#E8E8E8", zorder=0)
+        for place in range(len(rows)):
+            axes.axhline(place, color="#DDDDDD", linewidth=0.6, linestyle="-", zorder=1)
+        for number, (name, values) in enumerate(series.items()):
+            points = [(value, i) for i, value in enumerate(values) if value is not None]
+            axes.plot([v for v, _ in points], [i for _, i in points], linestyle="none", marker=MARKERS[number],
+                      markerfacecolor="white" if number else COLOURS[number], markeredgecolor=COLOURS[number],
+                      markersize=5, label=name, zorder=3)  # fmt: skip
+        axes.set_xlabel(label)
+        _title(axes, title)
+        _legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.5 / (0.24 * len(rows) + 0.5)), ncols=2)
+    all_axes[0].set_yticks(range(len(rows)), rows)
+    all_axes[0].set_ylim(len(rows) - 0.4, -0.6)
     return picture
 
 

@@ -51,6 +51,14 @@ def swept(**changes) -> figures.Picture:
     return figures.traversal(**{**given, **changes}, title="ink to photo")
 
 
+def dotted(**changes) -> figures.Picture:
+    given = {
+        "rows": ["a", "b"], "panels": {"read": {"one": [1.0, 2.0], "two": [3.0, None]}, "leak": {"one": [5.0, 6.0]}},
+        "bands": {"read": (0.5, 1.5)},
+    }  # fmt: skip
+    return figures.dots(**{**given, **changes})
+
+
 def codes(spread: float) -> np.ndarray:
     return spread * CORNERS[[0, 0, 1, 1, 2, 2]]
 
@@ -71,6 +79,7 @@ EXAMPLES = {
     "quadruplet_geometry": lambda: figures.quadruplet_geometry(codes(1), codes(1), LABELS, (0, 2, 4)),
     "training_history": lambda: figures.training_history([epochs(3), epochs(3, 2.0)]),
     "comparison": lambda: figures.comparison({"a": (90.0, 89.0, 91.0)}, {"a": (88.0, 80.0, 89.0)}),
+    "dots": lambda: dotted(),
     "confusion": lambda: figures.confusion(np.eye(3, dtype=int) * 5, "shown", "read"),
     "blank": lambda: figures.blank(3, 2, "an empty plot")[0],
 }
@@ -269,6 +278,33 @@ def test_a_traversal_names_its_ends_and_frames_what_is_read_otherwise():
 def test_a_traversal_names_what_does_not_fit(changes, words):
     with pytest.raises(ValueError, match=words):
         swept(**changes)
+
+
+def test_dots_stand_at_their_values_in_their_rows():
+    picture = dotted()
+    first, second = picture.axes
+    points = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in first.lines[2:]}
+    assert points == {"one": ([1.0, 2.0], [0, 1]), "two": ([3.0], [0])}
+    assert len({line.get_marker() for line in first.lines[2:]}) == 2  # told apart without colour
+    assert [label.get_text() for label in first.get_yticklabels()] == ["a", "b"]
+    (band,) = first.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == (0.5, 1.5)
+    assert not second.patches
+    assert "b, one 2.0, two none" in picture.alt
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rows": []}, "nothing to show"),
+        ({"panels": {}, "bands": None}, "nothing to show"),
+        ({"panels": {"read": {"one": [1.0]}}}, "read, one must have 2 entries"),
+        ({"bands": {"other": (0, 1)}}, "no panel 'other'"),
+    ],
+)
+def test_dots_name_what_does_not_fit(changes, words):
+    with pytest.raises(ValueError, match=words):
+        dotted(**changes)
 
 
 # Codes
