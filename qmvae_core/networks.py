@@ -167,11 +167,17 @@ def _choose(table: dict, network: str):
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Draw each weight and bias from U(-b, b), b = 1 / sqrt(fan in), PyTorch's own rule, with an explicit generator."""
+    """Draw each weight and bias from U(-b, b), b = 1 / sqrt(fan in), PyTorch's own rule, with an explicit generator.
+
+    A parameter that belongs to no layer, such as the scale of a prior, starts at zero.
+    """
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            bound = 1.0 / math.sqrt(layer.weight[0].numel())
-            with torch.no_grad():
+        with torch.no_grad():
+            if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                bound = 1.0 / math.sqrt(layer.weight[0].numel())
                 layer.weight.uniform_(-bound, bound, generator=generator)
                 layer.bias.uniform_(-bound, bound, generator=generator)
+            else:
+                for value in layer.parameters(recurse=False):
+                    value.zero_()
     return module

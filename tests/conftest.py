@@ -43,6 +43,38 @@ def small_config():
 
 
 @pytest.fixture(scope="session")
+def shared_only_config(small_config):
+    """A function: a model without private codes, names, a likelihood for all of them or None -> a small config.
+
+    The likelihood of one modality is weighted.
+    """
+
+    def make(model: str, *names: str, likelihood: str | None = None, **choices) -> ModelConfig:
+        changes = {"private": 0} if likelihood is None else {"private": 0, "likelihood": likelihood}
+        config = small_config(*names, model=model, of_all=changes, **choices)
+        ink = dataclasses.replace(config.modalities["ink"], weight=3072 / 784)
+        return dataclasses.replace(config, modalities={**config.modalities, "ink": ink})
+
+    return make
+
+
+@pytest.fixture
+def grey_pixels():
+    """Lets the Bernoulli density of torch.distributions, and so of the package multivae, take any pixel in [0, 1]."""
+    torch.distributions.Distribution.set_default_validate_args(False)
+    yield
+    torch.distributions.Distribution.set_default_validate_args(__debug__)
+
+
+@pytest.fixture
+def double_by_default():
+    """Makes new tensors float64, also those that the package multivae makes."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
 def small_digits():
     """A function: names of SMALL_MODALITIES -> Digits that show a pattern of their digit under noise, for each name."""
 

@@ -6,13 +6,14 @@ Their decoders give the mean of the density, but logits for the Bernoulli one; o
 density refuses grey pixels; ours is the cross entropy for them too, and so is theirs with that check switched off.
 """
 
-import copy
 import dataclasses
+import functools
 import itertools
 import math
 
 import pytest
 import torch
+from multivae_copies import copied, gradients
 
 from qmvae_core.models import MVAE, READINGS, ModelConfig, build_model, draw_noise, reading
 
@@ -25,16 +26,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 @pytest.fixture(scope="session")
-def mvae_config(small_config):
+def mvae_config(shared_only_config):
     """A function: names of modalities, and a likelihood for all of them or None -> a small config of MVAE."""
-
-    def make(*names: str, likelihood: str | None = None, **choices) -> ModelConfig:
-        changes = {"private": 0} if likelihood is None else {"private": 0, "likelihood": likelihood}
-        config = small_config(*names, model="mvae", of_all=changes, **choices)
-        ink = dataclasses.replace(config.modalities["ink"], weight=3072 / 784)
-        return dataclasses.replace(config, modalities={**config.modalities, "ink": ink})
-
-    return make
+    return functools.partial(shared_only_config, "mvae")
 
 
 def build(config: ModelConfig, dtype=torch.float64) -> MVAE:
@@ -66,55 +60,9 @@ def package():
     return mvae_model
 
 
-@pytest.fixture
-def grey_pixels():
-    """Lets their Bernoulli density take any pixel in [0, 1]."""
-    torch.distributions.Distribution.set_default_validate_args(False)
-    yield
-    torch.distributions.Distribution.set_default_validate_args(__debug__)
-
-
-def wrapped(package, model: MVAE):
-    """Their MVAE around copies of our networks."""
-    from multivae.models import MVAEConfig
-    from multivae.models.base import BaseDecoder, BaseEncoder, ModelOutput
-
-    class Encoder(BaseEncoder):
-        def __init__(self, network):
-            super().__init__()
-            self.network, self.latent_dim = network, model.config.shared
-
-        def forward(self, images):
-            posterior = self.network(images)
-            return ModelOutput(embedding=posterior.mean, log_covariance=posterior.log_var)
-
-    class Decoder(BaseDecoder):
-        def __init__(self, network, of_logits):
-            super().__init__()
-            self.network, self.of_logits = network, of_logits
-
-        def forward(self, codes):
-            logits = self.network(codes)
-            return ModelOutput(reconstruction=logits if self.of_logits else logits.sigmoid())
-
-    modalities = model.config.modalities
-    config = MVAEConfig(
-        n_modalities=len(modalities),
-        latent_dim=model.config.shared,
-        input_dims={name: m.shape for name, m in modalities.items()},
-        uses_likelihood_rescaling=True,
-        rescale_factors={name: m.weight for name, m in modalities.items()},
-        decoders_dist={name: m.likelihood for name, m in modalities.items()},
-        decoder_dist_params={name: {"scale": m.scale} for name, m in modalities.items()},
-        k=0,  # no bounds of random subsets
-        warmup=0,
-    )
-    encoders = {name: Encoder(copy.deepcopy(model.common_encoders[name])) for name in modalities}
-    decoders = {
-        name: Decoder(copy.deepcopy(model.decoders[name]), m.likelihood == "bernoulli")
-        for name, m in modalities.items()
-    }
-    return package.MVAE(config, encoders, decoders)
+def wrapped(model: MVAE):
+    """Their MVAE around copies of our networks, without bounds of random subsets."""
+    return copied(model, "MVAE", k=0, warmup=0)
 
 
 def their_output(package, monkeypatch, theirs, images, noise):
@@ -136,7 +84,7 @@ def compare(package, monkeypatch, model, images, rtol=1e-10, atol=1e-10) -> None
     """Every bound, the loss, and the gradient of every parameter."""
     batch, dtype = len(next(iter(images.values()))), next(model.parameters()).dtype
     noise = random_noise(model, batch, dtype)
-    theirs = wrapped(package, model)
+    theirs = wrapped(model)
     result = model.loss(images, LABELS[:batch], noise)
     output = their_output(package, monkeypatch, theirs, images, noise)
     names, everything = list(model.config.modalities), "_".join(sorted(model.config.modalities))
@@ -150,13 +98,9 @@ def compare(package, monkeypatch, model, images, rtol=1e-10, atol=1e-10) -> None
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
     result.loss.backward()
     output.loss.backward()
-    gradients = {name: value.grad for name, value in model.named_parameters()}
-    other = {
-        name.replace("network.", "").replace("encoders.", "common_encoders."): value.grad
-        for name, value in theirs.named_parameters()
-    }
-    assert set(other) == set(gradients)
-    for name, value in gradients.items():
+    found, other = {name: value.grad for name, value in model.named_parameters()}, gradients(theirs)
+    assert set(other) == set(found)
+    for name, value in found.items():
         assert value.abs().max() > 0, name
         torch.testing.assert_close(value, other[name], rtol=rtol, atol=atol, msg=lambda s, n=name: f"{n}: {s}")
 
@@ -199,7 +143,7 @@ def test_posterior_of_every_subset_is_that_of_the_package(package, mvae_config, 
 
     model = build(mvae_config(*THREE))
     images = random_images(model.config)
-    theirs = wrapped(package, model)
+    theirs = wrapped(model)
     for names in itertools.combinations(THREE, size):
         found = model.encode_shared({name: images[name] for name in names})
         expected = theirs.compute_mu_log_var_subset(MultimodalBaseDataset(images), list(names))

@@ -185,9 +185,9 @@ class MultimodalVAE(nn.Module):
             for name in self.config.modalities
         }
 
-    def _draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+    def _draw(self, shape: Sequence[int], generator: torch.Generator | None, kind: str = "normal") -> Tensor:
         where = generator.device if generator is not None else self._device
-        return torch.randn(tuple(shape), generator=generator, device=where).to(self._device)
+        return DRAWS[kind](tuple(shape), generator=generator, device=where).to(self._device)
 
     @property
     def _device(self) -> torch.device:

@@ -1,0 +1,58 @@
+"""Models of the package `multivae` around copies of our networks, for the tests that compare the two."""
+
+import copy
+
+import torch
+
+from qmvae_core.models import MultimodalVAE
+
+
+def copied(model: MultimodalVAE, name: str, **choices):
+    """The package's model of that name, with the weights, sizes and likelihoods of ours; choices: of its config."""
+    from multivae import models  # here, because this import takes seconds
+    from multivae.models.base import BaseDecoder, BaseEncoder, ModelOutput
+
+    class Encoder(BaseEncoder):
+        def __init__(self, network):
+            super().__init__()
+            self.network, self.latent_dim = network, model.config.shared
+
+        def forward(self, images):
+            posterior = self.network(images)
+            return ModelOutput(embedding=posterior.mean, log_covariance=posterior.log_var)
+
+    class Decoder(BaseDecoder):
+        def __init__(self, network, of_logits):
+            super().__init__()
+            self.network, self.of_logits = network, of_logits
+
+        def forward(self, codes):
+            logits = self.network(codes)
+            return ModelOutput(reconstruction=logits if self.of_logits else logits.sigmoid())
+
+    modalities = model.config.modalities
+    config = getattr(models, f"{name}Config")(
+        n_modalities=len(modalities),
+        latent_dim=model.config.shared,
+        input_dims={name: m.shape for name, m in modalities.items()},
+        uses_likelihood_rescaling=True,
+        rescale_factors={name: m.weight for name, m in modalities.items()},
+        decoders_dist={name: m.likelihood for name, m in modalities.items()},
+        decoder_dist_params={name: {"scale": m.scale} for name, m in modalities.items()},
+        **choices,
+    )
+    encoders = {name: Encoder(copy.deepcopy(model.common_encoders[name])) for name in modalities}
+    decoders = {
+        name: Decoder(copy.deepcopy(model.decoders[name]), m.likelihood == "bernoulli")
+        for name, m in modalities.items()
+    }
+    return getattr(models, name)(config, encoders, decoders)
+
+
+def gradients(theirs) -> dict[str, torch.Tensor]:
+    """The gradients of their networks' parameters, by our names."""
+    return {
+        name.replace("network.", "").replace("encoders.", "common_encoders."): value.grad
+        for name, value in theirs.named_parameters()
+        if "network." in name
+    }
