@@ -399,10 +399,17 @@ class Watch(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("rule", ["random", "semi-hard", "hardest", "all-violating"])
-def test_a_step_never_waits_and_always_has_the_same_operations_and_shapes(small_config, small_digits, rule):
+@pytest.fixture(params=["random", "semi-hard", "hardest", "all-violating", "mvae", "mmvae", "mopoe"])
+def any_config(request, small_config, shared_only_config):
+    """A small config of each model, for Q-MVAE of each screening rule."""
+    if request.param in MODELS:
+        return shared_only_config(request.param)
+    return small_config(negatives=request.param)
+
+
+def test_a_step_never_waits_and_always_has_the_same_operations_and_shapes(any_config, small_digits):
     """What a captured step needs, as far as a CPU shows it: no waiting, static shapes, tensors that stay in place."""
-    config, seeds = small_config(negatives=rule), [0, 5]
+    config, seeds = any_config, [0, 5]
     device = torch.device("cpu")
     learner = training._Stacked(config, SHORT, seeds, device)
     loop = training._Loop(learner, SHORT, small_digits(), seeds, device)
@@ -425,13 +432,11 @@ def test_the_watch_sees_a_host_that_waits():
         torch.ones(3).sum().item()
 
 
-@pytest.mark.parametrize("rule", ["random", "semi-hard", "hardest", "all-violating"])
-def test_a_stack_of_seeds_trains_each_as_if_it_were_alone(small_config, small_digits, rule):
-    config = small_config(negatives=rule)
+def test_a_stack_of_seeds_trains_each_as_if_it_were_alone(any_config, small_digits):
     seeds = [0, 5, 9]
-    together = quiet(config, ONE_STEP_EPOCHS, small_digits(), seeds, loop="stacked")
+    together = quiet(any_config, ONE_STEP_EPOCHS, small_digits(), seeds, loop="stacked")
     for i, seed in enumerate(seeds):
-        alone = quiet(config, ONE_STEP_EPOCHS, small_digits(), [seed])
+        alone = quiet(any_config, ONE_STEP_EPOCHS, small_digits(), [seed])
         assert_histories_close(together.histories[i], alone.histories[0])
     assert together.histories[0] != together.histories[1]
 

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 
 from qmvae_core.models.configs import ModalityConfig, ModelConfig, known
+from qmvae_core.models.mmvae import MMVAEConfig
+from qmvae_core.models.mopoe import MoPoEConfig
 from qmvae_core.models.mvae import MVAEConfig
 from qmvae_core.models.qmvae import QMVAEConfig
 
@@ -28,6 +30,8 @@ def _reading(
 # code the one latent dimension that is printed, and every encoder parameters of its own, as the notation has it.
 # "default" keeps the digit out of the private codes, and lets z and h of a modality share an encoder up to its last
 # layer: with separate encoders the quadruplet loss stays at 2 α1 + α2 for most of a short run (appendix A0).
+# The models without private codes have likelihoods as MMVAE's authors weigh them. "mmvae" has fewer particles than they
+# have, since each is a pass through every decoder; "mmvae+particles=30" has theirs.
 READINGS = {
     "as-printed": _reading(QMVAEConfig, mnist={"private": 20}, svhn={"private": 20}),
     "default": _reading(
@@ -35,11 +39,14 @@ READINGS = {
         mnist={"encoders": "common", "weight": 3072 / 784, "private_kl_weight": 5.0},
         svhn={"encoders": "common", "private_kl_weight": 5.0},
     ),
-    "mvae": _reading(
-        MVAEConfig,
-        mnist={"encoders": "common", "weight": 3072 / 784, "private": 0},
-        svhn={"encoders": "common", "private": 0},
-    ),
+    **{
+        name: _reading(
+            kind,
+            mnist={"encoders": "common", "weight": 3072 / 784, "private": 0},
+            svhn={"encoders": "common", "private": 0},
+        )
+        for name, kind in {"mvae": MVAEConfig, "mmvae": MMVAEConfig, "mopoe": MoPoEConfig}.items()
+    },
 }
 
 

@@ -1,0 +1,525 @@
+"""MMVAE against the `multivae` package, against plain loops, and against integrals over the code in one dimension.
+
+Conventions, as compared here. Our objective is the importance-weighted bound, the value of the package's `iwae_looser`;
+its gradient is that of the package's `dreg_looser`, whose value is another number (Σ w ln w in place of ln Σ w / K).
+They sum over the batch, we average. Their DReG multiplies by a hook on the codes, ours by a function of its own.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import pytest
+import torch
+from multivae_copies import copied, gradients
+from torch.func import functional_call, stack_module_state, vmap
+
+from qmvae_core.models import MMVAE, READINGS, ModelConfig, build_model, draw_noise, reading
+from qmvae_core.models.mmvae import ETA, DiagonalLaplace, _WeightedAgain
+
+LABELS = torch.tensor([3, 1, 1, 7])
+TWO, THREE = ("ink", "photo"), ("ink", "photo", "sketch")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="session")
+def mmvae_config(shared_only_config):
+    """A function: names of modalities, and a likelihood for all of them or None -> a small config of MMVAE."""
+    return functools.partial(shared_only_config, "mmvae")
+
+
+def build(config: ModelConfig, dtype=torch.float64) -> MMVAE:
+    """A model whose prior is no longer the one it starts with."""
+    model = build_model(config, seed=0).to(dtype)
+    with torch.no_grad():
+        model.prior_scale.copy_(torch.linspace(-0.5, 0.7, config.shared))
+    return model
+
+
+def random_images(config: ModelConfig, batch: int = 4, dtype=torch.float64) -> dict[str, torch.Tensor]:
+    draws = generator()
+    return {
+        name: torch.rand((batch, *m.shape), generator=draws, dtype=torch.float64).to(dtype)
+        for name, m in config.modalities.items()
+    }
+
+
+def random_noise(model: MMVAE, batch: int = 4, dtype=torch.float64) -> dict[str, torch.Tensor]:
+    drawn = draw_noise(model.noise_spec(batch), generator(), "cpu")
+    return {name: value.to(dtype) for name, value in drawn.items()}
+
+
+def parameter_gradients(model: MMVAE, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    names, values = zip(*model.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, values), strict=True))
+
+
+# Against the package
+
+
+def their_loss(model: MMVAE, images, noise, kind: str):
+    """The package's model with our draws, and its loss of that kind."""
+    pytest.importorskip("multivae", reason="the independent implementation, pip install multivae, is not here")
+    from multivae.data.datasets.base import MultimodalBaseDataset
+
+    theirs = copied(model, "MMVAE", K=model.config.particles, loss=kind)
+    theirs.prior_log_var.data = model.prior_scale.detach()[None].clone()
+    draws = [noise[f"{name}/shared"] for name in model.config.modalities]
+
+    class Scripted(torch.distributions.Laplace):
+        def rsample(self, shape):
+            drawn = draws.pop(0)
+            assert drawn.shape[:-2] == tuple(shape)
+            return self.loc + self.scale * drawn
+
+    theirs.post_dist = Scripted
+    loss = theirs(MultimodalBaseDataset(images)).loss
+    assert not draws
+    return theirs, loss
+
+
+def compare(model: MMVAE, images, rtol=1e-10, atol=1e-10) -> None:
+    """The bound, and the doubly reparameterised gradient of every parameter."""
+    batch, dtype = len(next(iter(images.values()))), next(model.parameters()).dtype
+    noise = random_noise(model, batch, dtype)
+    loss = model.loss(images, LABELS[:batch], noise).loss
+    _, expected = their_loss(model, images, noise, "iwae_looser")
+    torch.testing.assert_close(loss * batch, expected, rtol=rtol, atol=atol)
+    found = parameter_gradients(model, loss * batch)
+    theirs, other_loss = their_loss(model, images, noise, "dreg_looser")
+    other_loss.backward()
+    other = {**gradients(theirs), "prior_scale": theirs.prior_log_var.grad[0]}
+    assert set(other) == set(found)
+    for name, value in found.items():
+        assert value.abs().max() > 0, name
+        torch.testing.assert_close(value, other[name], rtol=rtol, atol=atol, msg=lambda s, n=name: f"{n}: {s}")
+    if model.config.particles == 1:
+        torch.testing.assert_close(loss * batch, other_loss, rtol=rtol, atol=atol)
+
+
+@pytest.mark.usefixtures("grey_pixels", "double_by_default")
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("names", [TWO, THREE])
+@pytest.mark.parametrize("particles", [1, 2, 7])
+def test_bound_and_gradients_are_those_of_the_package(mmvae_config, particles, names, batch):
+    model = build(mmvae_config(*names, particles=particles))
+    assert {m.likelihood for m in model.config.modalities.values()} >= {"laplace", "bernoulli"}
+    compare(model, random_images(model.config, batch))
+
+
+@pytest.mark.usefixtures("double_by_default")
+def test_the_reading_of_the_book_is_the_model_of_the_package(mmvae_config):
+    model = build(reading("mmvae"))
+    compare(model, random_images(model.config, 2), rtol=1e-9, atol=1e-9)
+
+
+def test_the_reading_of_the_book_is_the_model_of_the_package_in_single_precision(mmvae_config):
+    """Weights w of a few thousand nats each, of which rounding takes some thousandth of a nat."""
+    model = build(reading("mmvae"), torch.float32)
+    compare(model, random_images(model.config, 2, torch.float32), rtol=2e-2, atol=2e-2)
+
+
+# Against plain loops
+
+
+def naive_laplace(mean, scale, code) -> float:
+    return sum(
+        math.log(math.exp(-abs(z - m) / s) / (2 * s))
+        for z, m, s in zip(code.tolist(), mean.tolist(), scale.tolist(), strict=True)
+    )
+
+
+def naive_scale(values: torch.Tensor) -> torch.Tensor:
+    exponentials = [math.exp(value) for value in values.tolist()]
+    return values.new_tensor([len(exponentials) * value / sum(exponentials) + 1e-6 for value in exponentials])
+
+
+def naive_likelihood(m, logits: torch.Tensor, image: torch.Tensor) -> float:
+    total = 0.0
+    for logit, x in zip(logits.flatten().tolist(), image.flatten().tolist(), strict=True):
+        p = 1 / (1 + math.exp(-logit))
+        if m.likelihood == "laplace":
+            total += math.log(math.exp(-abs(x - p) / m.scale) / (2 * m.scale))
+        elif m.likelihood == "normal":
+            total += math.log(math.exp(-((x - p) ** 2) / (2 * m.scale**2)) / math.sqrt(2 * math.pi * m.scale**2))
+        else:
+            total += x * math.log(p) + (1 - x) * math.log(1 - p)
+    return m.weight * total
+
+
+def naive_log_weight(model: MMVAE, images, source: str, noise, i: int) -> float:
+    """ln w of one particle of the source's expert for sample i."""
+    experts = {name: model.common_encoders[name](images[name][i : i + 1]) for name in model.config.modalities}
+    parameters = {name: (q.mean[0], naive_scale(q.log_var[0])) for name, q in experts.items()}
+    mean, scale = parameters[source]
+    code = mean + scale * noise
+    mixture = sum(math.exp(naive_laplace(*each, code)) for each in parameters.values()) / len(parameters)
+    value = naive_laplace(torch.zeros(len(code)), naive_scale(model.prior_scale), code) - math.log(mixture)
+    for name, m in model.config.modalities.items():
+        value += naive_likelihood(m, model.decoders[name](code[None]), images[name][i])
+    return value
+
+
+@pytest.mark.parametrize("names", [TWO, THREE])
+def test_loss_of_a_tiny_batch_sample_by_sample(mmvae_config, names):
+    model = build(mmvae_config(*names, particles=3))
+    images, noise = random_images(model.config, 2), random_noise(model, 2)
+    result = model.loss(images, LABELS[:2], noise)
+    assert set(result.terms) == {f"{kind}/{name}" for kind in ("iwae", "particles") for name in names}
+    assert result.opposing is None
+    totals = []
+    for i in range(2):
+        bounds = []
+        for name in names:
+            logs = [naive_log_weight(model, images, name, noise[f"{name}/shared"][k, i], i) for k in range(3)]
+            weights = [math.exp(each - max(logs)) for each in logs]
+            bounds.append(max(logs) + math.log(sum(weights) / 3))
+            count = sum(weights) ** 2 / sum(weight**2 for weight in weights)
+            assert result.terms[f"iwae/{name}"][i].item() == pytest.approx(bounds[-1], rel=1e-10)
+            assert result.terms[f"particles/{name}"][i].item() == pytest.approx(count, rel=1e-8)
+        totals.append(sum(bounds) / len(names))
+        assert result.objective[i].item() == pytest.approx(totals[-1], rel=1e-10)
+    assert result.loss.item() == pytest.approx(-sum(totals) / 2, rel=1e-10)
+
+
+def test_gradient_of_an_encoder_particle_by_particle(mmvae_config):
+    """Σ_r Σ_k w̃_k² ∂ln w_k/∂z_k ∂z_k/∂φ / M for encoders, Σ_r Σ_k w̃_k ∂ln w_k/∂θ / M for all else."""
+    model = build(mmvae_config(*THREE, particles=3))
+    images, noise = random_images(model.config, 2), random_noise(model, 2)
+    found = parameter_gradients(model, model.loss(images, LABELS[:2], noise).objective.sum())
+    modalities = model.config.modalities
+    expected = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    for i, source in itertools.product(range(2), modalities):
+        experts = {name: model.encode_shared({name: images[name][i : i + 1]}) for name in modalities}
+        codes = [experts[source].sample(noise[f"{source}/shared"][k, i]) for k in range(3)]
+        leaves = [code.detach().requires_grad_() for code in codes]
+        logs = []
+        for leaf in leaves:
+            densities = [torch.distributions.Laplace(*q.detach()).log_prob(leaf).sum() for q in experts.values()]
+            value = torch.distributions.Laplace(*model.prior).log_prob(leaf).sum() + math.log(len(modalities))
+            value = value - torch.stack(densities).logsumexp(dim=0)
+            for name, m in modalities.items():
+                value = value + m.weight * likelihood(m, model.decoders[name](leaf), images[name][i : i + 1])
+            logs.append(value)
+        normalised = torch.stack(logs).detach().softmax(dim=0)
+        for w, log_weight, leaf, code in zip(normalised, logs, leaves, codes, strict=True):
+            for name, value in model.named_parameters():
+                if not name.startswith("common_encoders"):
+                    (part,) = torch.autograd.grad(log_weight, value, retain_graph=True)
+                    expected[name] += w * part / len(modalities)
+            (by_code,) = torch.autograd.grad(log_weight, leaf)
+            for name, value in model.common_encoders[source].named_parameters():
+                (part,) = torch.autograd.grad(code, value, by_code, retain_graph=True)
+                expected[f"common_encoders.{source}.{name}"] += w**2 * part / len(modalities)
+    for name, value in expected.items():
+        assert value.abs().max() > 0, name
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9, msg=lambda s, n=name: f"{n}: {s}")
+
+
+def likelihood(m, logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    if m.likelihood == "bernoulli":
+        p = logits.sigmoid()
+        return (images * p.log() + (1 - images) * (1 - p).log()).sum()
+    kind = {"laplace": torch.distributions.Laplace, "normal": torch.distributions.Normal}[m.likelihood]
+    return kind(logits.sigmoid(), m.scale).log_prob(images).sum()
+
+
+def test_loss_needs_one_code_for_each_particle_and_no_other_draw(mmvae_config):
+    spec = build_model(mmvae_config(*THREE, particles=6)).noise_spec(5)
+    assert {name: tuple(item) for name, item in spec.items()} == {
+        f"{name}/shared": ("laplace", (6, 5, 4)) for name in THREE
+    }
+
+
+def test_labels_have_no_say_in_the_loss(mmvae_config):
+    model = build(mmvae_config())
+    images, noise = random_images(model.config), random_noise(model)
+    assert torch.equal(model.loss(images, LABELS, noise).loss, model.loss(images, LABELS * 0, noise).loss)
+
+
+# Against integrals: sums over a grid of codes in place of draws
+
+
+LARGE = (
+    100.0  # nats, about as much as a bound here: left out of sums, whose relative error would be one of large numbers
+)
+
+
+def integrand(model: MMVAE, images, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """ln q_r(z) of each expert r (M, n), and ln p(x, z) - ln q(z) (n,) up to a constant, for codes (n, d)."""
+    modalities = model.config.modalities
+    experts = [model.encode_shared({name: images[name]}) for name in modalities]
+    logs = torch.stack([torch.distributions.Laplace(*q).log_prob(codes).sum(dim=-1) for q in experts])
+    value = torch.distributions.Laplace(*model.prior).log_prob(codes).sum(dim=-1)
+    value = value - logs.logsumexp(dim=0) + math.log(len(modalities)) + LARGE
+    for name, m in modalities.items():
+        error = (model.decoders[name](codes).sigmoid() - images[name]).abs().sum(dim=(1, 2, 3))
+        value = value + m.weight * (-error / m.scale - math.prod(m.shape) * math.log(2 * m.scale))
+    return logs, value
+
+
+def grid(count: int, half: float = 12.0, kinks=(0.0,)) -> tuple[torch.Tensor, torch.Tensor]:
+    """Midpoints of about `count` intervals between -half and half, and their widths; kinks lie between two intervals.
+
+    A density with a kink has a gradient that jumps there, and a sum over intervals across a jump is a poor integral.
+    """
+    edges = torch.tensor(sorted({-half, *kinks, half}), dtype=torch.float64)
+    pieces = [torch.linspace(*ends, 2 + int(count * (ends[1] - ends[0]) / (2 * half)), dtype=torch.float64)
+              for ends in itertools.pairwise(edges.tolist())]  # fmt: skip
+    points = torch.cat([(piece[1:] + piece[:-1]) / 2 for piece in pieces])
+    return points, torch.cat([piece.diff() for piece in pieces])
+
+
+def code_grid(model: MMVAE, images, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes (n, d) and the size of the cell of each (n,)."""
+    means = torch.cat([model.encode_shared({name: value}).mean for name, value in images.items()]).detach()
+    axes = [grid(count, kinks=(0.0, *each.tolist())) for each in means.T]
+    points, widths = (torch.cartesian_prod(*each).view(-1, len(axes)) for each in zip(*axes, strict=True))
+    return points, widths.prod(dim=1)
+
+
+def tractable(mmvae_config, particles: int, shared: int) -> MMVAE:
+    """Likelihoods so broad, and weights so large, that the integrals are over smooth functions that differ."""
+    config = mmvae_config("ink", "sketch", likelihood="laplace", particles=particles, shared=shared)
+    modalities = {name: dataclasses.replace(m, scale=0.75, weight=2.0) for name, m in config.modalities.items()}
+    model = build(dataclasses.replace(config, modalities=modalities))
+    with torch.no_grad():
+        for name, decoder in model.decoders.items():
+            decoder[0].weight.mul_(2.0)
+            model.common_encoders[name].head.weight.mul_(1.5)
+    return model
+
+
+def expected_by_noise(model: MMVAE, images, count: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The expectations of our objective and gradient over the noise, by all tuples of `count` of its quantiles."""
+    particles, shared = model.config.particles, model.config.shared
+    probabilities = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    quantiles = torch.distributions.Laplace(0.0, 1.0).icdf(probabilities)
+    noise = torch.cartesian_prod(*[quantiles] * (particles * shared)).view(-1, particles, shared).transpose(0, 1)
+    batch = {name: value.expand(noise.shape[1], -1, -1, -1) for name, value in images.items()}
+    draws = {f"{name}/shared": noise for name in model.config.modalities}
+    objective = model.loss(batch, torch.zeros(noise.shape[1]), draws).objective.mean()
+    return objective.detach() + LARGE, parameter_gradients(model, objective)
+
+
+def gap(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def close_gradients(found, expected, relative: float) -> None:
+    for name, value in expected.items():
+        assert gap(found[name], value) < relative, f"{name}: {gap(found[name], value)}"
+
+
+def test_with_one_particle_the_objective_is_the_elbo_of_the_mixture_and_the_gradient_has_no_bias(mmvae_config):
+    model = tractable(mmvae_config, particles=1, shared=2)
+    images = random_images(model.config, 1)
+    codes, sizes = code_grid(model, images, 400)
+    logs, value = integrand(model, images, codes)
+    mixture = logs.exp().mean(dim=0) * sizes
+    elbo = (mixture * value).sum()
+    objective, found = expected_by_noise(model, images, 250)
+    assert objective.item() == pytest.approx(elbo.item(), abs=0.02)
+    close_gradients(found, parameter_gradients(model, elbo), 5e-2)
+
+
+@pytest.mark.parametrize(("means", "tolerance"), [((0.8, 0.8), 0.01), ((-1.0, 1.5), 0.05)])
+def test_with_two_particles_the_gradient_has_no_bias_where_the_experts_agree_and_else_a_small_one(
+    mmvae_config, means, tolerance
+):
+    model = tractable(mmvae_config, particles=2, shared=1)
+    images = random_images(model.config, 1)
+    with torch.no_grad():
+        for encoder, mean in zip(model.common_encoders.values(), means, strict=True):
+            encoder.head.weight.zero_()
+            encoder.head.bias.copy_(torch.tensor([mean, 0.0]))
+    codes, sizes = code_grid(model, images, 400)
+    logs, value = integrand(model, images, codes)
+    both = torch.logsumexp(torch.stack(torch.broadcast_tensors(value[:, None], value)), dim=0) - math.log(2)
+    densities = logs.exp() * sizes
+    bound = torch.einsum("ri,rj,ij->r", densities, densities, both).mean()
+    objective, found = expected_by_noise(model, images, 250)
+    assert objective.item() == pytest.approx(bound.item(), abs=0.01)
+    expected = parameter_gradients(model, bound)
+    encoders = {name: expected[name] for name in expected if name.startswith("common_encoders") and "head" in name}
+    assert len(encoders) == 4
+    close_gradients(found, encoders, tolerance)
+    close_gradients(found, {name: expected[name] for name in expected if name.startswith("decoders")}, 0.03)
+
+
+def test_bound_grows_with_the_number_of_particles(mmvae_config):
+    bounds = []
+    for particles in (1, 4, 16, 64):
+        model = tractable(mmvae_config, particles=particles, shared=2)
+        images = {name: value.expand(2000, -1, -1, -1) for name, value in random_images(model.config, 1).items()}
+        with torch.no_grad():
+            objective = model.loss(images, torch.zeros(2000), random_noise(model, 2000)).objective
+        bounds.append((objective.mean().item(), objective.std().item() / 2000**0.5))
+    for (lower, first), (upper, second) in itertools.pairwise(bounds):
+        assert upper - lower > 4 * math.hypot(first, second)
+
+
+# The function that multiplies by the weights once more
+
+
+def test_the_codes_pass_unchanged_and_a_sample_without_gradient_has_none():
+    codes = torch.randn(3, 2, 4, generator=generator(), dtype=torch.float64).requires_grad_()
+    same, zeros = _WeightedAgain.apply(codes)
+    assert torch.equal(same, codes)
+    assert torch.equal(zeros, torch.zeros(3, 2, dtype=torch.float64))
+    logs = same.square().sum(dim=-1) + zeros
+    (gradient,) = torch.autograd.grad(logs.logsumexp(dim=0)[1], codes)
+    assert torch.equal(gradient[:, 0], torch.zeros(3, 4, dtype=torch.float64))
+    weights = codes.detach().square().sum(dim=-1).softmax(dim=0)[:, 1, None]
+    torch.testing.assert_close(gradient[:, 1], 2 * weights**2 * codes.detach()[:, 1])
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+def test_a_stack_of_models_has_the_loss_and_gradients_of_each(mmvae_config, particles):
+    config = mmvae_config(*THREE, particles=particles)
+    models = [build_model(config, seed).double() for seed in (0, 1)]
+    images, noise = random_images(config), random_noise(models[0])
+    parameters, _ = stack_module_state(models)
+
+    def objective(parameters, scale):
+        scaled = {name: value * scale for name, value in noise.items()}
+        return functional_call(models[0], parameters, (images, LABELS, scaled)).objective
+
+    scales = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    together = vmap(objective)(parameters, scales)
+    found = dict(zip(parameters, torch.autograd.grad(together.mean(dim=-1).sum(), parameters.values()), strict=True))
+    for i, model in enumerate(models):
+        scaled = {name: value * scales[i] for name, value in noise.items()}
+        alone = model.loss(images, LABELS, scaled).objective
+        torch.testing.assert_close(together[i], alone, rtol=1e-11, atol=1e-11)
+        for name, value in parameter_gradients(model, alone.mean()).items():
+            torch.testing.assert_close(found[name][i], value, rtol=1e-9, atol=1e-11, msg=lambda s, n=name: f"{n}: {s}")
+
+
+# Posteriors and prior
+
+
+def test_laplace_density_is_that_of_pytorch():
+    draws = generator()
+    mean, values, code, noise = (torch.randn(5, 3, generator=draws, dtype=torch.float64) for _ in range(4))
+    found = DiagonalLaplace(mean, values.exp())
+    expected = torch.distributions.Laplace(mean, values.exp())
+    torch.testing.assert_close(found.log_prob(code), expected.log_prob(code).sum(dim=-1))
+    torch.testing.assert_close(found.sample(noise), mean + values.exp() * noise)
+
+
+def test_draws_have_the_density_that_their_log_prob_says(mmvae_config):
+    """By the mean distance from the mean, which is the scale, with its error of scale / √n."""
+    model = build(mmvae_config())
+    drawn = model.sample_shared(20_000, generator()).abs().mean(dim=0)
+    torch.testing.assert_close(drawn, model.prior.scale.detach(), rtol=4 / 20_000**0.5, atol=0)
+    posterior = DiagonalLaplace(torch.full((20_000, 4), 3.0), torch.tensor([0.1, 1.0, 2.0, 5.0]).expand(20_000, 4))
+    drawn = (model.sample_posterior(posterior, generator()) - 3.0).abs().mean(dim=0)
+    torch.testing.assert_close(drawn, torch.tensor([0.1, 1.0, 2.0, 5.0], dtype=drawn.dtype), rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("name", THREE)
+def test_posterior_of_one_modality_is_its_expert_with_scales_of_mean_one(mmvae_config, name):
+    model = build(mmvae_config(*THREE))
+    images = random_images(model.config)
+    expert = model.common_encoders[name](images[name])
+    found = model.encode_shared({name: images[name]})
+    torch.testing.assert_close(found.mean, expert.mean)
+    torch.testing.assert_close(found.scale, 4 * expert.log_var.softmax(dim=-1) + ETA)
+    torch.testing.assert_close(found.scale.mean(dim=-1), torch.ones(4, dtype=torch.float64), rtol=2e-6, atol=0)
+
+
+def test_prior_starts_with_scales_of_one_whatever_the_seed(mmvae_config):
+    for seed in (0, 1):
+        prior = build_model(mmvae_config(), seed).prior
+        assert torch.equal(prior.mean, torch.zeros(4))
+        torch.testing.assert_close(prior.scale, torch.ones(4), rtol=2e-6, atol=0)
+
+
+def test_posterior_of_several_modalities_or_none_is_an_error(mmvae_config):
+    model = build(mmvae_config(*THREE))
+    images = random_images(model.config)
+    with pytest.raises(ValueError, match=r"no joint code: encode one modality, not \['ink', 'photo', 'sketch'\]"):
+        model.encode_shared(images)
+    with pytest.raises(ValueError, match="at least one of"):
+        model.encode_shared({})
+    assert not model.has_joint_code
+
+
+# Choices
+
+
+def test_private_codes_and_no_particle_are_refused(mmvae_config, small_config):
+    with pytest.raises(ValueError, match=r"mmvae has no private codes; set private=0 for \['ink', 'photo'\]"):
+        build_model(small_config(model="mmvae"))
+    with pytest.raises(ValueError, match="at least one particle, got particles=0"):
+        build_model(mmvae_config(particles=0))
+
+
+def test_name_and_reading_build_the_same_model():
+    named, read = build_model("mmvae", seed=3), build_model(reading("mmvae"), seed=3)
+    assert type(named) is type(read) is MMVAE
+    assert named.config == read.config == READINGS["mmvae"]
+    assert ModelConfig.from_dict(named.config.to_dict()) == named.config
+    for (name, value), (other, expected) in zip(named.state_dict().items(), read.state_dict().items(), strict=True):
+        assert name == other
+        assert torch.equal(value, expected)
+
+
+def test_the_reading_has_the_likelihoods_of_the_authors_and_their_particles_are_a_change_away():
+    config = reading("mmvae")
+    assert {name: (m.likelihood, m.scale, m.weight, m.private) for name, m in config.modalities.items()} == {
+        "mnist": ("laplace", 0.75, 3072 / 784, 0),
+        "svhn": ("laplace", 0.75, 1.0, 0),
+    }
+    assert config.particles == 4
+    assert build_model(reading("mmvae+particles=30")).noise_spec(2)["svhn/shared"].shape == (30, 2, 20)
+
+
+# Generation
+
+
+@pytest.fixture(params=["book", "two", "three"])
+def model(request, mmvae_config) -> MMVAE:
+    if request.param == "book":
+        return build_model("mmvae")
+    return build_model(mmvae_config(*(TWO if request.param == "two" else THREE)))
+
+
+def is_image(value: torch.Tensor, shape: tuple[int, ...]) -> bool:
+    return tuple(value.shape) == shape and bool(((value >= 0) & (value <= 1)).all())
+
+
+def test_shapes_of_generated_images(model):
+    modalities = model.config.modalities
+    images = random_images(model.config, 3, torch.float32)
+    made = model.generate(5, generator())
+    assert list(made) == list(modalities)
+    for name, m in modalities.items():
+        assert is_image(made[name], (5, *m.shape))
+        assert {tuple(value.shape) for value in model.encode_private(name, images[name])} == {(3, 0)}
+    for source, target in itertools.product(modalities, repeat=2):
+        expected = (3, *modalities[target].shape)
+        for code in ("mean", "sample"):
+            assert is_image(model.cross_generate(source, images[source], target, generator(), code), expected)
+        assert is_image(model.transfer(content=(source, images[source]), style=(target, images[target])), expected)
+
+
+def test_generation_starts_from_the_expert_and_the_learned_prior(mmvae_config):
+    model = build(mmvae_config(*THREE), torch.float32)
+    images = random_images(model.config, 3, torch.float32)
+    none = torch.zeros(3, 0)
+    noise = torch.empty(2, 3, 4).exponential_(generator=generator())
+    noise = noise[0] - noise[1]
+    for source, target in itertools.permutations(THREE, 2):
+        expert = model.encode_shared({source: images[source]})
+        by_mean = model.decode(target, expert.mean, none)
+        torch.testing.assert_close(model.cross_generate(source, images[source], target), by_mean)
+        found = model.cross_generate(source, images[source], target, generator(), code="sample")
+        torch.testing.assert_close(found, model.decode(target, expert.mean + expert.scale * noise, none))
+    made = model.generate(3, generator())
+    torch.testing.assert_close(made["ink"], model.decode("ink", model.prior.scale * noise, none))

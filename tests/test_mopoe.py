@@ -1,0 +1,343 @@
+"""MoPoE against the `multivae` package, against plain loops, and what its mixture of products means.
+
+Conventions, as compared here. Both sum over pixels and dimensions and average over the batch, both cut the batch into
+equal parts, one a subset, and take the prior into the product of all modalities alone. The package adds 1e-8 to
+variances before it multiplies densities; with that taken away the two agree up to rounding.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import pytest
+import torch
+from multivae_copies import copied, gradients
+from torch.func import functional_call, stack_module_state, vmap
+
+from qmvae_core.models import READINGS, ModelConfig, MoPoE, build_model, draw_noise, reading
+
+LABELS = torch.tensor([3, 1, 1, 7, 7, 3, 1, 7, 3, 3])
+TWO, THREE = ("ink", "photo"), ("ink", "photo", "sketch")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="session")
+def mopoe_config(shared_only_config):
+    """A function: names of modalities, and a likelihood for all of them or None -> a small config of MoPoE."""
+    return functools.partial(shared_only_config, "mopoe")
+
+
+def build(config: ModelConfig, dtype=torch.float64) -> MoPoE:
+    return build_model(config, seed=0).to(dtype)
+
+
+def random_images(config: ModelConfig, batch: int = 4, dtype=torch.float64) -> dict[str, torch.Tensor]:
+    draws = generator()
+    return {
+        name: torch.rand((batch, *m.shape), generator=draws, dtype=torch.float64).to(dtype)
+        for name, m in config.modalities.items()
+    }
+
+
+def random_noise(model: MoPoE, batch: int = 4, dtype=torch.float64) -> dict[str, torch.Tensor]:
+    drawn = draw_noise(model.noise_spec(batch), generator(), "cpu")
+    return {name: value.to(dtype) for name, value in drawn.items()}
+
+
+def parameter_gradients(model: MoPoE, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    names, values = zip(*model.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, values, materialize_grads=True), strict=True))
+
+
+def subsets(names) -> list[tuple[str, ...]]:
+    return [subset for size in range(1, len(names) + 1) for subset in itertools.combinations(names, size)]
+
+
+# Against the package
+
+
+@pytest.fixture
+def use_draws(monkeypatch):
+    """A function: draws -> the package makes its next codes of them. Its products of experts are exact meanwhile."""
+    pytest.importorskip("multivae", reason="the independent implementation, pip install multivae, is not here")
+    from multivae.models.mopoe import mopoe_model
+
+    monkeypatch.setattr(mopoe_model, "poe", functools.partial(mopoe_model.poe, eps=0.0))
+
+    def use(draws: torch.Tensor) -> None:
+        def sample(mean, log_var):
+            return mean + torch.exp(0.5 * log_var) * draws
+
+        monkeypatch.setattr(mopoe_model, "rsample_from_gaussian", sample)
+
+    return use
+
+
+def compare(use_draws, model: MoPoE, images, rtol=1e-10, atol=1e-10) -> None:
+    """Every term, the loss, and the gradient of every parameter."""
+    from multivae.data.datasets.base import MultimodalBaseDataset
+
+    batch, dtype = len(next(iter(images.values()))), next(model.parameters()).dtype
+    noise = random_noise(model, batch, dtype)
+    use_draws(noise["joint/shared"])
+    theirs = copied(model, "MoPoE", beta=model.config.beta)
+    output = theirs(MultimodalBaseDataset(images))
+    result = model.loss(images, LABELS[:batch], noise)
+    names = list(model.config.modalities)
+    divergences = [value.mean() for name, value in result.terms.items() if name.startswith("kl/")]
+    assert len(divergences) == 2 ** len(names) - 1
+    found = {
+        "loss": result.loss,
+        "joint_divergence": sum(divergences) / len(divergences),
+        **{f"recon_{name}": -result.terms[f"log_likelihood/{name}"].mean() for name in names},
+    }
+    expected = {"loss": output.loss, **{name: output.metrics[name] for name in found if name != "loss"}}
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
+    output.loss.backward()
+    found, other = parameter_gradients(model, result.loss), gradients(theirs)
+    assert set(other) == set(found)
+    for name, value in found.items():
+        assert value.abs().max() > 0, name
+        torch.testing.assert_close(value, other[name], rtol=rtol, atol=atol, msg=lambda s, n=name: f"{n}: {s}")
+
+
+@pytest.mark.usefixtures("grey_pixels", "double_by_default")
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, 10])
+@pytest.mark.parametrize("names", [TWO, THREE])
+@pytest.mark.parametrize("beta", [1.0, 2.5])
+def test_loss_and_gradients_are_those_of_the_package(use_draws, mopoe_config, beta, names, batch):
+    """Also for batches that the subsets do not divide, and for those that are smaller than their number."""
+    model = build(mopoe_config(*names, beta=beta))
+    compare(use_draws, model, random_images(model.config, batch))
+
+
+@pytest.mark.usefixtures("double_by_default")
+def test_the_reading_of_the_book_is_the_model_of_the_package(use_draws):
+    model = build(reading("mopoe"))
+    compare(use_draws, model, random_images(model.config, 4), rtol=1e-9, atol=1e-9)
+
+
+def test_the_reading_of_the_book_is_the_model_of_the_package_in_single_precision(use_draws):
+    model = build(reading("mopoe"), torch.float32)
+    compare(use_draws, model, random_images(model.config, 4, torch.float32), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("double_by_default", "use_draws")
+def test_posterior_of_every_subset_is_that_of_the_package(mopoe_config):
+    from multivae.data.datasets.base import MultimodalBaseDataset
+
+    model = build(mopoe_config(*THREE))
+    images = random_images(model.config)
+    expected = copied(model, "MoPoE").inference(MultimodalBaseDataset(images))["subsets"]
+    assert len(expected) == 7
+    for names in subsets(THREE):
+        found = model.encode_shared({name: images[name] for name in names})
+        torch.testing.assert_close(list(found), expected["_".join(names)], rtol=1e-11, atol=1e-12)
+
+
+# Against plain loops
+
+
+def naive_likelihood(m, logits: torch.Tensor, image: torch.Tensor) -> float:
+    total = 0.0
+    for logit, x in zip(logits.flatten().tolist(), image.flatten().tolist(), strict=True):
+        p = 1 / (1 + math.exp(-logit))
+        if m.likelihood == "laplace":
+            total += math.log(math.exp(-abs(x - p) / m.scale) / (2 * m.scale))
+        elif m.likelihood == "normal":
+            total += math.log(math.exp(-((x - p) ** 2) / (2 * m.scale**2)) / math.sqrt(2 * math.pi * m.scale**2))
+        else:
+            total += x * math.log(p) + (1 - x) * math.log(1 - p)
+    return m.weight * total
+
+
+def naive_posterior(model: MoPoE, names, images, i: int) -> list[tuple[float, float]]:
+    """Mean and variance of q_S in each dimension for sample i."""
+    experts = [model.common_encoders[name](images[name][i : i + 1]) for name in names]
+    prior = 1.0 if len(names) == len(model.config.modalities) else 0.0
+    found = []
+    for k in range(model.config.shared):
+        precisions = [math.exp(-q.log_var[0, k].item()) for q in experts]
+        means = [q.mean[0, k].item() for q in experts]
+        variance = 1 / (prior + sum(precisions))
+        found.append((variance * sum(p * m for p, m in zip(precisions, means, strict=True)), variance))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("names", "places"),
+    [(TWO, [0, 0, 1, 1, 2, 2, 2, 2]), (THREE, [0, 1, 2, 3, 4, 5, 6, 6]), (TWO, [0, 1, 2]), (TWO, [2, 2]), (THREE, [6])],
+)
+def test_loss_of_a_tiny_batch_sample_by_sample(mopoe_config, names, places):
+    """places: the subset from which each sample of the batch draws its code."""
+    model, batch = build(mopoe_config(*names, beta=2.5)), len(places)
+    images, noise = random_images(model.config, batch), random_noise(model, batch)
+    result = model.loss(images, LABELS[:batch], noise)
+    labels = ["joint" if len(subset) == len(names) else "+".join(subset) for subset in subsets(names)]
+    expected_names = {f"kl/{label}" for label in labels} | {f"log_likelihood/{name}" for name in names}
+    assert set(result.terms) == expected_names
+    assert result.opposing is None
+    totals = []
+    for i, place in enumerate(places):
+        posteriors = [naive_posterior(model, subset, images, i) for subset in subsets(names)]
+        divergences = [sum(0.5 * (m**2 + v - 1 - math.log(v)) for m, v in q) for q in posteriors]
+        draws = noise["joint/shared"][i].tolist()
+        code = [m + math.sqrt(v) * e for (m, v), e in zip(posteriors[place], draws, strict=True)]
+        z = torch.tensor([code], dtype=torch.float64)
+        likelihoods = [
+            naive_likelihood(m, model.decoders[name](z), images[name][i]) for name, m in model.config.modalities.items()
+        ]
+        for label, value in zip(labels, divergences, strict=True):
+            assert result.terms[f"kl/{label}"][i].item() == pytest.approx(value, rel=1e-10), label
+        for name, value in zip(names, likelihoods, strict=True):
+            assert result.terms[f"log_likelihood/{name}"][i].item() == pytest.approx(value, rel=1e-10), name
+        totals.append(sum(likelihoods) - 2.5 * sum(divergences) / len(divergences))
+        assert result.objective[i].item() == pytest.approx(totals[-1], rel=1e-10)
+    assert result.loss.item() == pytest.approx(-sum(totals) / batch, rel=1e-10)
+
+
+def test_each_part_of_the_batch_has_its_code_from_its_own_subset(mopoe_config):
+    """One pair of images in every place, and no noise: each third of the batch is decoded from one mean."""
+    model = build(mopoe_config(likelihood="laplace"))
+    images = {name: value.expand(9, -1, -1, -1) for name, value in random_images(model.config, 1).items()}
+    found = model.loss(images, LABELS[:9], {"joint/shared": torch.zeros(9, 4, dtype=torch.float64)})
+    likelihoods = found.terms["log_likelihood/ink"].view(3, 3)
+    assert torch.allclose(likelihoods, likelihoods[:, :1])
+    means = [model.encode_shared({name: images[name] for name in names}).mean for names in subsets(TWO)]
+    assert len({round(value, 6) for value in likelihoods[:, 0].tolist()}) == 3
+    ink = model.config.modalities["ink"]
+    for mean, value in zip(means, likelihoods[:, 0].tolist(), strict=True):
+        assert naive_likelihood(ink, model.decoders["ink"](mean[:1]), images["ink"][0]) == pytest.approx(value)
+
+
+def test_loss_needs_one_code_a_sample_and_no_other_draw(mopoe_config):
+    spec = build_model(mopoe_config(*THREE)).noise_spec(5)
+    assert {name: tuple(item) for name, item in spec.items()} == {"joint/shared": ("normal", (5, 4))}
+
+
+def test_labels_have_no_say_in_the_loss(mopoe_config):
+    model = build(mopoe_config())
+    images, noise = random_images(model.config), random_noise(model)
+    assert torch.equal(model.loss(images, LABELS[:4], noise).loss, model.loss(images, LABELS[:4] * 0, noise).loss)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_stack_of_models_has_the_loss_and_gradients_of_each(mopoe_config, batch):
+    config = mopoe_config(*THREE)
+    models = [build_model(config, seed).double() for seed in (0, 1)]
+    images, noise = random_images(config, batch), random_noise(models[0], batch)
+    parameters, _ = stack_module_state(models)
+
+    def objective(parameters, scale):
+        scaled = {name: value * scale for name, value in noise.items()}
+        return functional_call(models[0], parameters, (images, LABELS[:batch], scaled)).objective
+
+    scales = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    together = vmap(objective)(parameters, scales)
+    found = dict(zip(parameters, torch.autograd.grad(together.mean(dim=-1).sum(), parameters.values()), strict=True))
+    for i, model in enumerate(models):
+        scaled = {name: value * scales[i] for name, value in noise.items()}
+        alone = model.loss(images, LABELS[:batch], scaled).objective
+        torch.testing.assert_close(together[i], alone, rtol=1e-11, atol=1e-11)
+        for name, value in parameter_gradients(model, alone.mean()).items():
+            torch.testing.assert_close(found[name][i], value, rtol=1e-9, atol=1e-11, msg=lambda s, n=name: f"{n}: {s}")
+
+
+# The shared posterior
+
+
+def test_posterior_includes_the_prior_for_all_modalities_alone(mopoe_config):
+    model = build(mopoe_config(*THREE))
+    images = random_images(model.config)
+    for names in subsets(THREE):
+        experts = [model.common_encoders[name](images[name]) for name in names]
+        found = model.encode_shared({name: images[name] for name in reversed(names)})
+        precision = (1.0 if names == THREE else 0.0) + sum(torch.exp(-q.log_var) for q in experts)
+        mean = sum(q.mean * torch.exp(-q.log_var) for q in experts) / precision
+        torch.testing.assert_close(torch.exp(-found.log_var), precision, rtol=1e-11, atol=0)
+        torch.testing.assert_close(found.mean, mean, rtol=1e-11, atol=1e-13)
+
+
+def test_posterior_of_no_modality_or_an_unknown_one_is_an_error(mopoe_config):
+    model = build_model(mopoe_config())
+    with pytest.raises(ValueError, match="at least one of"):
+        model.encode_shared({})
+    with pytest.raises(ValueError, match="unknown modality 'sound'"):
+        model.encode_shared({"sound": torch.rand(2, 1, 6, 6)})
+
+
+# Choices
+
+
+def test_private_codes_are_refused(small_config):
+    with pytest.raises(ValueError, match=r"mopoe has no private codes; set private=0 for \['ink', 'photo'\]"):
+        build_model(small_config(model="mopoe"))
+    with pytest.raises(ValueError, match=r"mopoe has no private codes; set private=0 for \['svhn'\]"):
+        build_model(reading("mopoe+svhn.private=4"))
+
+
+@pytest.mark.parametrize("encoders", ["separate", "common"])
+def test_one_encoder_a_modality_whatever_the_config_says(mopoe_config, encoders):
+    config = mopoe_config()
+    modalities = {name: dataclasses.replace(m, encoders=encoders) for name, m in config.modalities.items()}
+    model = build_model(dataclasses.replace(config, modalities=modalities))
+    assert set(model.common_encoders) == set(model.decoders) == set(TWO)
+    assert not model.shared_encoders
+    assert not model.private_encoders
+
+
+def test_name_and_reading_build_the_same_model():
+    named, read = build_model("mopoe", seed=3), build_model(reading("mopoe"), seed=3)
+    assert type(named) is type(read) is MoPoE
+    assert named.config == read.config == READINGS["mopoe"]
+    assert (named.config.beta, reading("mopoe+beta=2.5").beta) == (1.0, 2.5)
+    assert ModelConfig.from_dict(named.config.to_dict()) == named.config
+    for (name, value), (other, expected) in zip(named.state_dict().items(), read.state_dict().items(), strict=True):
+        assert name == other
+        assert torch.equal(value, expected)
+
+
+# Generation
+
+
+@pytest.fixture(params=["book", "two", "three"])
+def model(request, mopoe_config) -> MoPoE:
+    if request.param == "book":
+        return build_model("mopoe")
+    return build_model(mopoe_config(*(TWO if request.param == "two" else THREE)))
+
+
+def is_image(value: torch.Tensor, shape: tuple[int, ...]) -> bool:
+    return tuple(value.shape) == shape and bool(((value >= 0) & (value <= 1)).all())
+
+
+def test_shapes_of_generated_images(model):
+    modalities = model.config.modalities
+    images = random_images(model.config, 3, torch.float32)
+    made = model.generate(5, generator())
+    assert list(made) == list(modalities)
+    for name, m in modalities.items():
+        assert is_image(made[name], (5, *m.shape))
+        assert {tuple(value.shape) for value in model.encode_private(name, images[name])} == {(3, 0)}
+    for source, target in itertools.product(modalities, repeat=2):
+        expected = (3, *modalities[target].shape)
+        for code in ("mean", "sample"):
+            assert is_image(model.cross_generate(source, images[source], target, generator(), code), expected)
+        assert is_image(model.transfer(content=(source, images[source]), style=(target, images[target])), expected)
+
+
+def test_generation_starts_from_the_expert_without_the_prior(mopoe_config):
+    model = build_model(mopoe_config(*THREE))
+    images = random_images(model.config, 3, torch.float32)
+    none = torch.zeros(3, 0)
+    for source, target in itertools.permutations(THREE, 2):
+        expert = model.common_encoders[source](images[source])
+        found = model.cross_generate(source, images[source], target)
+        torch.testing.assert_close(found, model.decode(target, expert.mean, none))
+        noise = torch.randn(3, 4, generator=generator())
+        found = model.cross_generate(source, images[source], target, generator(), code="sample")
+        torch.testing.assert_close(found, model.decode(target, expert.sample(noise), none))
