@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from qmvae_core import networks
-from qmvae_core.models import READINGS, ModalityConfig, ModelConfig, build_model, draw_noise
+from qmvae_core.losses import LossTerms
+from qmvae_core.models import READINGS, DMVAEConfig, ModalityConfig, ModelConfig, build_model, draw_noise
 from qmvae_core.networks import TransposedConvolution, arrange_for_cpu
 
 THRESHOLD = 8  # from this many output channels on, the arranged layer is a transposed convolution
@@ -57,9 +58,16 @@ def pair(made: torch.nn.Module) -> tuple[torch.nn.Module, torch.nn.Module]:
     return made, arrange_for_cpu(copy.deepcopy(made))
 
 
-def parameter_gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+def parameter_gradients(model: torch.nn.Module, loss: torch.Tensor, **options) -> dict[str, torch.Tensor]:
     names, values = zip(*model.named_parameters(), strict=True)
-    return dict(zip(names, torch.autograd.grad(loss, values), strict=True))
+    return dict(zip(names, torch.autograd.grad(loss, values, retain_graph=True, **options), strict=True))
+
+
+def stepped_gradients(model: torch.nn.Module, result: LossTerms) -> dict[str, torch.Tensor]:
+    """What each optimiser steps on: the opponent's parameters on the opposing objective, all others on the loss."""
+    theirs = {} if model.opponent is None else parameter_gradients(model, -result.opposing.mean(), allow_unused=True)
+    found = parameter_gradients(model, result.loss)
+    return found | {name: value for name, value in theirs.items() if name.startswith(model.opponent.prefix)}
 
 
 # The transposed convolution
@@ -232,6 +240,8 @@ def small(model: str, *names: str):
     if model in SHARED_ONLY:
         modalities = {name: dataclasses.replace(m, private=0) for name, m in modalities.items()}
         return ModelConfig.of_model[model](shared=4, modalities=modalities)
+    if model == "dmvae":
+        return DMVAEConfig(shared=4, modalities=modalities, discriminator=6)
     return dataclasses.replace(READINGS["default"], shared=4, candidates=3, modalities=modalities)
 
 
@@ -245,8 +255,11 @@ def compare_losses(config, batch: int, dtype, layout=torch.contiguous_format, **
     laid_out = {name: value.contiguous(memory_format=layout) for name, value in images.items()}
     found = arranged.loss(laid_out, labels, noise)
     assert set(found.terms) == set(expected.terms)
-    found_all = {"objective": found.objective, **found.terms, **parameter_gradients(arranged, found.loss)}
-    expected_all = {"objective": expected.objective, **expected.terms, **parameter_gradients(plain, expected.loss)}
+    found_all = {"objective": found.objective, **found.terms, **stepped_gradients(arranged, found)}
+    expected_all = {"objective": expected.objective, **expected.terms, **stepped_gradients(plain, expected)}
+    assert (found.opposing is None) == (expected.opposing is None) == (plain.opponent is None)
+    if plain.opponent is not None:
+        found_all["opposing"], expected_all["opposing"] = found.opposing, expected.opposing
     for name, value in expected_all.items():
         assert value.abs().max() > 0, name
         torch.testing.assert_close(found_all[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
@@ -255,7 +268,7 @@ def compare_losses(config, batch: int, dtype, layout=torch.contiguous_format, **
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("batch", [2, 5])
 @pytest.mark.parametrize("names", [("odd", "flat"), ("odd", "even"), tuple(MODALITIES)])
-@pytest.mark.parametrize("model", ["qmvae", *SHARED_ONLY])
+@pytest.mark.parametrize("model", ["qmvae", "dmvae", *SHARED_ONLY])
 def test_arranged_model_gives_the_same_loss_and_gradients(model, names, batch, layout):
     compare_losses(small(model, *names), batch, torch.float64, layout, rtol=1e-10, atol=1e-10)
 
@@ -263,7 +276,7 @@ def test_arranged_model_gives_the_same_loss_and_gradients(model, names, batch, l
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("model", SHARED_ONLY)
 def test_arranged_model_with_one_sample(model, layout):
-    """Q-MVAE needs a second digit for its negatives."""
+    """Q-MVAE needs a second digit for its negatives, and DMVAE a second sample for its contrast."""
     compare_losses(small(model), 1, torch.float64, layout, rtol=1e-10, atol=1e-10)
 
 
@@ -291,7 +304,7 @@ def test_arranged_model_gives_the_same_images():
 # Weights
 
 
-@pytest.mark.parametrize("model", ["qmvae", *SHARED_ONLY])
+@pytest.mark.parametrize("model", ["qmvae", "dmvae", *SHARED_ONLY])
 def test_arranged_model_keeps_its_weights_and_a_plain_one_can_load_them(model):
     config = small(model)
     plain, made = build_model(config, seed=0), build_model(config, seed=0)

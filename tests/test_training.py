@@ -20,6 +20,11 @@ from qmvae_core.models import MODELS, QMVAE, NoiseSpec, Opponent, QMVAEConfig, b
 from qmvae_core.training import CheckpointError, NonFiniteLoss, OutOfTime, TrainingConfig, fit, run_key, seed_for
 
 SHORT = TrainingConfig(epochs=3, batch_size=8, rounds=2, learning_rate=1e-3, chunk=2)
+SMALL = {  # what a small config of each model needs
+    "qmvae": {},
+    "dmvae": {"discriminator": 6},
+    **dict.fromkeys(("mvae", "mmvae", "mopoe"), {"of_all": {"private": 0}}),
+}
 ONE_STEP_EPOCHS = dataclasses.replace(SHORT, epochs=4, steps_per_epoch=1)
 STEPS = 6  # of an epoch of SHORT: 4 digits, 6 images, 2 rounds are 48 pairs
 
@@ -265,11 +270,11 @@ def test_no_two_steps_of_a_run_see_the_same_draws(small_config, small_digits, mo
 # The loops
 
 
+@pytest.mark.parametrize("model", SMALL)
 @pytest.mark.parametrize("loop", ["fast", "stacked"])
-def test_every_loop_takes_the_steps_of_the_plain_one(small_config, small_digits, loop):
-    plain, other = (
-        quiet(small_config(), ONE_STEP_EPOCHS, small_digits(), [3, 4], loop=name) for name in ("plain", loop)
-    )
+def test_every_loop_takes_the_steps_of_the_plain_one(small_config, small_digits, loop, model):
+    config = small_config(model=model, **SMALL[model])
+    plain, other = (quiet(config, ONE_STEP_EPOCHS, small_digits(), [3, 4], loop=name) for name in ("plain", loop))
     for first, second in zip(plain.histories, other.histories, strict=True):
         assert_histories_close(first, second)
     assert other.cost["loop"] == loop
@@ -358,6 +363,22 @@ def test_an_opponent_trains_alike_in_every_loop(adversarial_config, small_digits
         assert_histories_close(first, second)
 
 
+@pytest.mark.parametrize("loop", ["fast", "stacked"])
+def test_a_run_whose_weights_change_with_its_progress_resumes_to_the_same_bits(
+    small_config, small_digits, tmp_path, stop_after, monkeypatch, loop
+):
+    config = small_config(model="dmvae", warm_up=0.8, **SMALL["dmvae"])
+    stop_after(STEPS + 2, Interruption())
+    with pytest.raises(Interruption):
+        quiet(config, SHORT, small_digits(), [0, 5], folder=tmp_path, loop=loop)
+    monkeypatch.undo()
+    resumed = quiet(config, SHORT, small_digits(), [0, 5], folder=tmp_path, loop=loop)
+    whole = quiet(config, SHORT, small_digits(), [0, 5], loop=loop)
+    assert resumed.cost["resumed"] == 1
+    assert resumed.histories == whole.histories
+    assert all(same_bits(*each) for each in zip(resumed.models, whole.models, strict=True))
+
+
 def test_a_run_with_an_opponent_resumes_to_the_same_bits(
     adversarial_config, small_digits, tmp_path, stop_after, monkeypatch
 ):
@@ -399,12 +420,17 @@ class Watch(TorchDispatchMode):
         return result
 
 
-@pytest.fixture(params=["random", "semi-hard", "hardest", "all-violating", "mvae", "mmvae", "mopoe"])
-def any_config(request, small_config, shared_only_config):
+CONFIGS = [
+    *(("qmvae", {"negatives": rule}) for rule in ("random", "semi-hard", "hardest", "all-violating")),
+    ("mvae", {}), ("mmvae", {}), ("mopoe", {}), ("dmvae", {}), ("dmvae", {"empty_group": False}),
+]  # fmt: skip
+
+
+@pytest.fixture(params=CONFIGS, ids=str)
+def any_config(request, small_config):
     """A small config of each model, for Q-MVAE of each screening rule."""
-    if request.param in MODELS:
-        return shared_only_config(request.param)
-    return small_config(negatives=request.param)
+    model, choices = request.param
+    return small_config(model=model, **SMALL[model], **choices)
 
 
 def test_a_step_never_waits_and_always_has_the_same_operations_and_shapes(any_config, small_digits):

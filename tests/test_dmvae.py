@@ -1,0 +1,711 @@
+"""DMVAE against its objective sample by sample, pytorch-metric-learning and cases with a known answer.
+
+Known in closed form: the chances of every partition and subset, and for two Gaussians with a given correlation the
+density ratio and the mutual information.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qmvae_core import networks, training
+from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
+from qmvae_core.models import DMVAE, READINGS, DMVAEConfig, ModelConfig, build_model, draw_noise, reading
+from qmvae_core.models.dmvae import DensityRatio, _product, nt_xent, random_partition, random_subset, total_correlation
+from qmvae_core.training import TrainingConfig, fit
+
+LABELS = torch.tensor([3, 1, 1, 7])
+TWO, THREE = ("ink", "photo"), ("ink", "photo", "sketch")
+CORRELATIONS = {"ink": 5.0, "photo": 3.0, "sketch": 0.5}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small gain nothing from threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
+    return torch.randn(shape, generator=generator(seed), dtype=dtype)
+
+
+@pytest.fixture(scope="session")
+def dmvae_config(small_config):
+    """A function: names of modalities -> a small config of DMVAE in which no two weights are equal."""
+
+    def make(*names: str, **choices) -> DMVAEConfig:
+        weights = {name: CORRELATIONS[name] for name in names or TWO}
+        own = {"contrastive": 10.0, "temperature": 0.7, "total_correlation": weights, "discriminator": 6}
+        config = small_config(*names, model="dmvae", **{**own, **choices})
+        ink = dataclasses.replace(config.modalities["ink"], weight=7.84, private_kl_weight=3.0)
+        return dataclasses.replace(config, modalities={**config.modalities, "ink": ink})
+
+    return make
+
+
+def build(config: ModelConfig, dtype=torch.float64) -> DMVAE:
+    return build_model(config, seed=0).to(dtype)
+
+
+def random_images(config: ModelConfig, batch: int = 4, dtype=torch.float64) -> dict[str, torch.Tensor]:
+    draws = generator()
+    return {
+        name: torch.rand((batch, *m.shape), generator=draws, dtype=torch.float64).to(dtype)
+        for name, m in config.modalities.items()
+    }
+
+
+def random_noise(model: DMVAE, batch: int = 4, dtype=torch.float64, seed: int = 0) -> dict[str, torch.Tensor]:
+    drawn = draw_noise(model.noise_spec(batch), generator(seed), "cpu")
+    return {name: value.to(dtype) for name, value in drawn.items()}
+
+
+def gradients(value: torch.Tensor, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Of the parameters that the value depends on."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
+    return {name: each for name, each in zip(names, found, strict=True) if each is not None}
+
+
+# The contrastive term
+
+
+def naive_nt_xent(a: list[list[float]], b: list[list[float]], temperature: float) -> list[float]:
+    codes, count = [*a, *b], len(a)
+
+    def likeness(i: int, j: int) -> float:
+        dot = sum(x * y for x, y in zip(codes[i], codes[j], strict=True))
+        return math.exp(dot / math.hypot(*codes[i]) / math.hypot(*codes[j]) / temperature)
+
+    def of_one(i: int) -> float:
+        partner = (i + count) % (2 * count)
+        return -math.log(likeness(i, partner) / sum(likeness(i, j) for j in range(2 * count) if j != i))
+
+    return [(of_one(i) + of_one(i + count)) / 2 for i in range(count)]
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 3.0])
+@pytest.mark.parametrize(("batch", "size"), [(2, 1), (2, 3), (5, 4)])
+def test_nt_xent_by_plain_loops(batch, size, temperature):
+    a, b = random(batch, size), random(batch, size, seed=1)
+    expected = naive_nt_xent(a.tolist(), b.tolist(), temperature)
+    assert nt_xent(a, b, temperature).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_nt_xent_and_its_gradients_are_those_of_pytorch_metric_learning(temperature, dtype):
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    a, b = random(6, 4, dtype=dtype).requires_grad_(), random(6, 4, seed=1, dtype=dtype).requires_grad_()
+    found = nt_xent(a, b, temperature).mean()
+    expected = losses.NTXentLoss(temperature)(torch.cat([a, b]), torch.arange(6).repeat(2))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, (a, b)), torch.autograd.grad(expected, (a, b)))
+
+
+def test_nt_xent_of_codes_that_are_all_alike_is_that_of_a_guess():
+    codes = random(1, 3).expand(5, 3)
+    torch.testing.assert_close(nt_xent(codes, codes), torch.full((5,), math.log(9.0), dtype=torch.float64))
+
+
+def test_nt_xent_of_partners_that_are_alike_and_orthogonal_to_all_others():
+    codes = 7.0 * torch.eye(4, dtype=torch.float64)
+    expected = math.log(math.e + 6) - 1  # one partner at cosine 1, six others at cosine 0
+    torch.testing.assert_close(nt_xent(codes, codes / 3), torch.full((4,), expected, dtype=torch.float64))
+
+
+def test_nt_xent_has_one_loss_a_sample_whatever_the_length_of_the_codes_and_their_order():
+    a, b = random(5, 3), random(5, 3, seed=1)
+    found = nt_xent(a, b)
+    assert found.shape == (5,)
+    torch.testing.assert_close(nt_xent(a * torch.arange(1.0, 6.0)[:, None], 9 * b), found)
+    torch.testing.assert_close(nt_xent(b, a), found)
+    torch.testing.assert_close(nt_xent(a.flip(0), b.flip(0)), found.flip(0))
+
+
+def test_gradients_of_nt_xent_by_finite_differences():
+    inputs = random(3, 2).requires_grad_(), random(3, 2, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: nt_xent(a, b, 0.5), inputs)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_nothing_to_contrast_with_is_an_error(batch, dmvae_config):
+    with pytest.raises(ValueError, match=f"at least two samples in the batch, got {batch}"):
+        nt_xent(random(batch, 3), random(batch, 3))
+    model = build(dmvae_config())
+    with pytest.raises(ValueError, match=f"at least two samples in the batch, got {batch}"):
+        model.loss(random_images(model.config, batch), LABELS[:batch], random_noise(model, batch))
+
+
+# Partition and subset
+
+
+def exact_draws(count: int):
+    """Every way in which uniform draws can fall below or above a half and be ordered, with its probability."""
+    for coins in itertools.product([True, False], repeat=count):
+        places = [[i for i in range(count) if coins[i] is side] for side in (True, False)]
+        orders = list(itertools.product(*(list(itertools.permutations(each)) for each in places)))
+        for below, above in orders:
+            draws = [0.0] * count
+            for rank, i in enumerate(below):
+                draws[i] = (rank + 1) / (2 * count + 2)
+            for rank, i in enumerate(above):
+                draws[i] = 0.5 + rank / (2 * count)
+            yield torch.tensor(draws), Fraction(1, 2**count * len(orders))
+
+
+def chances(count: int, choose) -> dict[tuple[bool, ...], Fraction]:
+    found = Counter()
+    for draws, probability in exact_draws(count):
+        found[tuple(choose(draws).tolist())] += probability
+    assert sum(found.values()) == 1
+    return found
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_partition_with_empty_groups_is_a_coin_for_each_modality(count):
+    found = chances(count, lambda draws: random_partition(draws, empty_group=True))
+    assert found == dict.fromkeys(itertools.product([True, False], repeat=count), Fraction(1, 2**count))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_partition_without_empty_groups_has_two_of_them_always(count):
+    found = chances(count, lambda draws: random_partition(draws, empty_group=False))
+    assert set(found) == {row for row in itertools.product([True, False], repeat=count) if 0 < sum(row) < count}
+    by_size = {2: {1: "1/2"}, 3: {1: "1/6", 2: "1/6"}, 4: {1: "5/64", 2: "1/16", 3: "5/64"}}[count]
+    assert found == {row: Fraction(by_size[sum(row)]) for row in found}
+
+
+def test_two_modalities_without_empty_groups_are_always_apart():
+    first = random_partition(torch.rand((1000, 2), generator=generator()), empty_group=False)
+    assert (first[:, 0] != first[:, 1]).all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_subset_is_a_coin_for_each_modality_and_one_of_them_if_none(count):
+    found = chances(count, random_subset)
+    alone = Fraction(1, 2**count) * (1 + Fraction(1, count))
+    subsets = [row for row in itertools.product([True, False], repeat=count) if any(row)]
+    assert found == {row: alone if sum(row) == 1 else Fraction(1, 2**count) for row in subsets}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_chances_of_real_draws(count):
+    """The same chances by counting, within five standard deviations."""
+    draws, n = torch.rand((40_000, count), generator=generator()), 40_000
+    for choose in (random_subset, lambda u: random_partition(u, True), lambda u: random_partition(u, False)):
+        counted = Counter(map(tuple, choose(draws).tolist()))
+        for row, probability in chances(count, choose).items():
+            p = float(probability)
+            assert abs(counted[row] / n - p) < 5 * math.sqrt(p * (1 - p) / n), row
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1 - 2**-24]), min_size=2, max_size=5))
+def test_equal_draws_leave_no_group_or_subset_empty(draws):
+    uniform = torch.tensor(draws)
+    first = random_partition(uniform, empty_group=False)
+    assert 0 < first.sum() < len(draws)
+    assert random_subset(uniform).any()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_product_of_the_kept_experts_is_that_of_the_subset(count):
+    experts = [DiagonalGaussian(random(6, 3, seed=i), random(6, 3, seed=10 + i)) for i in range(count)]
+    for row in itertools.product([True, False], repeat=count):
+        if any(row):
+            expected = product_of_experts([q for q, keep in zip(experts, row, strict=True) if keep], prior=False)
+            torch.testing.assert_close(_product(experts, torch.tensor(row)), expected, rtol=1e-13, atol=1e-14)
+
+
+def test_product_row_by_row_and_no_gradient_of_what_is_left_out():
+    means, log_vars = random(2, 3, 2).requires_grad_(), random(2, 3, 2, seed=1).requires_grad_()
+    experts = [DiagonalGaussian(*each) for each in zip(means, log_vars, strict=True)]
+    keep = torch.tensor([[True, True], [True, False], [False, True]])
+    found = _product(experts, keep)
+    for i, row in enumerate(keep.tolist()):
+        chosen = [DiagonalGaussian(q.mean[i], q.log_var[i]) for q, k in zip(experts, row, strict=True) if k]
+        expected = product_of_experts(chosen, prior=False)
+        torch.testing.assert_close((found.mean[i], found.log_var[i]), tuple(expected), rtol=1e-13, atol=1e-14)
+    for each in torch.autograd.grad(found.mean.sum() + found.log_var.sum(), (means, log_vars)):
+        assert each.isfinite().all()
+        assert each[1, 1].eq(0).all()
+        assert each[0, 2].eq(0).all()
+        assert each[0, 0].ne(0).all()
+
+
+# The discriminator
+
+
+class TrueRatio(torch.nn.Module):
+    """The log density ratio of codes whose dimensions are standard normal and correlated in pairs.
+
+    scale and shift: 1 and 0 for the truth.
+    """
+
+    def __init__(self, correlation: float):
+        super().__init__()
+        self.correlation = correlation
+        self.scale = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.shift = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, style, content):
+        c = self.correlation
+        squares = c * c * (style.square() + content.square())
+        ratio = (2 * c * style * content - squares) / (2 * (1 - c * c)) - 0.5 * math.log(1 - c * c)
+        return self.scale * ratio.sum(dim=-1) + self.shift
+
+
+def correlated(count: int, size: int, correlation: float, seed: int = 0, dtype=torch.float64):
+    style, other = random(2, count, size, seed=seed, dtype=dtype)
+    return style, correlation * style + math.sqrt(1 - correlation**2) * other
+
+
+def mutual_information(size: int, correlation: float) -> float:
+    return -0.5 * size * math.log(1 - correlation**2)
+
+
+@pytest.mark.parametrize(("size", "correlation"), [(1, 0.0), (1, 0.8), (3, -0.5)])
+def test_true_ratio_gives_the_mutual_information_and_is_the_best_discriminator(size, correlation):
+    count = 100_000
+    style, content = correlated(count, size, correlation)
+    uniform = torch.rand(count, generator=generator(2))
+    truth = TrueRatio(correlation)
+    estimate, guessed = total_correlation(truth, style, content, uniform)
+    assert estimate.shape == guessed.shape == (count,)
+    spread = estimate.std().item() / math.sqrt(count)
+    assert estimate.mean().item() == pytest.approx(mutual_information(size, correlation), abs=5 * spread + 1e-12)
+    slopes = torch.autograd.grad(guessed.mean(), (truth.scale, truth.shift))
+    assert [each.item() for each in slopes] == pytest.approx([0, 0], abs=0.01)
+    for scale, shift in ((0.5, 0.0), (1.5, 0.0), (1.0, 0.3), (1.0, -0.3)):
+        truth.scale.data.fill_(scale), truth.shift.data.fill_(shift)
+        worse = total_correlation(truth, style, content, uniform)[1].mean()
+        assert worse < guessed.mean() or (correlation == 0 and shift == 0)
+
+
+def test_a_discriminator_that_knows_nothing_guesses_and_sees_no_correlation():
+    blind = DensityRatio(2, 2, 4).double()
+    torch.nn.init.zeros_(blind.scores.weight), torch.nn.init.zeros_(blind.scores.bias)
+    estimate, guessed = total_correlation(blind, random(5, 2), random(5, 2), torch.rand(5))
+    assert estimate.eq(0).all()
+    torch.testing.assert_close(guessed, torch.full((5,), -math.log(2.0), dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("correlation", "tolerance"), [(0.8, 0.05), (0.0, 0.01)])
+def test_a_discriminator_trained_for_a_moment_finds_the_mutual_information(correlation, tolerance):
+    made = networks.initialise(DensityRatio(1, 1, 16), generator())
+    optimiser = torch.optim.Adam(made.parameters(), lr=3e-3, betas=DMVAE.opponent.betas)
+    falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=200)
+    for step in range(200):
+        style, content = correlated(1024, 1, correlation, seed=100 + step, dtype=torch.float32)
+        optimiser.zero_grad()
+        guessed = total_correlation(made, style, content, torch.rand(1024, generator=generator(step)))[1]
+        (-guessed.mean()).backward()
+        optimiser.step()
+        falling.step()
+    style, content = correlated(20_000, 1, correlation, dtype=torch.float32)
+    with torch.no_grad():
+        found = total_correlation(made, style, content, torch.rand(20_000, generator=generator()))[0].mean().item()
+    assert found == pytest.approx(mutual_information(1, correlation), abs=tolerance)
+
+
+def test_the_guess_is_the_cross_entropy_of_pairs_against_pairs_in_another_order():
+    made = DensityRatio(2, 3, 4).double()
+    style, content = random(4, 2), random(4, 3, seed=1)
+    uniform = torch.tensor([0.7, 0.1, 0.9, 0.3])  # least first: 1, 3, 0, 2
+    estimate, guessed = total_correlation(made, style, content, uniform)
+    for i, other in enumerate([1, 3, 0, 2]):
+        paired, shuffled = (made(style[j : j + 1], content[i : i + 1]).item() for j in (i, other))
+        right = 1 / (1 + math.exp(-paired)), 1 / (1 + math.exp(shuffled))
+        assert guessed[i].item() == pytest.approx(sum(map(math.log, right)) / 2, rel=1e-10)
+        assert estimate[i].item() == pytest.approx(paired, rel=1e-10)
+
+
+def test_the_guess_has_no_gradient_to_the_codes():
+    made = DensityRatio(2, 3, 4).double()
+    style, content = random(4, 2).requires_grad_(), random(4, 3, seed=1).requires_grad_()
+    estimate, guessed = total_correlation(made, style, content, torch.rand(4, generator=generator()))
+    assert torch.autograd.grad(guessed.sum(), (style, content), allow_unused=True) == (None, None)
+    assert all(each.abs().max() > 0 for each in torch.autograd.grad(estimate.sum(), (style, content)))
+
+
+def test_discriminator_by_its_layers():
+    """Three layers for each input, two after they meet, slope 0.2, and the difference of two scores."""
+    made = DensityRatio(2, 3, 4).double()
+    shapes = [tuple(value.shape) for value in made.parameters() if value.dim() == 2]
+    assert shapes == [(4, 2), (4, 4), (4, 4), (4, 3), (4, 4), (4, 4), (8, 8), (8, 8), (2, 8)]
+    weights = dict(made.named_parameters())
+
+    def layers(part: str, value):
+        for place in range(0, len(getattr(made, part)), 2):
+            value = value @ weights[f"{part}.{place}.weight"].T + weights[f"{part}.{place}.bias"]
+            value = torch.where(value > 0, value, 0.2 * value)
+        return value
+
+    style, content = random(5, 2), random(5, 3, seed=1)
+    both = layers("of_both", torch.cat([layers("of_style", style), layers("of_content", content)], dim=-1))
+    scores = both @ weights["scores.weight"].T + weights["scores.bias"]
+    torch.testing.assert_close(made(style, content), scores[:, 0] - scores[:, 1])
+
+
+# Against the objective, sample by sample
+
+
+def naive_product(experts: list[DiagonalGaussian], i: int) -> tuple[list[float], list[float]]:
+    means, deviations = [], []
+    for k in range(experts[0].mean.shape[1]):
+        precisions = [math.exp(-q.log_var[i, k].item()) for q in experts]
+        variance = 1 / sum(precisions)
+        means.append(variance * sum(p * q.mean[i, k].item() for p, q in zip(precisions, experts, strict=True)))
+        deviations.append(math.sqrt(variance))
+    return means, deviations
+
+
+def naive_sample(means, deviations, noise: torch.Tensor) -> list[float]:
+    return [m + s * e for m, s, e in zip(means, deviations, noise.tolist(), strict=True)]
+
+
+def naive_likelihood(m, logits: torch.Tensor, image: torch.Tensor) -> float:
+    total = 0.0
+    for logit, x in zip(logits.flatten().tolist(), image.flatten().tolist(), strict=True):
+        p = 1 / (1 + math.exp(-logit))
+        if m.likelihood == "laplace":
+            total += math.log(math.exp(-abs(x - p) / m.scale) / (2 * m.scale))
+        elif m.likelihood == "normal":
+            total += math.log(math.exp(-((x - p) ** 2) / (2 * m.scale**2)) / math.sqrt(2 * math.pi * m.scale**2))
+        else:
+            total += x * math.log(p) + (1 - x) * math.log(1 - p)
+    return total
+
+
+def naive_loss(model: DMVAE, images, noise) -> dict[str, list[float]]:
+    """Every term, the objective and the opposing one, by loops over samples, dimensions and modalities."""
+    config, names, batch = model.config, list(model.config.modalities), len(LABELS)
+    both = {name: model._posteriors(name, images[name]) for name in names}
+    rows = [[value.item() for value in row] for row in noise["partition"]]
+    found = {"objective": [0.0] * batch, "opposing": [0.0] * batch}
+
+    def content_of(members: list[str], i: int):
+        return naive_product([both[name][0] for name in members], i)
+
+    drawn = noise["subset"].tolist()
+    some = [name for name, u in zip(names, drawn, strict=True) if u < 0.5] or [names[drawn.index(min(drawn))]]
+    contrasted = [
+        [naive_sample(*content_of(members, i), noise["joint/shared"][which, i]) for i in range(batch)]
+        for which, members in enumerate((names, some))
+    ]
+    found["contrastive"] = naive_nt_xent(*contrasted, config.temperature)
+
+    def first_group(i: int) -> list[str]:
+        chosen = [name for name, u in zip(names, rows[i], strict=True) if u < 0.5]
+        if not config.empty_group and not chosen:
+            chosen = [names[rows[i].index(min(rows[i]))]]
+        if not config.empty_group and len(chosen) == len(names):
+            chosen.remove(names[rows[i].index(max(rows[i]))])
+        return chosen
+
+    for name, m in config.modalities.items():
+        terms = {key: [] for key in ("elbo", "kl_private", "total_correlation")}
+        style = both[name][1]
+        order = sorted(range(batch), key=noise[f"{name}/order"].tolist().__getitem__)
+        means = [[style.mean[i, k].item() for k in range(m.private)] for i in range(batch)]
+        deviations = [[math.exp(style.log_var[i, k].item() / 2) for k in range(m.private)] for i in range(batch)]
+        judged = [naive_sample(means[i], deviations[i], noise[f"{name}/private"][1, i]) for i in range(batch)]
+        for i in range(batch):
+            chosen = first_group(i)
+            group = chosen if name in chosen else [each for each in names if each not in chosen]
+            mean, deviation = content_of(group, i)
+            decoded = naive_sample(means[i], deviations[i], noise[f"{name}/private"][0, i])
+            logits = model.decoders[name](torch.tensor([mean + decoded], dtype=torch.float64))
+            kl = sum(0.5 * (a * a + s * s - 1 - math.log(s * s)) for a, s in zip(means[i], deviations[i], strict=True))
+            rising = min(noise["progress"].item() / config.warm_up, 1.0)
+            bound = m.weight * naive_likelihood(m, logits, images[name][i]) - rising * m.private_kl_weight * kl
+            content = naive_sample(mean, deviation, noise[f"{name}/shared"][i])
+
+            def ratio(j: int, content=content, name=name, judged=judged) -> float:
+                pair = (torch.tensor([each], dtype=torch.float64) for each in (judged[j], content))
+                return model.discriminators[name](*pair).item()
+
+            terms["elbo"].append(bound)
+            terms["kl_private"].append(kl)
+            terms["total_correlation"].append(ratio(i))
+            found["opposing"][i] -= 0.5 * (math.log1p(math.exp(-ratio(i))) + math.log1p(math.exp(ratio(order[i]))))
+            found["objective"][i] += bound - config.total_correlation[name] * ratio(i)
+        found |= {f"{key}/{name}": values for key, values in terms.items()}
+    for i in range(batch):
+        found["objective"][i] -= config.contrastive * found["contrastive"][i]
+    return found
+
+
+@pytest.mark.parametrize("encoders", ["separate", "common"])
+@pytest.mark.parametrize("empty_group", [True, False])
+@pytest.mark.parametrize("names", [TWO, THREE])
+@pytest.mark.parametrize("seed", range(3))
+def test_loss_of_a_tiny_batch_sample_by_sample(dmvae_config, names, empty_group, encoders, seed):
+    model = build(dmvae_config(*names, empty_group=empty_group, of_all={"encoders": encoders}))
+    images, noise = random_images(model.config), random_noise(model, seed=seed)
+    noise["progress"] = torch.tensor(0.04 * (seed + 1), dtype=torch.float64)  # before, before and after the warm-up
+    result = model.loss(images, LABELS, noise)
+    expected = naive_loss(model, images, noise)
+    found = {"objective": result.objective, "opposing": result.opposing, **result.terms}
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        assert found[name].tolist() == pytest.approx(values, rel=1e-9), name
+    assert result.loss.item() == pytest.approx(-sum(expected["objective"]) / len(LABELS), rel=1e-9)
+
+
+def test_loss_of_an_odd_batch_and_what_it_draws(dmvae_config):
+    model = build_model(dmvae_config(*THREE))
+    expected = {
+        "joint/shared": ("normal", (2, 5, 4)), "partition": ("uniform", (5, 3)), "subset": ("uniform", (3,)),
+        "progress": ("progress", ()),
+        **{f"{name}/shared": ("normal", (5, 4)) for name in THREE},
+        **{f"{name}/order": ("uniform", (5,)) for name in THREE},
+        **{f"{name}/private": ("normal", (2, 5, m.private)) for name, m in model.config.modalities.items()},
+    }  # fmt: skip
+    assert {name: tuple(item) for name, item in model.noise_spec(5).items()} == expected
+    images = random_images(model.config, 5, torch.float32)
+    result = model.loss(images, torch.arange(5), random_noise(model, 5, torch.float32))
+    assert result.objective.shape == result.opposing.shape == (5,)
+    assert {value.shape for value in result.terms.values()} == {(5,)}
+
+
+def test_labels_have_no_say_in_the_loss(dmvae_config):
+    model = build(dmvae_config())
+    images, noise = random_images(model.config), random_noise(model)
+    assert torch.equal(model.loss(images, LABELS, noise).loss, model.loss(images, LABELS * 0, noise).loss)
+
+
+@pytest.mark.parametrize(("warm_up", "progress", "share"), [
+    (0.12, 0.0, 0.0), (0.12, 0.06, 0.5), (0.12, 0.12, 1.0), (0.12, 0.7, 1.0), (0.12, 1.0, 1.0),
+    (1.0, 0.25, 0.25), (0.0, 0.0, 1.0),
+])  # fmt: skip
+def test_the_weight_of_the_styles_divergence_rises(dmvae_config, warm_up, progress, share):
+    model = build(dmvae_config(*THREE, warm_up=warm_up))
+    images, noise = random_images(model.config), random_noise(model)
+    done = model.loss(images, LABELS, noise)
+    early = model.loss(images, LABELS, {**noise, "progress": torch.tensor(progress, dtype=torch.float64)})
+    for name, m in model.config.modalities.items():
+        missing = (1 - share) * m.private_kl_weight * done.terms[f"kl_private/{name}"]
+        torch.testing.assert_close(early.terms[f"elbo/{name}"], done.terms[f"elbo/{name}"] + missing)
+    for name in ("contrastive", *(f"total_correlation/{name}" for name in THREE)):
+        assert torch.equal(early.terms[name], done.terms[name])
+    assert noise["progress"] == 1  # outside a training
+
+
+# What teaches what
+
+
+def parts(found: dict[str, torch.Tensor]) -> set[str]:
+    return {".".join(name.split(".")[:2]) for name, value in found.items() if value.abs().max() > 0}
+
+
+@pytest.mark.parametrize("empty_group", [True, False])
+def test_each_term_teaches_its_own_networks_alone(dmvae_config, empty_group):
+    """Content is taught by the contrastive term alone; the discriminators' objective teaches them alone."""
+    model = build(dmvae_config(*THREE, empty_group=empty_group))
+    result = model.loss(random_images(model.config), LABELS, random_noise(model))
+    assert parts(gradients(result.terms["contrastive"].sum(), model)) == {f"shared_encoders.{n}" for n in THREE}
+    assert parts(gradients(result.opposing.sum(), model)) == {f"discriminators.{n}" for n in THREE}
+    for name in THREE:
+        assert parts(gradients(result.terms[f"elbo/{name}"].sum(), model)) == {
+            f"decoders.{name}", f"private_encoders.{name}",
+        }  # fmt: skip
+        assert parts(gradients(result.terms[f"total_correlation/{name}"].sum(), model)) == {
+            f"private_encoders.{name}", f"discriminators.{name}",
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [TWO, THREE])
+def test_each_optimiser_steps_on_its_own_objective(dmvae_config, names):
+    """The total correlation's weight on the discriminators, and their guess on the rest, is none."""
+    model = build(dmvae_config(*names))
+    result = model.loss(random_images(model.config), LABELS, random_noise(model))
+    of_objective, of_opposing = gradients(result.loss, model), gradients(-result.opposing.mean(), model)
+    start = {name: value.detach().clone() for name, value in model.named_parameters()}
+    rate = 1e-3
+    optimisers = training._Optimisers(
+        dict(model.named_parameters()), model.opponent, TrainingConfig(learning_rate=rate)
+    )
+    optimisers.step(result)
+    for name, value in model.named_parameters():
+        theirs = name.startswith("discriminators.")
+        expected = (of_opposing if theirs else of_objective)[name]
+        torch.testing.assert_close(value.grad, expected, rtol=1e-12, atol=1e-12, msg=name)
+        if theirs:
+            assert not torch.allclose(expected, of_objective[name]), name
+        large = expected.abs() > 1e-4  # Adam's first step is the learning rate times the sign
+        moved = (value.detach() - start[name])[large]
+        torch.testing.assert_close(moved, -(1e-4 if theirs else rate) * expected[large].sign(), rtol=1e-3, atol=1e-8)
+    assert [group.param_groups[0]["betas"] for group in optimisers.all] == [(0.9, 0.999), (0.5, 0.9)]
+
+
+def test_a_code_that_is_decoded_is_the_mean_of_the_modalitys_own_group(dmvae_config, monkeypatch):
+    model = build(dmvae_config(*THREE))
+    images, noise = random_images(model.config), random_noise(model)
+    noise["partition"] = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.1, 0.2], [0.9, 0.1, 0.8], [0.7, 0.8, 0.9]])
+    groups = [[THREE], [("ink",), ("photo", "sketch")], [("photo",), ("ink", "sketch")], [THREE]]
+    seen = {}
+    decode = DMVAE._decode
+    monkeypatch.setattr(
+        DMVAE, "_decode", lambda self, name, *codes: seen.update({name: codes}) or decode(self, name, *codes)
+    )
+    model.loss(images, LABELS, noise)
+    for i, name in itertools.product(range(4), THREE):
+        (group,) = [each for each in groups[i] if name in each]
+        expected = model.encode_shared({each: images[each][i : i + 1] for each in group}).mean[0]
+        torch.testing.assert_close(seen[name][0][i], expected.detach(), rtol=1e-12, atol=1e-13)
+        assert not seen[name][0].requires_grad
+        style = model.encode_private(name, images[name]).sample(noise[f"{name}/private"][0])
+        torch.testing.assert_close(seen[name][1], style)
+
+
+# The shared posterior
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_posterior_is_the_product_of_experts_without_the_prior(dmvae_config, size):
+    model = build(dmvae_config(*THREE))
+    images = random_images(model.config)
+    for names in itertools.combinations(THREE, size):
+        experts = [model.shared_encoders[name](images[name]) for name in names]
+        found = model.encode_shared({name: images[name] for name in names})
+        precision = sum(torch.exp(-q.log_var) for q in experts)
+        mean = sum(q.mean * torch.exp(-q.log_var) for q in experts) / precision
+        torch.testing.assert_close(torch.exp(-found.log_var), precision, rtol=1e-11, atol=0)
+        torch.testing.assert_close(found.mean, mean, rtol=1e-11, atol=1e-13)
+    with pytest.raises(ValueError, match="at least one of"):
+        model.encode_shared({})
+
+
+# Training
+
+
+SHORT = TrainingConfig(epochs=4, batch_size=8, rounds=2, learning_rate=1e-3, chunk=2, steps_per_epoch=2)
+
+
+def test_every_loop_takes_the_same_steps_with_three_modalities(dmvae_config, small_digits):
+    runs = {
+        loop: fit(dmvae_config(*THREE), SHORT, small_digits(*THREE), [0, 5], loop=loop, progress="none")
+        for loop in training.LOOPS
+    }
+    for loop in ("fast", "stacked"):
+        for history, plain in zip(runs[loop].histories, runs["plain"].histories, strict=True):
+            assert {"opposing", "contrastive", "total_correlation/ink"} <= set(history[0])
+            for epoch, expected in zip(history, plain, strict=True):
+                assert epoch == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_warm_up_in_a_training(dmvae_config, small_digits):
+    """Eight steps: the first has no divergence, and from the fourth, half way, its weight is whole."""
+    seen = []
+    original = DMVAE.loss
+
+    def loss(self, images, labels, noise):
+        seen.append(noise["progress"].item())
+        return original(self, images, labels, noise)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DMVAE, "loss", loss)
+        fit(dmvae_config(warm_up=0.5), SHORT, small_digits(), progress="none")
+    assert seen == [i / 8 for i in range(8)]
+
+
+def test_training_lowers_the_contrast_and_raises_the_bounds(dmvae_config, small_digits):
+    longer = TrainingConfig(epochs=6, batch_size=16, rounds=3, learning_rate=3e-3)
+    (history,) = fit(dmvae_config(*THREE), longer, small_digits(*THREE), progress="none").histories
+    assert history[-1]["contrastive"] < history[0]["contrastive"] - 0.1
+    assert all(history[-1][f"elbo/{name}"] > history[0][f"elbo/{name}"] for name in THREE)
+    assert all(math.isfinite(value) for epoch in history for value in epoch.values())
+
+
+# Choices
+
+
+def test_reading_has_the_weights_and_sizes_of_the_authors():
+    config = reading("dmvae")
+    assert (config.shared, config.contrastive, config.temperature, config.warm_up) == (10, 1000.0, 1.0, 6 / 50)
+    assert config.total_correlation == {"mnist": 500.0, "svhn": 100.0}
+    modalities = config.modalities.values()
+    assert [m.private for m in modalities] == [10, 10]
+    assert [m.private_kl_weight for m in modalities] == [100.0, 50.0]
+    assert [(m.likelihood, m.scale, m.weight) for m in modalities] == [("laplace", 0.1, 7.84), ("laplace", 0.1, 2.0)]
+    assert (config.empty_group, config.test_code) == (True, "mean")
+    assert (DMVAE.opponent.learning_rate, DMVAE.opponent.betas) == (1e-4, (0.5, 0.9))
+
+
+def test_name_and_reading_build_the_same_model_with_the_authors_discriminators():
+    model = build_model("dmvae")
+    assert type(model) is DMVAE
+    assert model.config == READINGS["dmvae"]
+    for made in model.discriminators.values():
+        shapes = [tuple(value.shape) for value in made.parameters() if value.dim() == 2]
+        assert shapes == [(500, 10), *[(500, 500)] * 2] * 2 + [(1000, 1000)] * 2 + [(2, 1000)]
+    names = [name for name, _ in model.named_parameters()]
+    assert {name.split(".")[0] for name in names} == {"common_encoders", "decoders", "discriminators"}
+
+
+def test_every_field_of_the_config_survives_json(dmvae_config):
+    config = dmvae_config(contrastive=3.0, temperature=0.3, warm_up=0.2, empty_group=False, discriminator=7)
+    default = DMVAEConfig()
+    own = {f.name for f in dataclasses.fields(config)} - {"model", "test_code"}
+    assert all(getattr(config, name) != getattr(default, name) for name in own)
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    changed = reading('dmvae+total_correlation={"svhn": 7}+empty_group=false+svhn.private=4')
+    assert (changed.total_correlation, changed.empty_group) == ({"svhn": 7}, False)
+    assert changed.modalities["svhn"].private == 4
+
+
+def test_a_modality_without_a_weight_of_its_own_has_one(dmvae_config):
+    images_of = {}
+    for weights in ({"ink": 5.0}, {"ink": 5.0, "photo": 1.0}):
+        model = build(dmvae_config(total_correlation=weights))
+        images = random_images(model.config)
+        images_of[len(weights)] = model.loss(images, LABELS, random_noise(model)).objective
+    assert torch.equal(*images_of.values())
+
+
+@pytest.mark.parametrize(("choices", "message"), [
+    ({"of_all": {"private": 0}}, r"needs a style of each modality; set private for \['ink', 'photo'\]"),
+    ({"total_correlation": {"sound": 1.0}}, "unknown modality in total_correlation 'sound'.*ink.*photo"),
+    ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
+    ({"warm_up": -0.1}, "warm_up is a share of the training, from 0 to 1, got -0.1"),
+    ({"warm_up": 5}, "warm_up is a share of the training, from 0 to 1, got 5"),
+])  # fmt: skip
+def test_impossible_choices_are_errors(dmvae_config, choices, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(dmvae_config(**choices))
+
+
+# Generation
+
+
+@pytest.mark.parametrize("names", [TWO, THREE])
+def test_generation_takes_content_from_one_side_and_style_from_the_other(dmvae_config, names):
+    model = build_model(dmvae_config(*names))
+    images = random_images(model.config, 3, torch.float32)
+    for source, target in itertools.permutations(names, 2):
+        content = model.shared_encoders[source](images[source]).mean
+        style = torch.randn((3, model.config.modalities[target].private), generator=generator())
+        made = model.cross_generate(source, images[source], target, generator())
+        torch.testing.assert_close(made, model.decode(target, content, style))
+        moved = model.transfer(content=(source, images[source]), style=(target, images[target]))
+        own = model.private_encoders[target](images[target]).mean
+        torch.testing.assert_close(moved, model.decode(target, content, own))
+    assert {name: tuple(value.shape[1:]) for name, value in model.generate(2, generator()).items()} == {
+        name: m.shape for name, m in model.config.modalities.items()
+    }
