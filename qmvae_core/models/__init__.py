@@ -18,9 +18,10 @@ from qmvae_core.models.qmvae import QMVAE, QMVAEConfig
 from qmvae_core.models.readings import MNIST, READINGS, SVHN, reading, training_changes
 
 __all__ = [
-    "DMVAE", "MMVAE", "MNIST", "MODELS", "MVAE", "QMVAE", "READINGS", "SVHN", "TEST_CODES", "DMVAEConfig", "MMVAEConfig",
-    "MVAEConfig", "MoPoE", "MoPoEConfig", "ModalityConfig", "ModelConfig", "MultimodalVAE", "NoiseSpec", "Opponent",
-    "QMVAEConfig", "build_model", "draw_noise", "from_known_fields", "reading", "training_changes",
+    "DMVAE", "MMVAE", "MNIST", "MODELS", "MVAE", "QMVAE", "READINGS", "SVHN", "TEST_CODES",
+    "DMVAEConfig", "MMVAEConfig", "MVAEConfig", "MoPoE", "MoPoEConfig", "ModalityConfig", "ModelConfig",
+    "MultimodalVAE", "NoiseSpec", "Opponent", "QMVAEConfig", "build_model", "draw_noise",
+    "from_known_fields", "reading", "training_changes",
 ]  # fmt: skip
 
 MODELS: dict[str, type[MultimodalVAE]] = {
