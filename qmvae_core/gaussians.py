@@ -27,6 +27,15 @@ class DiagonalGaussian(NamedTuple):
         """KL divergence to N(0, I) in nats, summed over the d dimensions: (...,)."""
         return 0.5 * (self.mean.square() + self.log_var.exp() - 1.0 - self.log_var).sum(dim=-1)
 
+    def kl_to(self, other: DiagonalGaussian) -> Tensor:
+        """KL divergence from this Gaussian to another in nats, summed over the d dimensions: (...,).
+
+        KL(self ‖ other) = E_self[ln self - ln other]; the shapes of the two broadcast.
+        """
+        log_ratio = self.log_var - other.log_var
+        apart = (self.mean - other.mean) * torch.exp(-0.5 * other.log_var)
+        return 0.5 * (apart.square() + log_ratio.exp() - 1.0 - log_ratio).sum(dim=-1)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of value (..., d) in nats, summed over the d dimensions: (...,)."""
         scaled = (value - self.mean).square() * torch.exp(-self.log_var)

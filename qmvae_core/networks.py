@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -98,6 +98,23 @@ class GaussianEncoder(nn.Module):
         return DiagonalGaussian(*self.head(self.body(images)).chunk(2, dim=-1))
 
 
+class JointEncoder(nn.Module):
+    """Network bodies side by side, one a modality, and one linear layer on all their features.
+
+    bodies: modality -> (body, number of its features), in the order in which the features are put together.
+    """
+
+    def __init__(self, bodies: Mapping[str, tuple[nn.Module, int]], latent: int):
+        super().__init__()
+        self.bodies = nn.ModuleDict({name: body for name, (body, _) in bodies.items()})
+        self.head = nn.Linear(sum(features for _, features in bodies.values()), 2 * latent)
+
+    def forward(self, images: Mapping[str, Tensor]) -> DiagonalGaussian:
+        """Images (batch, c, h, w) in [0, 1] of every modality -> one posterior over (batch, latent)."""
+        features = [body(images[name]) for name, body in self.bodies.items()]
+        return DiagonalGaussian(*self.head(torch.cat(features, dim=-1)).chunk(2, dim=-1))
+
+
 def _dense_body(shape: Sequence[int], widths: Sequence[int]) -> tuple[nn.Module, int]:
     sizes = [math.prod(shape), *widths]
     layers: list[nn.Module] = [nn.Flatten()]
@@ -153,6 +170,15 @@ def encoder(network: str, shape: Sequence[int], widths: Sequence[int], latent: i
     """
     body, features = _choose(BODIES, network)(shape, widths)
     return GaussianEncoder(body, features, latent)
+
+
+def joint_encoder(parts: Mapping[str, tuple[str, Sequence[int], Sequence[int]]], latent: int) -> JointEncoder:
+    """An encoder of images of several modalities together into one posterior over `latent` dimensions.
+
+    parts: modality -> (network, shape, widths), each as for `encoder`, whose bodies these are. Raises like `encoder`.
+    """
+    bodies = {name: _choose(BODIES, network)(shape, widths) for name, (network, shape, widths) in parts.items()}
+    return JointEncoder(bodies, latent)
 
 
 def decoder(network: str, shape: Sequence[int], widths: Sequence[int], latent: int) -> nn.Module:

@@ -78,6 +78,43 @@ def test_kl_keeps_the_leading_dimensions():
     torch.testing.assert_close(q.kl_to_prior()[1, 4], one.kl_to_prior())
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [((0.0, 0.0), (1.5, -1.0)), ((-2.0, 0.7), (0.3, -0.5)), ((0.3, -3.0), (0.1, 2.0))]
+)
+def test_kl_to_another_is_the_integral_of_its_definition(first, second):
+    p, q = (norm(mean, math.exp(0.5 * log_var)) for mean, log_var in (first, second))
+    low, high = first[0] - 12 * p.std(), first[0] + 12 * p.std()
+    expected, _ = quad(lambda z: p.pdf(z) * (p.logpdf(z) - q.logpdf(z)), low, high, points=[first[0]], epsabs=1e-10)
+    found = gaussian([first[0]], [first[1]]).kl_to(gaussian([second[0]], [second[1]]))
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.lists(st.tuples(means, log_vars, means, log_vars), min_size=1, max_size=5))
+def test_kl_to_another_sums_over_dimensions_what_torch_gives_for_each(parameters):
+    mean, log_var, other_mean, other_log_var = zip(*parameters, strict=True)
+    p, q = gaussian(mean, log_var), gaussian(other_mean, other_log_var)
+    each = torch.distributions.kl_divergence(
+        *(torch.distributions.Normal(g.mean, (0.5 * g.log_var).exp()) for g in (p, q))
+    )
+    assert p.kl_to(q).item() == pytest.approx(each.sum().item(), rel=1e-9, abs=1e-9)
+    assert p.kl_to(q) >= -1e-12
+    assert p.kl_to(p) == 0
+
+
+def test_kl_to_another_broadcasts_and_includes_kl_to_prior():
+    p, q = random_gaussian(0, 2, 5, 3), random_gaussian(1, 5, 3)
+    assert p.kl_to(q).shape == (2, 5)
+    torch.testing.assert_close(p.kl_to(q)[1], DiagonalGaussian(p.mean[1], p.log_var[1]).kl_to(q))
+    prior = DiagonalGaussian(torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+    torch.testing.assert_close(p.kl_to(prior), p.kl_to_prior())
+
+
+def test_kl_between_narrow_equals_stays_finite_in_single_precision():
+    narrow = DiagonalGaussian(torch.ones(3), torch.full((3,), -100.0))
+    wide = DiagonalGaussian(torch.ones(3), torch.full((3,), 100.0))
+    assert narrow.kl_to(narrow) == wide.kl_to(wide) == 0
+
+
 def test_kl_of_the_prior_is_zero():
     assert gaussian([0.0, 0.0], [0.0, 0.0]).kl_to_prior() == 0
 

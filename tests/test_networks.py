@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from qmvae_core import networks
 from qmvae_core.losses import LossTerms
-from qmvae_core.models import READINGS, DMVAEConfig, ModalityConfig, ModelConfig, build_model, draw_noise
+from qmvae_core.models import READINGS, DMVAEConfig, JMVAEConfig, ModalityConfig, ModelConfig, build_model, draw_noise
 from qmvae_core.networks import TransposedConvolution, arrange_for_cpu
 
 THRESHOLD = 8  # from this many output channels on, the arranged layer is a transposed convolution
@@ -232,14 +232,16 @@ MODALITIES = {  # channels of images and layers on both sides of the threshold, 
     ),
 }
 LABELS = torch.tensor([3, 1, 1, 7, 3])
-SHARED_ONLY = ("mvae", "mmvae", "mopoe")  # models without private codes
+SHARED_ONLY = ("mvae", "mmvae", "mopoe", "jmvae", "jmvae-kl")  # models without private codes
 
 
 def small(model: str, *names: str):
     modalities = {name: MODALITIES[name] for name in names or MODALITIES}
+    alone = {name: dataclasses.replace(m, private=0) for name, m in modalities.items()}
+    if model.startswith("jmvae"):
+        return JMVAEConfig(shared=4, modalities=alone, alpha=0.1 if model == "jmvae-kl" else 0.0)
     if model in SHARED_ONLY:
-        modalities = {name: dataclasses.replace(m, private=0) for name, m in modalities.items()}
-        return ModelConfig.of_model[model](shared=4, modalities=modalities)
+        return ModelConfig.of_model[model](shared=4, modalities=alone)
     if model == "dmvae":
         return DMVAEConfig(shared=4, modalities=modalities, discriminator=6)
     return dataclasses.replace(READINGS["default"], shared=4, candidates=3, modalities=modalities)

@@ -23,7 +23,7 @@ SHORT = TrainingConfig(epochs=3, batch_size=8, rounds=2, learning_rate=1e-3, chu
 SMALL = {  # what a small config of each model needs
     "qmvae": {},
     "dmvae": {"discriminator": 6},
-    **dict.fromkeys(("mvae", "mmvae", "mopoe"), {"of_all": {"private": 0}}),
+    **dict.fromkeys(("mvae", "mmvae", "mopoe", "jmvae"), {"of_all": {"private": 0}}),
 }
 ONE_STEP_EPOCHS = dataclasses.replace(SHORT, epochs=4, steps_per_epoch=1)
 STEPS = 6  # of an epoch of SHORT: 4 digits, 6 images, 2 rounds are 48 pairs
@@ -422,7 +422,8 @@ class Watch(TorchDispatchMode):
 
 CONFIGS = [
     *(("qmvae", {"negatives": rule}) for rule in ("random", "semi-hard", "hardest", "all-violating")),
-    ("mvae", {}), ("mmvae", {}), ("mopoe", {}), ("dmvae", {}), ("dmvae", {"empty_group": False}),
+    ("mvae", {}), ("mmvae", {}), ("mopoe", {}), ("jmvae", {}), ("jmvae", {"alpha": 0.1}),
+    ("dmvae", {}), ("dmvae", {"empty_group": False}),
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from qmvae_core import networks
 from qmvae_core.models.base import TEST_CODES, MultimodalVAE, NoiseSpec, Opponent, draw_noise
 from qmvae_core.models.configs import ModalityConfig, ModelConfig, from_known_fields, known
 from qmvae_core.models.dmvae import DMVAE, DMVAEConfig
+from qmvae_core.models.jmvae import JMVAE, JMVAEConfig
 from qmvae_core.models.mmvae import MMVAE, MMVAEConfig
 from qmvae_core.models.mopoe import MoPoE, MoPoEConfig
 from qmvae_core.models.mvae import MVAE, MVAEConfig
@@ -18,14 +19,14 @@ from qmvae_core.models.qmvae import QMVAE, QMVAEConfig
 from qmvae_core.models.readings import MNIST, READINGS, SVHN, reading, training_changes
 
 __all__ = [
-    "DMVAE", "MMVAE", "MNIST", "MODELS", "MVAE", "QMVAE", "READINGS", "SVHN", "TEST_CODES",
-    "DMVAEConfig", "MMVAEConfig", "MVAEConfig", "MoPoE", "MoPoEConfig", "ModalityConfig", "ModelConfig",
+    "DMVAE", "JMVAE", "MMVAE", "MNIST", "MODELS", "MVAE", "QMVAE", "READINGS", "SVHN", "TEST_CODES",
+    "DMVAEConfig", "JMVAEConfig", "MMVAEConfig", "MVAEConfig", "MoPoE", "MoPoEConfig", "ModalityConfig", "ModelConfig",
     "MultimodalVAE", "NoiseSpec", "Opponent", "QMVAEConfig", "build_model", "draw_noise",
     "from_known_fields", "reading", "training_changes",
 ]  # fmt: skip
 
 MODELS: dict[str, type[MultimodalVAE]] = {
-    "qmvae": QMVAE, "mvae": MVAE, "mmvae": MMVAE, "dmvae": DMVAE, "mopoe": MoPoE,
+    "qmvae": QMVAE, "mvae": MVAE, "mmvae": MMVAE, "dmvae": DMVAE, "jmvae": JMVAE, "mopoe": MoPoE,
 }  # fmt: skip
 
 

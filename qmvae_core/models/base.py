@@ -200,6 +200,16 @@ class MultimodalVAE(nn.Module):
 
     def _posteriors(self, modality: str, images: Tensor) -> tuple[DiagonalGaussian, DiagonalGaussian]:
         """q(z|x) and q(h|x) of one modality."""
+        self._check(modality, images)
+        if modality in self.common_encoders:
+            parts = [value.split([self.config.shared, self._known(modality).private], dim=-1)
+                     for value in self.common_encoders[modality](images)]  # fmt: skip
+            shared, private = zip(*parts, strict=True)
+            return DiagonalGaussian(*shared), DiagonalGaussian(*private)
+        return self.shared_encoders[modality](images), self.private_encoders[modality](images)
+
+    def _check(self, modality: str, images: Tensor) -> None:
+        """Raise ValueError unless the modality is known and the images are a float batch of its shape."""
         shape = self._known(modality).shape
         if images.dim() != 4 or tuple(images.shape[1:]) != tuple(shape):
             raise ValueError(
@@ -208,12 +218,6 @@ class MultimodalVAE(nn.Module):
             )
         if not images.is_floating_point():
             raise ValueError(f"images of modality {modality!r} must be float in [0, 1], got {images.dtype}")
-        if modality in self.common_encoders:
-            parts = [value.split([self.config.shared, self._known(modality).private], dim=-1)
-                     for value in self.common_encoders[modality](images)]  # fmt: skip
-            shared, private = zip(*parts, strict=True)
-            return DiagonalGaussian(*shared), DiagonalGaussian(*private)
-        return self.shared_encoders[modality](images), self.private_encoders[modality](images)
 
     def _decode(self, modality: str, shared: Tensor, private: Tensor) -> Tensor:
         """Logits (..., c, h, w); any leading dimensions, flattened for the pass through the network."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from qmvae_core.models.configs import ModalityConfig, ModelConfig, known
 from qmvae_core.models.dmvae import DMVAEConfig
+from qmvae_core.models.jmvae import JMVAEConfig
 from qmvae_core.models.mmvae import MMVAEConfig
 from qmvae_core.models.mopoe import MoPoEConfig
 from qmvae_core.models.mvae import MVAEConfig
@@ -27,6 +28,12 @@ def _reading(
     return kind(modalities=modalities, **choices)
 
 
+# The modalities of the models without private codes, with the likelihoods and weights of "default".
+_SHARED_ALONE = {
+    "mnist": {"encoders": "common", "weight": 3072 / 784, "private": 0},
+    "svhn": {"encoders": "common", "private": 0},
+}
+
 # A reading is one complete answer to the paper's open points. "as-printed" adds nothing to the equations, gives every
 # code the one latent dimension that is printed, and every encoder parameters of its own, as the notation has it.
 # "default" keeps the digit out of the private codes, and lets z and h of a modality share an encoder up to its last
@@ -40,14 +47,12 @@ READINGS = {
         mnist={"encoders": "common", "weight": 3072 / 784, "private_kl_weight": 5.0},
         svhn={"encoders": "common", "private_kl_weight": 5.0},
     ),
-    **{
-        name: _reading(
-            kind,
-            mnist={"encoders": "common", "weight": 3072 / 784, "private": 0},
-            svhn={"encoders": "common", "private": 0},
-        )
-        for name, kind in {"mvae": MVAEConfig, "mmvae": MMVAEConfig, "mopoe": MoPoEConfig}.items()
-    },
+    "mvae": _reading(MVAEConfig, **_SHARED_ALONE),
+    "mmvae": _reading(MMVAEConfig, **_SHARED_ALONE),
+    "mopoe": _reading(MoPoEConfig, **_SHARED_ALONE),
+    "jmvae": _reading(JMVAEConfig, **_SHARED_ALONE),
+    # The digest of the JMVAE paper names no value of α; 0.1 is the default of the package multivae.
+    "jmvae-kl": _reading(JMVAEConfig, **_SHARED_ALONE, alpha=0.1),
     # The sizes and weights of the authors' command for MNIST-SVHN. Their likelihood is the mean over the first group
     # plus the mean over the second, so it counts twice beside the terms that are means over the batch. What is of the
     # training and not of the model: Adam at 1e-3, batches of 1024, 50 epochs.
