@@ -18,6 +18,13 @@ from qmvae_core import paper
 from qmvae_core.records import RecordError
 
 LEAST_SEEDS = 3
+NOT_APPLICABLE = "not applicable"
+
+
+def applies(record: Mapping, path: Sequence[str]) -> bool:
+    """Whether the record's model has the cell at this path: the probe of one without joint codes has no "joint"."""
+    probe = record["metrics"].get("probe")
+    return tuple(path) != ("probe", "joint") or not probe or "joint" in probe
 
 
 def metric(record: Mapping, path: Sequence[str]) -> float:
@@ -82,25 +89,42 @@ def compare(
     for (profile, model, reading), group in sorted(groups.items()):
         _check_one_group(f"{profile} {model} {reading}", group)
         for column, path in columns.items():
-            values = pd.Series([metric(record, path) for record in group])
-            said = reported.get(model, {}).get(column)
-            interval = welch_interval(values, said) if said is not None and len(values) > 1 else None
-            rows.append(
-                {
-                    "model": paper.NAMES[model],
-                    "reading": reading,
-                    "profile": profile,
-                    "data": group[0]["data"]["kind"],
-                    "column": column,
-                    "paper": None if said is None else f"{said.mean:.1f} ± {said.std:.1f}",
-                    "ours": f"{values.mean():.1f} ± {values.std():.1f}" if len(values) > 1 else f"{values[0]:.1f}",
-                    "seeds": len(values),
-                    "difference": None if said is None else f"{values.mean() - said.mean:+.1f}",
-                    "95 % interval": None if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}",
-                    "verdict": verdict(group, interval) if said is not None else "none: not reported",
-                }
-            )
+            said = _said(reported, model, column)
+            row = {
+                "model": paper.NAMES[model],
+                "reading": reading,
+                "profile": profile,
+                "data": group[0]["data"]["kind"],
+                "column": column,
+                "paper": None if said is None else f"{said.mean:.1f} ± {said.std:.1f}",
+                "ours": NOT_APPLICABLE,
+                "seeds": len(group),
+                "difference": None,
+                "95 % interval": None,
+                "verdict": f"none: {NOT_APPLICABLE}",
+            }
+            if any(applies(record, path) for record in group):
+                row |= _compared(group, pd.Series([metric(record, path) for record in group]), said)
+            rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _compared(group: Sequence[Mapping], values: pd.Series, said: paper.Reported | None) -> dict[str, str | None]:
+    """The entries of a row that follow from our values, in per cent, and what the paper says."""
+    interval = welch_interval(values, said) if said is not None and len(values) > 1 else None
+    return {
+        "ours": f"{values.mean():.1f} ± {values.std():.1f}" if len(values) > 1 else f"{values[0]:.1f}",
+        "difference": None if said is None else f"{values.mean() - said.mean:+.1f}",
+        "95 % interval": None if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}",
+        "verdict": verdict(group, interval) if said is not None else "none: not reported",
+    }
+
+
+def _said(
+    reported: Mapping[str, Mapping[str, paper.Reported | None]], model: str, column: str
+) -> paper.Reported | None:
+    """What the paper reports of a cell; None where it has none, and for a model that is not in its table."""
+    return reported.get(model, {}).get(column)
 
 
 def _check_one_group(name: str, group: Sequence[Mapping]) -> None:
@@ -155,8 +179,9 @@ def as_points(
     for record in records:
         for column, path in columns.items():
             cell = f"{paper.NAMES[record['model']]} {column}\n{record['reading']}, {record['profile']}"
-            values.setdefault(cell, []).append(metric(record, path))
-            given = reported.get(record["model"], {}).get(column)
+            if applies(record, path):
+                values.setdefault(cell, []).append(metric(record, path))
+            given = _said(reported, record["model"], column)
             said[cell] = None if given is None else _point(given.mean, given.std)
     return said, {
         cell: _point(float(np.mean(v)), float(np.std(v, ddof=1)) if v[1:] else 0.0) for cell, v in values.items()
@@ -219,6 +244,9 @@ def probe_gaps(records: Sequence[Mapping]) -> pd.DataFrame:
     """How far the probe's accuracy on each modality's codes is from that on joint codes, in points."""
 
     def cells(record):
+        if not applies(record, ("probe", "joint")):
+            yield {f"{k} - joint": NOT_APPLICABLE for k in ("mnist", "svhn")}
+            return
         joint = metric(record, ("probe", "joint"))
         yield {f"{k} - joint": f"{metric(record, ('probe', k)) - joint:+.1f}" for k in ("mnist", "svhn")}
 

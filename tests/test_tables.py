@@ -218,6 +218,57 @@ def test_a_cell_that_the_paper_leaves_empty_says_so():
     assert cell(tables.table2(others), "MNIST")["verdict"] == "above"
 
 
+@pytest.fixture
+def without_joint_code():
+    """Records of a model whose probe has no joint codes to be trained on or applied to."""
+    found = [record(seed, model="mmvae") for seed in range(3)]
+    for each in found:
+        del each["metrics"]["probe"]["joint"]
+    return found
+
+
+def test_a_model_without_joint_codes_has_no_joint_cell_and_says_so(without_joint_code):
+    table = tables.table2(without_joint_code)
+    assert table.columns.tolist() == tables.table2(SEEDS).columns.tolist()
+    assert table["column"].tolist() == ["MNIST", "SVHN", "MNIST-SVHN"]
+    row = cell(table, "MNIST-SVHN")
+    assert not any(pd.notna(row[name]) for name in ("paper", "difference", "95 % interval"))
+    assert (row["ours"], row["seeds"], row["verdict"]) == ("not applicable", 3, "none: not applicable")
+    assert cell(table, "SVHN")["ours"] == "80.2 ± 0.0"
+    both = tables.table2([*without_joint_code, *SEEDS])
+    assert both.loc[both["column"] == "MNIST-SVHN", "ours"].tolist() == ["not applicable", "97.9 ± 0.0"]
+    gaps = tables.probe_gaps([*without_joint_code[:1], *SEEDS[:1]])
+    assert gaps["mnist - joint"].tolist() == ["not applicable", "+0.4"]
+    said, ours = tables.as_points(without_joint_code, paper.TABLE2, paper.TABLE2_COLUMNS)
+    assert said["MMVAE MNIST-SVHN\ndefault, paper"] is None
+    assert ours.keys() == said.keys() - {"MMVAE MNIST-SVHN\ndefault, paper"}
+
+
+def test_some_seeds_without_a_joint_cell_are_an_error_and_not_left_out(without_joint_code):
+    with pytest.raises(RecordError, match="no metric probe / joint"):
+        tables.table2([*without_joint_code[:2], record(2, model="mmvae")])
+
+
+def test_a_record_without_any_probe_is_broken_and_not_one_without_joint_codes():
+    broken = record()
+    del broken["metrics"]["probe"]
+    with pytest.raises(RecordError, match="no metric probe / mnist"):
+        tables.table2([broken])
+    with pytest.raises(RecordError, match="no metric probe / joint"):
+        tables.probe_gaps([broken])
+
+
+def test_a_model_that_the_paper_does_not_have_stands_in_the_tables_without_a_verdict():
+    others = [record(seed, model="jmvae") for seed in range(3)]
+    for table in (tables.table1(others), tables.table2(others)):
+        assert set(table["model"]) == {"JMVAE"}
+        assert set(table["verdict"]) == {"none: not reported"}
+        assert table["paper"].isna().all()
+    said, ours = tables.as_points(others, paper.TABLE1, paper.TABLE1_COLUMNS)
+    assert set(said.values()) == {None}
+    assert ours.keys() == said.keys()
+
+
 # What is refused
 
 
