@@ -1,4 +1,4 @@
-"""What is measured of a trained model: Table 1, Table 2, coherence, leakage, and the codes behind the figures.
+"""What is measured of a trained model: Table 1, Table 2, coherence and leakage, and all of `diagnosis` beside them.
 
 Everything is a function of a model, digits and a generator, so that a validation part can be judged like the test set.
 """
@@ -10,26 +10,18 @@ from itertools import permutations
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from qmvae_core import diagnosis
 from qmvae_core.data import Digits, tuple_indices
+from qmvae_core.diagnosis import BATCH, share
 from qmvae_core.models import TEST_CODES
 from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import seed_for
-
-BATCH = 1000
-
-
-def share(hits: np.ndarray | Tensor) -> dict[str, float | int]:
-    """The share of hits with n and its 95 % Wilson interval, which holds for the images judged, not for the seeds."""
-    count, hit = len(hits), int(hits.sum())
-    interval = binomtest(hit, count).proportion_ci(method="wilson")
-    return {"accuracy": hit / count, "n": count, "low": float(interval.low), "high": float(interval.high)}
 
 
 def generator_for(*parts: object) -> torch.Generator:
@@ -38,23 +30,20 @@ def generator_for(*parts: object) -> torch.Generator:
 
 
 @torch.no_grad()
-def cross_generated_digits(
+def cross_generated(
     model: nn.Module,
-    oracle: DigitClassifier,
     source: str,
     digits: Digits,
+    target: str,
     generator: torch.Generator,
     code: str = "mean",
 ) -> Tensor:
-    """The digit that the target's oracle reads in each image generated from `digits`: (n,).
+    """An image of the target for each of the source's digits: (n, c, h, w) in [0, 1].
 
     code: z is the "mean" of q(z|x) or a "sample" from it; h is drawn from its prior.
     """
-    target = oracle.modality
-    parts = torch.arange(len(digits), device=digits.labels.device).split(BATCH)
-    return torch.cat(
-        [oracle.predict(model.cross_generate(source, digits.batch(i), target, generator, code)) for i in parts]
-    )
+    parts = _all_rows(digits).split(BATCH)
+    return torch.cat([model.cross_generate(source, digits.batch(i), target, generator, code) for i in parts])
 
 
 def confusion(labels: Tensor, predicted: Tensor) -> list[list[int]]:
@@ -103,18 +92,23 @@ def probe_accuracies(
     """Table 2: one linear classifier, trained on joint codes, applied to each modality's codes and to joint codes.
 
     It is trained on one round of the pairing, in which each paired training image occurs once, and applied to every
-    judged image of each modality and to one round of pairs of judged images.
+    judged image of each modality and to one round of pairs of judged images. A model without a joint code has it
+    trained on the codes of the same images, each modality's on its own and all of them together, and has no entry
+    "joint".
     """
-    labels = {name: d.labels for name, d in train.items()}
-    pairs = tuple_indices(labels, rounds=1, seed=seed)
+    pairs = tuple_indices({name: d.labels for name, d in train.items()}, rounds=1, seed=seed)
     first = next(iter(pairs))
-    codes = shared_codes(model, train, pairs)
-    probe = linear_probe(codes, labels[first][pairs[first].long()].cpu().numpy())
+    given = [pairs] if model.has_joint_code else [{name: index} for name, index in pairs.items()]
+    codes = np.concatenate([shared_codes(model, train, index) for index in given])
+    truth = train[first].labels[pairs[first].long()].cpu().numpy()
+    probe = linear_probe(codes, np.tile(truth, len(given)))
 
     found = {}
     for name, digits in judged.items():
         predicted = probe.predict(shared_codes(model, judged, {name: _all_rows(digits)}))
         found[name] = share(predicted == digits.labels.cpu().numpy())
+    if not model.has_joint_code:
+        return found
     pairs = tuple_indices({name: d.labels for name, d in judged.items()}, rounds=1, seed=seed)
     truth = judged[first].labels[pairs[first].long()].cpu().numpy()
     found["joint"] = share(probe.predict(shared_codes(model, judged, pairs)) == truth)
@@ -163,26 +157,39 @@ def evaluate(
     oracles: Mapping[str, DigitClassifier],
     seed: int = 0,
 ) -> dict[str, dict]:
-    """All numbers of a run: cross generation, probe, joint coherence, leakage, and the judges' own accuracy.
+    """All numbers of a run: cross generation, probe, joint coherence, leakage, the judges' own accuracy, and diagnosis.
 
     judged: the test digits, or a validation part when a choice is to be made. model, digits and oracles on one device.
-    Accuracies are shares in [0, 1] with n and a 95 % interval (`share`). Raises ValueError if an oracle is missing.
+    Accuracies are shares in [0, 1] with n and a 95 % interval (`share`). Fréchet distances are those of all judged
+    images to images from the "prior" and to the cross-generated ones of the config's test code, and between the halves
+    of the "real" images. What is said of private codes has entries for modalities that have one.
+    Raises ValueError if an oracle is missing.
     """
     missing = sorted(set(judged) - set(oracles))
     if missing:
         raise ValueError(f"no oracle for the modalities {missing}; there are {sorted(oracles)}")
     model.eval()
+    real = {name: diagnosis.features_of(oracles[name], digits) for name, digits in judged.items()}
+    distances = {
+        "real": {name: diagnosis.frechet_of_halves(features) for name, features in real.items()},
+        "prior": diagnosis.frechet_from_prior(model, oracles, real, generator_for(seed, "frechet")),
+        "cross_generation": {},
+    }
     cross, tables = {}, {}
-    for source, target in permutations(judged, 2):
+    directions = {f"{source}->{target}": (source, target) for source, target in permutations(judged, 2)}
+    for direction, (source, target) in directions.items():
         digits = judged[source]
-        direction = f"{source}->{target}"
         cross[direction] = {}
         for code in TEST_CODES:
             generator = generator_for(seed, "cross", direction, code)
-            read = cross_generated_digits(model, oracles[target], source, digits, generator, code)
+            images = cross_generated(model, source, digits, target, generator, code)
+            read = oracles[target].predict(images)
             cross[direction][code] = share(read == digits.labels)
             if code == model.config.test_code:
                 tables[direction] = confusion(digits.labels, read)
+                features = oracles[target].features(images).cpu().numpy()
+                distances["cross_generation"][direction] = diagnosis.frechet(features, real[target])
+    private = [name for name in judged if model.config.modalities[name].private]
     return {
         "cross_generation": cross,
         "confusion": tables,
@@ -190,4 +197,23 @@ def evaluate(
         "joint_coherence": joint_coherence(model, oracles, generator_for(seed, "coherence")),
         "leakage": leakage(model, train, judged, seed),
         "oracle": {name: oracles[name].accuracy(judged[name]) for name in judged},
+        "frechet": distances,
+        "diversity": {
+            direction: diagnosis.diversity(model, oracles[t], s, judged, generator_for(seed, "diversity", direction))
+            for direction, (s, t) in directions.items()
+        },
+        "code_swaps": {
+            direction: diagnosis.code_swaps(model, oracles[t], s, judged, generator_for(seed, "swaps", direction))
+            for direction, (s, t) in directions.items()
+            if t in private
+        },
+        "private_information": {
+            name: {
+                "nats": diagnosis.private_information(
+                    model, name, judged[name], generator_for(seed, "information", name)
+                ).tolist(),
+                "n": min(diagnosis.LIMIT, len(judged[name])),
+            }
+            for name in private
+        },
     }

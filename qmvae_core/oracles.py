@@ -60,16 +60,32 @@ class DigitClassifier(nn.Module):
         return self.network(images)
 
     @torch.no_grad()
-    def predict(self, images: Tensor, batch_size: int = 1000) -> Tensor:
+    def predict(self, images: Tensor, batch_size: int = 200) -> Tensor:
         """The digit that each image shows, judged in eval mode: (n,) int64.
 
         images: (n, c, h, w) in [0, 1] of the oracle's modality. Raises ValueError for another shape.
+        """
+        return torch.cat([self(part).argmax(dim=-1) for part in self._to_judge(images, batch_size)])
+
+    @torch.no_grad()
+    def features(self, images: Tensor, batch_size: int = 200) -> Tensor:
+        """What the last linear layer sees of each image, in eval mode: (n, 16 * channels), not negative.
+
+        They are the activations of the last block averaged over each quarter of the image. images and errors as for
+        `predict`.
+        """
+        return torch.cat([self.network[:-1](part) for part in self._to_judge(images, batch_size)])
+
+    def _to_judge(self, images: Tensor, batch_size: int) -> list[Tensor]:
+        """The images in parts, after a check, and this network in eval mode.
+
+        Small parts with their channels last take a CPU a third of the time that a large one takes.
         """
         shape = MODALITIES[self.modality]
         if images.dim() != 4 or tuple(images.shape[1:]) != shape:
             raise ValueError(f"the {self.modality} oracle judges images (n, {shape}), got {tuple(images.shape)}")
         self.eval()
-        return torch.cat([self(part).argmax(dim=-1) for part in images.split(batch_size)])
+        return [part.contiguous(memory_format=torch.channels_last) for part in images.split(batch_size)]
 
     def accuracy(self, digits: Digits) -> float:
         """The share of the digits that the oracle reads as labelled."""

@@ -1,6 +1,8 @@
 """What is measured, on models and judges whose behaviour is known: each number must come out as it must be."""
 
+import dataclasses
 import functools
+import json
 import math
 
 import numpy as np
@@ -8,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from qmvae_core import evaluation
+from qmvae_core import diagnosis, evaluation
 from qmvae_core.data import Digits, validation_split
 from qmvae_core.evaluation import (
     confusion,
-    cross_generated_digits,
+    cross_generated,
     evaluate,
     generator_for,
     joint_coherence,
@@ -21,7 +23,7 @@ from qmvae_core.evaluation import (
     share,
 )
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.models import QMVAEConfig, build_model
+from qmvae_core.models import ModalityConfig, QMVAEConfig, build_model
 
 NAMES = ("ink", "photo")
 STEP = 25  # an image's first pixel is its digit times this
@@ -57,17 +59,26 @@ class Judge:
     def predict(self, images: torch.Tensor) -> torch.Tensor:
         return read(images)
 
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)
+
     def accuracy(self, digits: Digits) -> float:
         return (self.predict(digits.batch()) == digits.labels).double().mean().item()
+
+
+PRIVATE = {"ink": 10, "photo": 2}
 
 
 class Model(nn.Module):
     """Codes are one-hot digits. A code is decoded to its largest entry's digit. Parts are replaced by the tests."""
 
+    has_joint_code = True
+
     def __init__(self, log_var: float = -80.0, test_code: str = "mean"):
         super().__init__()
         self.log_var = log_var
-        self.config = QMVAEConfig(test_code=test_code)
+        modalities = {name: ModalityConfig((1, 2, 2), "dense", (), private) for name, private in PRIVATE.items()}
+        self.config = QMVAEConfig(test_code=test_code, modalities=modalities)
         self.scale = nn.Parameter(torch.ones(()))
         self.encoded = 0
         self.generators = []
@@ -112,6 +123,12 @@ class Model(nn.Module):
         digits = torch.randint(0, 10, (count,), generator=generator)
         return {name: paint(self.answer(name, digits)) for name in NAMES}
 
+    def sample_private(self, modality, count, generator=None):
+        return torch.randn(count, PRIVATE[modality], generator=generator)
+
+    def decode(self, modality, shared, private):
+        return paint(self.answer(modality, shared.argmax(dim=-1)))
+
 
 JUDGES = {name: Judge(name) for name in NAMES}
 
@@ -152,9 +169,7 @@ def test_a_share_has_its_wilson_interval(hit, count):
 
 
 def test_a_perfect_model_gets_every_image_right_in_both_directions(train, judged, few_joint_draws):
-    model = Model()
-    found = evaluate(model, train, judged, JUDGES)
-    assert model.encoded == 2 * 600 + 2_345 + 1_203  # leakage leaves no training image out
+    found = evaluate(Model(), train, judged, JUDGES)
     assert found["cross_generation"].keys() == {"ink->photo", "photo->ink"}
     for direction, count in (("ink->photo", 2_345), ("photo->ink", 1_203)):
         for how in ("mean", "sample"):
@@ -220,16 +235,12 @@ def test_the_models_own_sampling_is_used_and_vanishes_with_the_variance(small_co
     """A real Q-MVAE with equal draws of h: a posterior without width gives one image for mean and sample."""
     model, digits = build_model(small_config(), 0), small_digits(per_digit=5)["ink"]
 
-    class Level(Judge):
-        def predict(self, images):
-            return (images.mean(dim=(1, 2, 3)) * 1e9).long()
-
     def both():
         # the draw of z comes before that of h: a generator that has drawn z already stands where the sample's does
         advanced = generator_for("x")
         torch.randn((len(digits), 4), generator=advanced)
         return [
-            cross_generated_digits(model, Level("photo"), "ink", digits, generator, code)
+            cross_generated(model, "ink", digits, "photo", generator, code)
             for generator, code in ((advanced, "mean"), (generator_for("x"), "sample"))
         ]
 
@@ -293,11 +304,41 @@ def test_the_probe_never_sees_judged_labels(train, judged):
     assert all(value["accuracy"] == 0.0 for value in found.values())
 
 
+def test_the_probe_of_a_model_without_joint_codes_is_trained_on_the_codes_of_each_modality_pooled(
+    train, judged, few_joint_draws
+):
+    """A half of the codes name the next digit: one probe of all codes cannot know which half it is shown."""
+    asked = []
+
+    class Apart(Model):
+        has_joint_code = False
+
+        def shared_digits(self, modalities, digits):
+            asked.append(modalities)
+            return (digits + self.turn) % 10 if modalities == ("photo",) else digits
+
+    model = Apart()
+    model.turn = 0
+    found = probe_accuracies(model, train, judged)
+    assert {name: (value["accuracy"], value["n"]) for name, value in found.items()} == {
+        "ink": (1.0, 2_345), "photo": (1.0, 1_203),
+    }  # fmt: skip
+    assert set(asked) == {("ink",), ("photo",)}
+    model.turn = 1
+    turned = probe_accuracies(model, train, judged)
+    assert turned["ink"]["accuracy"] + turned["photo"]["accuracy"] < 1.4
+    found = evaluate(model, train, judged, JUDGES)
+    assert found["probe"] == turned
+    assert all(swaps.keys() == {"source", "target"} for swaps in found["code_swaps"].values())
+
+
 # Leakage
 
 
 def test_leakage_tells_codes_that_hold_the_digit_from_noise(train, judged):
-    found = leakage(Model(), train, judged)
+    model = Model()
+    found = leakage(model, train, judged)
+    assert model.encoded == 2 * 600 + 2_345 + 1_203  # no training image is left out
     for probe in ("linear", "nonlinear"):
         assert found["ink"][probe]["accuracy"] > 0.99
         assert found["ink"][probe]["n"] == 2_345
@@ -393,4 +434,38 @@ def test_coherence_of_the_whole_is_over_ten_thousand_draws(train, monkeypatch):
     monkeypatch.setattr(Model, "generate", lambda self, count, g: asked.append(count) or original(self, count, g))
     few = {name: d.select(slice(0, 60)) for name, d in train.items()}
     found = evaluate(Model(), train, few, JUDGES)
-    assert found["joint_coherence"]["n"] == sum(asked) == 10_000
+    assert found["joint_coherence"]["n"] == 10_000
+    assert sum(asked) == 10_000 + 60  # and for the Fréchet distance as many as are judged
+
+
+def test_diagnosis_stands_beside_the_other_numbers_ready_for_json(train, judged, few_joint_draws):
+    found = evaluate(Model(), train, judged, JUDGES)
+    json.dumps(found)
+    assert {name: found["frechet"]["prior"][name]["n"] for name in NAMES} == {"ink": 2_345, "photo": 1_203}
+    assert {name: found["frechet"]["real"][name]["n_real"] for name in NAMES} == {"ink": 1_172, "photo": 601}
+    direction = found["frechet"]["cross_generation"]["ink->photo"]
+    assert (direction["n"], direction["n_real"]) == (2_345, 1_203)
+    images = cross_generated(Model(), "ink", judged["ink"], "photo", generator_for(0, "cross", "ink->photo", "mean"))
+    expected = diagnosis.frechet_distance(images.flatten(1).numpy(), judged["photo"].batch().flatten(1).numpy())
+    assert direction["distance"] == pytest.approx(expected)
+    for direction, target in (("ink->photo", "photo"), ("photo->ink", "ink")):
+        assert found["diversity"][direction]["pixels"]["generated"] == 0.0  # h has no say in this decoder
+        assert found["code_swaps"][direction]["source"]["prior"]["accuracy"] == 1.0
+        assert found["code_swaps"][direction]["joint"]["digit_of_h"]["accuracy"] == 0.0
+        assert len(found["private_information"][target]["nats"]) == PRIVATE[target]
+    assert {name: value["n"] for name, value in found["private_information"].items()} == {"ink": 2_000, "photo": 1_203}
+
+
+def test_a_modality_without_a_private_code_has_no_swaps_and_no_private_information(train, judged, few_joint_draws):
+    class Half(Model):
+        def encode_private(self, modality, images):
+            found = super().encode_private(modality, images)
+            return found if modality == "ink" else DiagonalGaussian(found.mean[:, :0], found.log_var[:, :0])
+
+    model = Half()
+    photo = dataclasses.replace(model.config.modalities["photo"], private=0)
+    model.config = dataclasses.replace(model.config, modalities={**model.config.modalities, "photo": photo})
+    found = evaluate(model, train, judged, JUDGES)
+    assert found["leakage"].keys() == found["private_information"].keys() == {"ink"}
+    assert found["code_swaps"].keys() == {"photo->ink"}
+    assert found["diversity"].keys() == {"ink->photo", "photo->ink"}

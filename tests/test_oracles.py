@@ -79,6 +79,24 @@ def test_predict_keeps_order_and_length_over_batches(trained, handwritten):
     assert torch.equal(found.flip(0), trained.predict(images.flip(0)))
 
 
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_features_are_what_the_last_layer_sees_in_eval_mode_whatever_the_mode_was(modality):
+    model = DigitClassifier(modality, 4)
+    images = noise_digits(modality, 64).batch()
+    model.train()
+    model(images)  # batch statistics that differ from the initial ones
+    stored = {name: value.clone() for name, value in model.state_dict().items()}
+    expected = model.eval()(images)
+    for part in (64, 7):
+        model.train()
+        features = model.features(images, batch_size=part)
+        assert features.shape == (64, 16 * 4)
+        assert not features.requires_grad
+        torch.testing.assert_close(model.network[-1](features), expected)
+    assert model.state_dict().keys() == stored.keys()
+    assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+
+
 def test_predict_asks_for_no_gradient(trained, handwritten):
     grad_mode = []
     hook = trained.register_forward_hook(lambda *_: grad_mode.append(torch.is_grad_enabled()))
@@ -89,8 +107,10 @@ def test_predict_asks_for_no_gradient(trained, handwritten):
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 28, 28), (2, 1, 28, 27), (2, 784)])
 def test_images_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"mnist oracle judges images .*28, 28.*got"):
-        DigitClassifier("mnist", 2).predict(torch.zeros(shape))
+    oracle = DigitClassifier("mnist", 2)
+    for judge in (oracle.predict, oracle.features):
+        with pytest.raises(ValueError, match=r"mnist oracle judges images .*28, 28.*got"):
+            judge(torch.zeros(shape))
 
 
 def test_an_unknown_modality_is_refused_with_the_known_ones():

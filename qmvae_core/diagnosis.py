@@ -1,0 +1,232 @@
+"""What the tables leave open: how real and how varied generated images are, and which code loses a digit or carries it.
+
+Everything is a function of a model, digits, a judge and a generator, as in `evaluation`, which puts it all together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from qmvae_core.data import Digits, tuple_indices
+from qmvae_core.oracles import DigitClassifier
+
+BATCH = 1000
+LIMIT = 2000  # random images where that many tell enough: a share to 2.2 points either way, at most
+
+
+def share(hits: np.ndarray | Tensor) -> dict[str, float | int]:
+    """The share of hits with n and its 95 % Wilson interval, which holds for the images judged, not for the seeds."""
+    count, hit = len(hits), int(hits.sum())
+    interval = binomtest(hit, count).proportion_ci(method="wilson")
+    return {"accuracy": hit / count, "n": count, "low": float(interval.low), "high": float(interval.high)}
+
+
+# How real: the Fréchet distance to test images
+
+
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """|m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁ C₂)^½) for the means m and covariances C of two sets of features (n, d).
+
+    The squared 2-Wasserstein distance of the Gaussians fitted to both, as in FID (Heusel et al. 2017), whose features
+    are those of another network. With C = RᵀR the trace of the root is the sum of the singular values of R₁ R₂ᵀ: no
+    root of a matrix is taken, so singular covariances (n ≤ d) do no harm. Fewer images give larger values: only
+    distances of one n can be compared.
+    Raises ValueError for a set of fewer than two, which has no covariance.
+    """
+    if min(len(first), len(second)) < 2:
+        raise ValueError(f"a covariance needs two or more images, got {len(first)} and {len(second)}")
+    means = [features.mean(axis=0, dtype=np.float64) for features in (first, second)]
+    roots = [
+        np.linalg.qr((features - mean) / math.sqrt(len(features) - 1), mode="r")
+        for features, mean in zip((first, second), means, strict=True)
+    ]
+    traces = sum(float(np.square(root).sum()) for root in roots)
+    common = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+    return max(0.0, float(np.square(means[0] - means[1]).sum() + traces - 2.0 * common))
+
+
+def features_of(oracle: DigitClassifier, digits: Digits) -> np.ndarray:
+    """The oracle's features of all digits: (n, features)."""
+    parts = torch.arange(len(digits), device=digits.labels.device).split(BATCH)
+    return torch.cat([oracle.features(digits.batch(i)) for i in parts]).cpu().numpy()
+
+
+def frechet(generated: np.ndarray, real: np.ndarray) -> dict[str, float | int]:
+    """`frechet_distance` with the numbers of generated and of real images."""
+    return {"distance": frechet_distance(generated, real), "n": len(generated), "n_real": len(real)}
+
+
+def frechet_of_halves(real: np.ndarray) -> dict[str, float | int]:
+    """The distance of every second real image to the others: what a perfect generator would reach with half as many."""
+    return frechet(real[::2], real[1::2])
+
+
+@torch.no_grad()
+def frechet_from_prior(
+    model: nn.Module,
+    oracles: Mapping[str, DigitClassifier],
+    real: Mapping[str, np.ndarray],
+    generator: torch.Generator,
+) -> dict[str, dict[str, float | int]]:
+    """For each modality `frechet` of images drawn from the priors, as many as there are real ones.
+
+    real: modality -> `features_of` its real images.
+    """
+    count = max(map(len, real.values()))
+    features: dict[str, list[Tensor]] = {name: [] for name in real}
+    for start in range(0, count, BATCH):
+        images = model.generate(min(BATCH, count - start), generator)
+        for name, parts in features.items():
+            parts.append(oracles[name].features(images[name]).cpu())
+    return {name: frechet(torch.cat(parts).numpy()[: len(real[name])], real[name]) for name, parts in features.items()}
+
+
+# How varied, and which code the digit comes from
+
+
+def _pairs(
+    judged: Mapping[str, Digits], source: str, target: str, limit: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """At most `limit` random pairs of judged images that show one digit: positions (n,) in source and in target."""
+    index = tuple_indices({name: judged[name].labels for name in (source, target)}, rounds=1)
+    chosen = torch.randperm(len(index[source]), generator=generator)[:limit]
+    return tuple(index[name][chosen.to(index[name].device)].long() for name in (source, target))
+
+
+def _another(labels: Tensor, of: Tensor, generator: torch.Generator, same_digit: bool) -> Tensor:
+    """For each position (n,) in `labels` another one, drawn uniformly from those of the same or of another digit.
+
+    Where an image is the only one of its digit, "another of the same digit" is itself.
+    """
+    device, labels, of = labels.device, labels.cpu(), of.cpu()
+    by_digit = labels.argsort(stable=True)
+    counts = labels.bincount(minlength=10)
+    start, count = (counts.cumsum(0) - counts)[labels[of]], counts[labels[of]]
+    drawn = torch.rand(len(of), generator=generator, dtype=torch.float64)
+    if same_digit:
+        rank = by_digit.argsort()[of] - start
+        place = start + (rank + 1 + (drawn * (count - 1)).long()) % count
+    else:
+        place = (drawn * (len(labels) - count)).long()
+        place += count * (place >= start)
+    return by_digit[place].to(device)
+
+
+def _distance(first: Tensor, second: Tensor) -> Tensor:
+    """Euclidean distance of each pair of images or features: (n, ...) and (n, ...) -> (n,)."""
+    return (first - second).flatten(1).norm(dim=1)
+
+
+@torch.no_grad()
+def diversity(
+    model: nn.Module,
+    oracle: DigitClassifier,
+    source: str,
+    judged: Mapping[str, Digits],
+    generator: torch.Generator,
+    conditions: int = 400,
+    draws: int = 5,
+) -> dict:
+    """How much images generated from one condition differ, beside how much real images of one digit do.
+
+    For each condition, a judged image of the source, z is the mean of q(z|x) and h is drawn from its prior `draws`
+    times. "generated" is the mean Euclidean distance over all pairs of the images of one condition; "real" that
+    between a judged image of the target, of the condition's digit, and `draws` - 1 random others of that digit; "ratio"
+    the first by the second. Each is given in "features", those of the target's oracle, and in "pixels" of [0, 1]. A
+    model without private code has nothing to draw: 0. A ratio of 1 says as varied as the data, not as good.
+    """
+    target = oracle.modality
+    content, anchors = _pairs(judged, source, target, conditions, generator)
+    code = model.encode_shared({source: judged[source].batch(content)}).mean.repeat_interleave(draws, dim=0)
+    made = model.decode(target, code, model.sample_private(target, len(code), generator))
+    first, second = torch.combinations(torch.arange(draws, device=made.device)).T
+    labels = judged[target].labels
+    anchors = anchors.repeat_interleave(draws - 1)
+    others = _another(labels, anchors, generator, same_digit=True)
+    apart = anchors != others
+    real = [judged[target].batch(i[apart]) for i in (anchors, others)]
+
+    def compare(view) -> dict[str, float]:
+        by_condition = view(made).unflatten(0, (-1, draws))
+        generated = _distance(by_condition[:, first].flatten(0, 1), by_condition[:, second].flatten(0, 1)).mean()
+        among_real = _distance(*map(view, real)).mean()
+        return {"generated": generated.item(), "real": among_real.item(), "ratio": (generated / among_real).item()}
+
+    return {
+        "features": compare(oracle.features),
+        "pixels": compare(lambda images: images),
+        "conditions": len(content),
+        "draws": draws,
+    }
+
+
+@torch.no_grad()
+def code_swaps(
+    model: nn.Module,
+    oracle: DigitClassifier,
+    source: str,
+    judged: Mapping[str, Digits],
+    generator: torch.Generator,
+    limit: int = LIMIT,
+) -> dict[str, dict[str, dict]]:
+    """Where a cross generation loses the digit: z in the wrong place, or an h that carries a digit of its own.
+
+    `limit` random pairs of judged images of one digit, one of the source and one of the oracle's modality, the target.
+    The target's decoder is given z, the mean of the posterior of the "source" image, of the "target" image, or of
+    both ("joint", if the model has such a code); and h, which is from the "prior", the prior's mean ("zero"), or the
+    mean of q(h|x) of another target image, of the "same_digit" or of an "other_digit". Returns z -> h -> the `share` of
+    images that the oracle reads as the digit of the pair, and under "digit_of_h" the share with h of an "other_digit"
+    that it reads as that other digit. Each h goes with every z, so that columns can be compared.
+
+    Digits lost with z of the "source" but not of the "target": the codes of the source lie elsewhere. Digits lost with
+    h from the "prior" but not of the "same_digit", and found as "digit_of_h": h carries the digit.
+    """
+    target = oracle.modality
+    content, own = _pairs(judged, source, target, limit, generator)
+    images, labels = judged[target].batch(own), judged[target].labels
+    other = _another(labels, own, generator, same_digit=False)
+    donors = {"same_digit": _another(labels, own, generator, same_digit=True), "other_digit": other}
+    from_prior = model.sample_private(target, len(own), generator)
+    styles = {"prior": from_prior, "zero": torch.zeros_like(from_prior)}
+    styles |= {name: model.encode_private(target, judged[target].batch(i)).mean for name, i in donors.items()}
+
+    given = {"source": {source: judged[source].batch(content)}, "target": {target: images}}
+    if model.has_joint_code:
+        given["joint"] = {**given["source"], **given["target"]}
+    found: dict[str, dict[str, dict]] = {}
+    for where, inputs in given.items():
+        code = model.encode_shared(inputs).mean
+        read = {name: oracle.predict(model.decode(target, code, style)) for name, style in styles.items()}
+        found[where] = {name: share(value == labels[own]) for name, value in read.items()}
+        found[where]["digit_of_h"] = share(read["other_digit"] == labels[other])
+    return found
+
+
+@torch.no_grad()
+def private_information(
+    model: nn.Module, modality: str, digits: Digits, generator: torch.Generator, limit: int = LIMIT
+) -> np.ndarray:
+    """How much each private dimension tells about its image: I(h_d; x) in nats, (private,).
+
+    I = E_x KL(q(h_d|x) ‖ q(h_d)), a part of E_x KL(q(h_d|x) ‖ p(h_d)) (Hoffman and Johnson 2016; the rest is how far
+    the aggregate q(h_d) is from the prior). The aggregate is the mixture of the posteriors of n random images, `limit`
+    or all of them, and the expectation one draw from each: mean_i [ln q(h_di|x_i) − ln (1/n) Σ_j q(h_di|x_j)]. That is
+    without bias for these n images, whose information is at most ln n. For all images it is a lower bound in
+    expectation, and near their information where that is far below ln n. The error of the draws is about 1/√n.
+    """
+    chosen = torch.randperm(len(digits), generator=generator)[:limit].to(digits.labels.device)
+    parts = [model.encode_private(modality, digits.batch(i)) for i in chosen.split(BATCH)]
+    mean, log_var = (torch.cat(value).double().cpu() for value in zip(*parts, strict=True))
+    drawn = mean + (0.5 * log_var).exp() * torch.randn(mean.shape, generator=generator, dtype=torch.float64)
+    found = []
+    for h, m, v in zip(drawn.T, mean.T, log_var.T, strict=True):
+        log_density = -0.5 * ((h[:, None] - m).square() * (-v).exp() + v)  # without ln 2π, which the ratio cancels
+        log_mixture = log_density.logsumexp(dim=1) - math.log(len(h))
+        found.append((log_density.diagonal() - log_mixture).mean().item())
+    return np.array(found)
