@@ -585,12 +585,14 @@ def test_a_notebook_whose_training_is_out_of_time_says_so(notebook, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(tmp_path):
-    run, data = Run("smoke", "mvae+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), study.data_for("smoke")
+@pytest.mark.parametrize("name", ["mvae", "jmvae", "jmvae-kl"])
+def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(tmp_path, name):
+    run, data = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), study.data_for("smoke")
     oracles = study.oracles_for("smoke", data, tmp_path)
     (record,) = study.judge(run, study.train(run, data, tmp_path, progress="none"), data, oracles, tmp_path)
-    assert record["model"] == "mvae"
-    assert record["metrics"]["leakage"] == {}
+    assert record["model"] == name.removesuffix("-kl")
+    assert record["metrics"]["leakage"] == record["metrics"]["code_swaps"] == {}
+    assert all(value["pixels"]["ratio"] < 1e-5 for value in record["metrics"]["diversity"].values())
     assert record["metrics"]["probe"].keys() == {"mnist", "svhn", "joint"}
     assert leakage_table([record]).loc[0, "joint coherence"]
     assert state(run, tmp_path) == "done"
