@@ -18,7 +18,7 @@ export QMVAE_DATA_ROOT := $(abspath $(DATA_ROOT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce paper benchmark test book serve lab lint lock clean
+.PHONY: help setup reproduce models paper benchmark test book serve lab lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,13 +41,17 @@ $(STAMP): requirements.lock pyproject.toml
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
-reproduce: setup ## run the quick profile (minutes on two CPU cores), print its tables, build the book of this run
-	$(PY) -m qmvae_core run --profile quick
+reproduce: setup ## run Q-MVAE at the quick profile (minutes on two CPU cores), print its tables, build the book of this run
+	$(PY) -m qmvae_core run --profile quick --readings default
 	$(PY) -m qmvae_core collect --profile quick
 	@rm -rf $(OWN) && mkdir -p $(OWN) && cp -R _config.yml book notebooks $(OWN)
 	$(PY) -m qmvae_core render --profile quick --notebooks $(OWN)/notebooks
 	@$(MAKE) --no-print-directory book SOURCE=$(OWN)
 	@echo "The book of this run: $(CURDIR)/$(OWN)/_build/html/index.html"
+
+models: setup ## run every model of the tables at the quick profile's length (an hour on two CPU cores), print the tables
+	$(PY) -m qmvae_core run --profile quick
+	$(PY) -m qmvae_core collect --profile quick
 
 paper: setup ## run the paper's settings (needs a GPU and real data), print its tables; MINUTES=8 stops after so many
 	$(PY) -m qmvae_core run --profile paper $(if $(MINUTES),--minutes $(MINUTES))
