@@ -41,7 +41,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
-reproduce: setup ## run Q-MVAE at the quick profile (minutes on two CPU cores), print its tables, build the book of this run
+reproduce: setup ## run Q-MVAE for 3,000 steps (minutes on two CPU cores), print its tables, build the book of this run
 	$(PY) -m qmvae_core run --profile quick --readings default
 	$(PY) -m qmvae_core collect --profile quick
 	@rm -rf $(OWN) && mkdir -p $(OWN) && cp -R _config.yml book notebooks $(OWN)
@@ -49,7 +49,7 @@ reproduce: setup ## run Q-MVAE at the quick profile (minutes on two CPU cores), 
 	@$(MAKE) --no-print-directory book SOURCE=$(OWN)
 	@echo "The book of this run: $(CURDIR)/$(OWN)/_build/html/index.html"
 
-models: setup ## run every model of the tables at the quick profile's length (an hour on two CPU cores), print the tables
+models: setup ## run every model of the tables for 3,000 steps (an hour on two CPU cores), print the tables
 	$(PY) -m qmvae_core run --profile quick
 	$(PY) -m qmvae_core collect --profile quick
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from qmvae_core import __main__ as command_line
-from qmvae_core import records, study
+from qmvae_core import claims, records, study
 from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
-from qmvae_core.models import READINGS, build_model, reading
+from qmvae_core.models import MODELS, READINGS, build_model, reading
 from qmvae_core.negatives import RULES
 from qmvae_core.oracles import DigitClassifier, OracleError
 from qmvae_core.panels import panel_images
@@ -34,7 +34,7 @@ SMALL = "default+mnist.widths=[6]+svhn.widths=[2,2]"  # trains in milliseconds
 
 def test_the_paper_profile_is_every_reading_with_five_seeds_in_one_stack():
     runs = plan("paper")
-    assert [(run.reading, run.seeds) for run in runs] == [(name, (0, 1, 2, 3, 4)) for name in ("as-printed", "default")]
+    assert [(run.reading, run.seeds) for run in runs] == [(name, (0, 1, 2, 3, 4)) for name in study.MODELS_COMPARED]
     training = profile("paper").training
     assert (training.epochs, training.steps_per_epoch, training.batch_size) == (10, None, 128)
     assert (training.learning_rate, training.rounds, training.pair_seed) == (1e-4, 30, 0)
@@ -42,7 +42,7 @@ def test_the_paper_profile_is_every_reading_with_five_seeds_in_one_stack():
 
 
 def test_the_other_profiles():
-    assert [(run.reading, run.seeds) for run in plan("quick")] == [("default", (0,))]
+    assert [(run.reading, run.seeds) for run in plan("quick")] == [(name, (0,)) for name in study.MODELS_COMPARED]
     assert [(run.reading, run.seeds) for run in plan("smoke")] == [("default", (0,))]
     assert profile("smoke").data_root == STAND_IN
     assert profile("quick").data_root is profile("paper").data_root is None  # whatever data root there is
@@ -54,8 +54,14 @@ def test_the_other_profiles():
     assert profile("choose").validation  # a choice is never made on the test set
 
 
+def test_the_compared_models_cover_the_rows_of_the_tables_and_every_model():
+    """Each row of the paper by a reading of the model's own name, as the claims need it, Q-MVAE by several."""
+    assert {Run("quick", name, (0,)).model for name in study.MODELS_COMPARED} == set(MODELS)
+    assert {"default", "as-printed", claims.WITHOUT_LOSS, *claims.COMPARED} <= set(study.MODELS_COMPARED)
+
+
 def test_readings_and_seeds_replace_the_profiles_own():
-    assert [run.seeds for run in plan("quick", seeds=[3, 5])] == [(3,), (5,)]
+    assert [run.seeds for run in plan("quick", ["default"], [3, 5])] == [(3,), (5,)]
     assert [run.seeds for run in plan("paper", ["default"], [3, 5])] == [(3, 5)]
     assert [run.reading for run in plan("quick", ["as-printed", SMALL])] == ["as-printed", SMALL]
 
@@ -486,7 +492,7 @@ def test_plan_and_status_list_every_run(tmp_path, capsys):
         [str(number), "paper", run.id] for number, run in enumerate(plan("paper"))
     ]
     write_record(Run("quick", "default", (1,)), 1, tmp_path)
-    assert command_line.main(["status", "--evidence", str(tmp_path), "--seeds", "0", "1"]) == 0
+    assert command_line.main(["status", "--evidence", str(tmp_path), "--readings", "default", "--seeds", "0", "1"]) == 0
     assert [line.split(maxsplit=3)[1:] for line in capsys.readouterr().out.splitlines()] == [
         ["quick", "qmvae-default-s0", "to do"],
         ["quick", "qmvae-default-s1", "done"],
@@ -503,7 +509,9 @@ def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatc
 
     monkeypatch.setattr(study, "carry_out", carry_out)
     write_record(Run("quick", "default", (0,)), 0, tmp_path)
-    code = command_line.main(["run", "--evidence", str(tmp_path), "--seeds", "0", "1", "2", "--device", "cpu"])
+    code = command_line.main(
+        ["run", "--evidence", str(tmp_path), "--readings", "default", "--seeds", "0", "1", "2", "--device", "cpu"]
+    )
     out, error = capsys.readouterr()
     assert code == 1
     assert tried == [((1,), None, "cpu"), ((2,), None, "cpu")]
@@ -518,7 +526,7 @@ def test_a_relative_data_root_is_the_callers_and_not_the_notebooks(tmp_path, mon
     monkeypatch.setattr(study, "carry_out", lambda run, evidence, data_root, device, minutes: given.append(data_root))
     monkeypatch.chdir(tmp_path)
     for root in ("digits", str(tmp_path / "digits"), STAND_IN):
-        command_line.main(["run", "--evidence", str(tmp_path), "--data-root", root])
+        command_line.main(["run", "--evidence", str(tmp_path), "--readings", "default", "--data-root", root])
     assert given == [str(tmp_path / "digits"), str(tmp_path / "digits"), STAND_IN]
 
 

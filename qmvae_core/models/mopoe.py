@@ -20,9 +20,7 @@ class MoPoEConfig(ModelConfig, model="mopoe"):
     """MoPoE's own choice."""
 
     model: str = "mopoe"
-    beta: float = (
-        1.0  # of the KL divergences; 1 is the plain bound, the authors' script for MNIST, SVHN and text has 2.5
-    )
+    beta: float = 1.0  # of the KL divergences; 1 is the plain bound (the authors, with text as a third modality: 2.5)
 
 
 class MoPoE(MultimodalVAE):
