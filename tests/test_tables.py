@@ -431,3 +431,50 @@ def test_a_model_that_the_paper_does_not_have_is_compared_with_nothing():
         assert (row["paper"], row["verdict"]) == (None, "none: not reported")
     table = tables.with_missing_models(tables.table1([record(reading="mopoe", model="mopoe")]), paper.TABLE1)
     assert table["model"].iloc[-1] == "MoPoE"
+
+
+def diagnosed(**fields) -> dict:
+    """A record with the metrics of `diagnosis`, each number another."""
+    made = record(**fields)
+    made["metrics"] |= {
+        "frechet": {
+            "real": {"mnist": {"distance": 0.21}, "svhn": {"distance": 0.43}},
+            "prior": {"mnist": {"distance": 16.04}, "svhn": {"distance": 7.96}},
+            "cross_generation": {"mnist->svhn": {"distance": 3.94}, "svhn->mnist": {"distance": 7.16}},
+        },
+        "diversity": {
+            "mnist->svhn": {"features": {"ratio": 0.861}},
+            "svhn->mnist": {"features": {"ratio": 1.404}},
+        },
+        "code_swaps": {
+            "svhn->mnist": {
+                "source": {"prior": hits(0.64), "zero": hits(0.72), "digit_of_h": hits(0.06)},
+                "target": {"prior": hits(0.86), "zero": hits(0.95), "digit_of_h": hits(0.02)},
+            }
+        },
+    }
+    return made
+
+
+def test_what_accuracy_leaves_out_stands_beside_it():
+    rows = tables.beyond([diagnosed()]).to_dict("records")
+    assert [row["images"] for row in rows] == [
+        "mnist->svhn",
+        "svhn->mnist",
+        "mnist, from the prior",
+        "svhn, from the prior",
+    ]
+    forth, back, *prior = rows
+    assert (forth["read rightly, %"], forth["Fréchet"], forth["Fréchet, real"], forth["diversity"]) == (
+        "92.2", "3.9", "0.4", "0.86",
+    )  # fmt: skip
+    assert (back["Fréchet"], back["Fréchet, real"], back["diversity"]) == ("7.2", "0.2", "1.40")
+    assert [(row["Fréchet"], row["read rightly, %"]) for row in prior] == [("16.0", ""), ("8.0", "")]
+    assert all(row["both read alike, %"] == "50.0 (46.9 to 53.1)" for row in prior)
+
+
+def test_swaps_have_a_row_for_each_origin_of_z_and_a_column_for_each_h():
+    rows = tables.swaps([diagnosed()]).to_dict("records")
+    assert [(row["direction"], row["z of"]) for row in rows] == [("svhn->mnist", "source"), ("svhn->mnist", "target")]
+    assert [row["h: prior"] for row in rows] == ["64.0", "86.0"]
+    assert [row["read as h's digit"] for row in rows] == ["6.0", "2.0"]
