@@ -139,9 +139,9 @@ def leakage(
 
 @torch.no_grad()
 def joint_coherence(
-    model: nn.Module, oracles: Mapping[str, DigitClassifier], generator: torch.Generator, count: int = 10_000
+    model: nn.Module, oracles: Mapping[str, DigitClassifier], generator: torch.Generator, count: int
 ) -> dict[str, float | int]:
-    """How often all oracles read one digit in images generated together from the prior."""
+    """How often all oracles read one digit in `count` images generated together from the prior."""
     agree = []
     for start in range(0, count, BATCH):
         images = model.generate(min(BATCH, count - start), generator)
@@ -194,7 +194,9 @@ def evaluate(
         "cross_generation": cross,
         "confusion": tables,
         "probe": probe_accuracies(model, train, judged, seed),
-        "joint_coherence": joint_coherence(model, oracles, generator_for(seed, "coherence")),
+        "joint_coherence": joint_coherence(
+            model, oracles, generator_for(seed, "coherence"), count=max(map(len, judged.values()))
+        ),
         "leakage": leakage(model, train, judged, seed),
         "oracle": {name: oracles[name].accuracy(judged[name]) for name in judged},
         "frechet": distances,
