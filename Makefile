@@ -49,7 +49,7 @@ reproduce: setup ## run Q-MVAE for 3,000 steps (minutes on two CPU cores), print
 	@$(MAKE) --no-print-directory book SOURCE=$(OWN)
 	@echo "The book of this run: $(CURDIR)/$(OWN)/_build/html/index.html"
 
-models: setup ## run every model of the tables for 3,000 steps (an hour on two CPU cores), print the tables
+models: setup ## run every model of the tables, each for 3,000 steps, print the tables
 	$(PY) -m qmvae_core run --profile quick
 	$(PY) -m qmvae_core collect --profile quick
 
