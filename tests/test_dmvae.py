@@ -15,10 +15,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from model_cases import generator, random_images, random_noise
 
 from qmvae_core import networks, training
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
-from qmvae_core.models import DMVAE, READINGS, DMVAEConfig, ModelConfig, build_model, draw_noise, reading
+from qmvae_core.models import DMVAE, READINGS, DMVAEConfig, ModelConfig, build_model, reading
 from qmvae_core.models.dmvae import DensityRatio, _product, nt_xent, random_partition, random_subset, total_correlation
 from qmvae_core.training import TrainingConfig, fit
 
@@ -34,10 +35,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def random(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
@@ -60,19 +57,6 @@ def dmvae_config(small_config):
 
 def build(config: ModelConfig, dtype=torch.float64) -> DMVAE:
     return build_model(config, seed=0).to(dtype)
-
-
-def random_images(config: ModelConfig, batch: int = 4, dtype=torch.float64) -> dict[str, torch.Tensor]:
-    draws = generator()
-    return {
-        name: torch.rand((batch, *m.shape), generator=draws, dtype=torch.float64).to(dtype)
-        for name, m in config.modalities.items()
-    }
-
-
-def random_noise(model: DMVAE, batch: int = 4, dtype=torch.float64, seed: int = 0) -> dict[str, torch.Tensor]:
-    drawn = draw_noise(model.noise_spec(batch), generator(seed), "cpu")
-    return {name: value.to(dtype) for name, value in drawn.items()}
 
 
 def gradients(value: torch.Tensor, model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -14,17 +14,14 @@ import math
 
 import pytest
 import torch
+from model_cases import random_images, random_noise
 
-from qmvae_core.models import JMVAE, READINGS, JMVAEConfig, ModelConfig, build_model, draw_noise, reading
+from qmvae_core.models import JMVAE, READINGS, JMVAEConfig, ModelConfig, build_model, reading
 from qmvae_core.training import LOOPS, TrainingConfig, fit
 
 LABELS = torch.tensor([3, 1, 1, 7])
 TWO, THREE = ("ink", "photo"), ("ink", "photo", "sketch")
 ALPHAS = [0.0, 0.1, 1.5]
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="session")
@@ -42,19 +39,6 @@ def jmvae_config(small_config):
 
 def build(config: ModelConfig, dtype=torch.float64) -> JMVAE:
     return build_model(config, seed=0).to(dtype)
-
-
-def random_images(config: ModelConfig, batch: int = 4, dtype=torch.float64) -> dict[str, torch.Tensor]:
-    draws = generator()
-    return {
-        name: torch.rand((batch, *m.shape), generator=draws, dtype=torch.float64).to(dtype)
-        for name, m in config.modalities.items()
-    }
-
-
-def random_noise(model: JMVAE, batch: int = 4, dtype=torch.float64) -> dict[str, torch.Tensor]:
-    drawn = draw_noise(model.noise_spec(batch), generator(), "cpu")
-    return {name: value.to(dtype) for name, value in drawn.items()}
 
 
 # Against the package
@@ -379,26 +363,6 @@ def model(request, jmvae_config) -> JMVAE:
     if request.param in READINGS:
         return build_model(reading(request.param))
     return build_model(jmvae_config(*THREE, alpha=0.1 if request.param == "three-kl" else 0.0))
-
-
-def is_image(value: torch.Tensor, shape: tuple[int, ...]) -> bool:
-    return tuple(value.shape) == shape and bool(((value >= 0) & (value <= 1)).all())
-
-
-def test_shapes_of_generated_images(model):
-    modalities = model.config.modalities
-    images = random_images(model.config, 3, torch.float32)
-    made = model.generate(5, generator())
-    assert list(made) == list(modalities)
-    for name, m in modalities.items():
-        assert is_image(made[name], (5, *m.shape))
-        assert {tuple(value.shape) for value in model.encode_private(name, images[name])} == {(3, 0)}
-        assert {tuple(value.shape) for value in model.encode_shared({name: images[name]})} == {(3, model.config.shared)}
-    for source, target in itertools.product(modalities, repeat=2):
-        expected = (3, *modalities[target].shape)
-        for code in ("mean", "sample"):
-            assert is_image(model.cross_generate(source, images[source], target, generator(), code), expected)
-        assert is_image(model.transfer(content=(source, images[source]), style=(target, images[target])), expected)
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -12,18 +12,15 @@ import math
 
 import pytest
 import torch
+from model_cases import generator, random_images, random_noise
 from multivae_copies import copied, gradients
 from torch.func import functional_call, stack_module_state, vmap
 
-from qmvae_core.models import MMVAE, READINGS, ModelConfig, build_model, draw_noise, reading
+from qmvae_core.models import MMVAE, READINGS, ModelConfig, build_model, reading
 from qmvae_core.models.mmvae import ETA, DiagonalLaplace, _WeightedAgain
 
 LABELS = torch.tensor([3, 1, 1, 7])
 TWO, THREE = ("ink", "photo"), ("ink", "photo", "sketch")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="session")
@@ -38,19 +35,6 @@ def build(config: ModelConfig, dtype=torch.float64) -> MMVAE:
     with torch.no_grad():
         model.prior_scale.copy_(torch.linspace(-0.5, 0.7, config.shared))
     return model
-
-
-def random_images(config: ModelConfig, batch: int = 4, dtype=torch.float64) -> dict[str, torch.Tensor]:
-    draws = generator()
-    return {
-        name: torch.rand((batch, *m.shape), generator=draws, dtype=torch.float64).to(dtype)
-        for name, m in config.modalities.items()
-    }
-
-
-def random_noise(model: MMVAE, batch: int = 4, dtype=torch.float64) -> dict[str, torch.Tensor]:
-    drawn = draw_noise(model.noise_spec(batch), generator(), "cpu")
-    return {name: value.to(dtype) for name, value in drawn.items()}
 
 
 def parameter_gradients(model: MMVAE, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -481,32 +465,6 @@ def test_the_reading_has_the_likelihoods_of_the_authors_and_their_particles_are_
 
 
 # Generation
-
-
-@pytest.fixture(params=["book", "two", "three"])
-def model(request, mmvae_config) -> MMVAE:
-    if request.param == "book":
-        return build_model("mmvae")
-    return build_model(mmvae_config(*(TWO if request.param == "two" else THREE)))
-
-
-def is_image(value: torch.Tensor, shape: tuple[int, ...]) -> bool:
-    return tuple(value.shape) == shape and bool(((value >= 0) & (value <= 1)).all())
-
-
-def test_shapes_of_generated_images(model):
-    modalities = model.config.modalities
-    images = random_images(model.config, 3, torch.float32)
-    made = model.generate(5, generator())
-    assert list(made) == list(modalities)
-    for name, m in modalities.items():
-        assert is_image(made[name], (5, *m.shape))
-        assert {tuple(value.shape) for value in model.encode_private(name, images[name])} == {(3, 0)}
-    for source, target in itertools.product(modalities, repeat=2):
-        expected = (3, *modalities[target].shape)
-        for code in ("mean", "sample"):
-            assert is_image(model.cross_generate(source, images[source], target, generator(), code), expected)
-        assert is_image(model.transfer(content=(source, images[source]), style=(target, images[target])), expected)
 
 
 def test_generation_starts_from_the_expert_and_the_learned_prior(mmvae_config):

@@ -13,16 +13,13 @@ import math
 
 import pytest
 import torch
+from model_cases import generator, random_images, random_noise
 from multivae_copies import copied, gradients
 
-from qmvae_core.models import MVAE, READINGS, ModelConfig, build_model, draw_noise, reading
+from qmvae_core.models import MVAE, READINGS, ModelConfig, build_model, reading
 
 LABELS = torch.tensor([3, 1, 1, 7])
 TWO, THREE = ("ink", "photo"), ("ink", "photo", "sketch")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="session")
@@ -33,19 +30,6 @@ def mvae_config(shared_only_config):
 
 def build(config: ModelConfig, dtype=torch.float64) -> MVAE:
     return build_model(config, seed=0).to(dtype)
-
-
-def random_images(config: ModelConfig, batch: int = 4, dtype=torch.float64) -> dict[str, torch.Tensor]:
-    draws = generator()
-    return {
-        name: torch.rand((batch, *m.shape), generator=draws, dtype=torch.float64).to(dtype)
-        for name, m in config.modalities.items()
-    }
-
-
-def random_noise(model: MVAE, batch: int = 4, dtype=torch.float64) -> dict[str, torch.Tensor]:
-    drawn = draw_noise(model.noise_spec(batch), generator(), "cpu")
-    return {name: value.to(dtype) for name, value in drawn.items()}
 
 
 # Against the package
@@ -281,34 +265,6 @@ def test_name_and_reading_build_the_same_model():
 
 
 # Generation
-
-
-@pytest.fixture(params=["book", "two", "three"])
-def model(request, mvae_config) -> MVAE:
-    if request.param == "book":
-        return build_model("mvae")
-    return build_model(mvae_config(*(TWO if request.param == "two" else THREE)))
-
-
-def is_image(value: torch.Tensor, shape: tuple[int, ...]) -> bool:
-    return tuple(value.shape) == shape and bool(((value >= 0) & (value <= 1)).all())
-
-
-def test_shapes_of_generated_images(model):
-    modalities = model.config.modalities
-    images = random_images(model.config, 3, torch.float32)
-    made = model.generate(5, generator())
-    assert list(made) == list(modalities)
-    for name, m in modalities.items():
-        assert is_image(made[name], (5, *m.shape))
-        assert model.sample_private(name, 2).shape == (2, 0)
-        assert {tuple(value.shape) for value in model.encode_private(name, images[name])} == {(3, 0)}
-        assert {tuple(value.shape) for value in model.encode_shared({name: images[name]})} == {(3, model.config.shared)}
-    for source, target in itertools.product(modalities, repeat=2):
-        expected = (3, *modalities[target].shape)
-        for code in ("mean", "sample"):
-            assert is_image(model.cross_generate(source, images[source], target, generator(), code), expected)
-        assert is_image(model.transfer(content=(source, images[source]), style=(target, images[target])), expected)
 
 
 def test_generation_starts_from_the_posterior_with_the_prior(mvae_config):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_cases import SMALL
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from qmvae_core import training
@@ -20,11 +21,6 @@ from qmvae_core.models import MODELS, QMVAE, NoiseSpec, Opponent, QMVAEConfig, b
 from qmvae_core.training import CheckpointError, NonFiniteLoss, OutOfTime, TrainingConfig, fit, run_key, seed_for
 
 SHORT = TrainingConfig(epochs=3, batch_size=8, rounds=2, learning_rate=1e-3, chunk=2)
-SMALL = {  # what a small config of each model needs
-    "qmvae": {},
-    "dmvae": {"discriminator": 6},
-    **dict.fromkeys(("mvae", "mmvae", "mopoe", "jmvae"), {"of_all": {"private": 0}}),
-}
 ONE_STEP_EPOCHS = dataclasses.replace(SHORT, epochs=4, steps_per_epoch=1)
 STEPS = 6  # of an epoch of SHORT: 4 digits, 6 images, 2 rounds are 48 pairs
 
