@@ -58,15 +58,24 @@ def make_panels(
 def _cross_generation(
     model: nn.Module, source: str, target: str, test: Mapping[str, Digits], generator: torch.Generator
 ) -> tuple[dict[str, Tensor], dict]:
-    """Each row shares one private code from the prior; one code z a condition, by the model's test code."""
+    """Each row shares one private code from the prior; one code z a condition, by the model's test code.
+
+    A target without private codes would have equal rows: there each row is a draw of z instead. `rows` says which.
+    """
     chosen = nth_of_each_digit(test[source])
     conditions = test[source].batch(chosen)
     posterior = model.encode_shared({source: conditions})
-    sampled = model.config.test_code == "sample"
-    code = model.sample_posterior(posterior, generator) if sampled else posterior.mean
+    private = model.config.modalities[target].private
+    if private and model.config.test_code == "mean":
+        codes = [posterior.mean] * ROWS
+    elif private:
+        codes = [model.sample_posterior(posterior, generator)] * ROWS
+    else:
+        codes = [model.sample_posterior(posterior, generator) for _ in range(ROWS)]
     styles = model.sample_private(target, ROWS, generator)
-    images = torch.stack([model.decode(target, code, style.expand(len(code), -1)) for style in styles])
-    return {"conditions": conditions[None], "generated": images}, _about(test[source], chosen)
+    images = torch.stack([model.decode(target, z, h.expand(len(z), -1)) for z, h in zip(codes, styles, strict=True)])
+    rows = {"rows": "draws of h" if private else "draws of z"}
+    return {"conditions": conditions[None], "generated": images}, _about(test[source], chosen) | rows
 
 
 def _transfer(

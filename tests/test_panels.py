@@ -85,6 +85,7 @@ def test_cross_generation_shares_one_style_along_each_row_and_takes_the_test_cod
         found = panel_images(panel, tmp_path)
         chosen = nth_of_each_digit(digits[source])
         assert (panel["positions"], panel["digits"]) == (chosen.tolist(), list(range(10)))
+        assert panel["rows"] == "draws of h"
         assert np.array_equal(found["conditions"][0], digits[source].images[chosen].numpy())
         generator = generator_for(0, "panel", "cross_generation", source, target)
         posterior = model.encode_shared({source: digits[source].batch(chosen)})
@@ -136,7 +137,18 @@ def test_traversal_moves_one_dimension_a_row(made, digits, direction):
 
 def test_a_model_without_private_codes_has_panels_of_cross_generation_alone(small_config, digits, tmp_path):
     model = build_model(small_config(model="mvae", of_all={"private": 0}), 0).eval()
-    assert list(panels_of(model, digits, tmp_path)) == ["cross_generation"]
+    panels = panels_of(model, digits, tmp_path)
+    assert list(panels) == ["cross_generation"]
+    for direction, panel in panels["cross_generation"].items():
+        source, target = direction.split("->")
+        assert panel["rows"] == "draws of z"
+        generated = panel_images(panel, tmp_path)["generated"]
+        generator = generator_for(0, "panel", "cross_generation", source, target)
+        posterior = model.encode_shared({source: digits[source].batch(nth_of_each_digit(digits[source]))})
+        for row in generated:
+            drawn = posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
+            assert close(row, model.decode(target, drawn, drawn[:, :0]))
+        assert not np.array_equal(generated[0], generated[1])
 
 
 def test_panels_depend_on_the_seed_in_their_styles_alone(made, small_config, digits, tmp_path):
