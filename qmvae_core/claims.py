@@ -18,10 +18,9 @@ import pandas as pd
 from scipy import stats
 
 from qmvae_core import paper, tables
+from qmvae_core.models.readings import BASELINES, WITHOUT_LOSS
 
 ORDER = ("fails", "undecided", "holds")
-COMPARED = ("mvae", "mmvae", "dmvae")
-WITHOUT_LOSS = "default+beta=0"
 
 
 class Finding(NamedTuple):
@@ -79,7 +78,7 @@ def _difference(records, one: str, other: str, path: Sequence[str], target: floa
     return _judged(list(found.values()), used, f"over {other}", target)
 
 
-def _above_all(path: Sequence[str], models: Sequence[str] = COMPARED):
+def _above_all(path: Sequence[str], models: Sequence[str] = BASELINES):
     """Above each of the models: fails with any of them, and holds only with all."""
 
     def judge(records, reading):
@@ -91,7 +90,8 @@ def _above_all(path: Sequence[str], models: Sequence[str] = COMPARED):
 
 
 def _above(other: str, path: Sequence[str], target: float | None = None):
-    return lambda records, reading: _difference(records, reading, other, path, target)
+    """Above another reading; braces in its name stand for the reading of Q-MVAE itself."""
+    return lambda records, reading: _difference(records, reading, other.format(reading), path, target)
 
 
 def _within(one: Sequence[str], other: Sequence[str], beside: str):

@@ -21,6 +21,12 @@ LEAST_SEEDS = 3
 NOT_APPLICABLE = "not applicable"
 
 
+def in_order(records: Sequence[Mapping]) -> list[Mapping]:
+    """Records by profile, the paper's order of models, reading and seed: the order of every table and picture."""
+    models = list(paper.NAMES)
+    return sorted(records, key=lambda r: (r["profile"], models.index(r["model"]), r["reading"], r["seed"]))
+
+
 def applies(record: Mapping, path: Sequence[str]) -> bool:
     """Whether the record's model has the cell at this path: the probe of one without joint codes has no "joint"."""
     probe = record["metrics"].get("probe")
@@ -79,14 +85,14 @@ def compare(
     and data. Raises RecordError if there is no finished record, if a group mixes configs or data, or if one seed is
     there twice.
     """
-    done = [record for record in records if record["status"] == "ok"]
+    done = [record for record in in_order(records) if record["status"] == "ok"]
     if not done:
         raise RecordError("there is no finished record to make a table of; make one with: python -m qmvae_core run")
     groups: dict[tuple, list[Mapping]] = {}
     for record in done:
         groups.setdefault((record["profile"], record["model"], record["reading"]), []).append(record)
     rows = []
-    for (profile, model, reading), group in sorted(groups.items()):
+    for (profile, model, reading), group in groups.items():
         _check_one_group(f"{profile} {model} {reading}", group)
         for column, path in columns.items():
             said = _said(reported, model, column)
@@ -176,7 +182,7 @@ def as_points(
     """The same cells for a picture, in per cent: (the paper's, ours), each by the cell's name."""
     values: dict[str, list[float]] = {}
     said: dict[str, Point | None] = {}
-    for record in records:
+    for record in in_order(records):
         for column, path in columns.items():
             cell = f"{paper.NAMES[record['model']]} {column}\n{record['reading']}, {record['profile']}"
             if applies(record, path):
@@ -263,13 +269,13 @@ def longest(records: Sequence[Mapping]) -> list[Mapping]:
         raise RecordError("there is no finished record; make one with: python -m qmvae_core run")
     real = [r for r in done if r["data"]["kind"] == "real"] or done
     most = max(real, key=lambda r: r["cost"]["steps"])["profile"]
-    return [r for r in real if r["profile"] == most]
+    return in_order([r for r in real if r["profile"] == most])
 
 
 def first_seeds(records: Sequence[Mapping]) -> list[Mapping]:
     """The record of the lowest seed of each profile, model and reading, in a stable order."""
     found: dict[tuple, Mapping] = {}
-    for record in sorted(records, key=lambda r: (r["profile"], r["model"], r["reading"], r["seed"])):
+    for record in in_order(records):
         found.setdefault((record["profile"], record["model"], record["reading"]), record)
     return list(found.values())
 

@@ -376,6 +376,17 @@ def test_probe_gaps_are_single_minus_joint():
     assert (row["mnist - joint"], row["svhn - joint"]) == ("+5.0", "-10.0")
 
 
+def test_tables_and_pictures_have_the_papers_order_of_models_whatever_the_files_are_called():
+    mixed = [record(model=name) for name in ("qmvae", "mopoe", "dmvae", "mvae")]
+    mixed.append(record(model="qmvae", reading="as-printed"))
+    expected = ["MVAE", "DMVAE", "Q-MVAE", "Q-MVAE", "MoPoE"]
+    assert tables.table1(mixed)["model"].tolist()[::2] == expected
+    assert tables.table1(mixed)["reading"].tolist()[4:8:2] == ["as-printed", "default"]
+    points = tables.as_points(mixed, paper.TABLE1, paper.TABLE1_COLUMNS)
+    assert [cell.split(" MNIST→")[0] for cell in points[1] if "→SVHN" in cell] == expected
+    assert [paper.NAMES[r["model"]] for r in tables.first_seeds(mixed)] == expected
+
+
 def test_first_seeds_are_the_lowest_of_each_group_in_a_stable_order():
     mixed = [record(3), record(1), record(2, reading="as-printed"), record(5, profile="quick"), record(4)]
     expected = ["paper-qmvae-as-printed-seed2", "paper-qmvae-default-seed1", "quick-qmvae-default-seed5"]

@@ -65,6 +65,16 @@ READINGS = {
     ),
 }
 
+# The rows of the tables: Q-MVAE by two readings, both without the quadruplet loss too, the models that the paper
+# compares it with, and their kin.
+BEST, AS_PRINTED = "default", "as-printed"
+WITHOUT_LOSS = "{}+beta=0"  # of the reading that stands in the braces
+BASELINES = ("mvae", "mmvae", "dmvae")
+KIN = ("jmvae", "jmvae-kl", "mopoe")
+MODELS_COMPARED = (
+    BEST, AS_PRINTED, *map(WITHOUT_LOSS.format, (BEST, AS_PRINTED)), *BASELINES, *KIN
+)  # fmt: skip
+
 
 def reading(name: str) -> ModelConfig:
     """The named reading of the paper, with changes if the name has any.
