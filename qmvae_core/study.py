@@ -98,7 +98,21 @@ PROFILES = {
         more_seeds={sensitivity.BASE: sensitivity.SEEDS},
         validation=True,
     ),
+    # What we do otherwise than a model's authors, one change at a time, to be compared with the runs of "quick".
+    "deviations": Profile(
+        "deviations",
+        SHORT,
+        ("mmvae+particles=1", "dmvae+empty_group=false", "jmvae-kl+alpha=1", "mopoe+beta=2.5"),
+    ),
     "paper": Profile("paper", TrainingConfig(), MODELS_COMPARED, tuple(range(5)), stacked=True),
+    # The authors' own length, batch and learning rate, where they trained on MNIST-SVHN and a GPU's hours allow it.
+    "published": Profile(
+        "published",
+        TrainingConfig(epochs=50, batch_size=1024, learning_rate=1e-3),
+        ("dmvae",),
+        tuple(range(5)),
+        stacked=True,
+    ),
 }
 
 
