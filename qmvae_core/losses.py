@@ -6,7 +6,7 @@ The mean over the batch is taken once, in `LossTerms.loss`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -73,6 +73,35 @@ def log_likelihood(kind: str, logits: Tensor, images: Tensor, scale: float = 1.0
     return LIKELIHOODS[kind](logits, images, scale)
 
 
+def log_joint(log_likelihoods: Mapping[str, Tensor], codes: Sequence[Tensor]) -> Tensor:
+    """Equations (3), (9) and (10): ln p of the given modalities and of their codes, in nats.
+
+    Σ_m ln p(x_m | z, h_m) + Σ ln p(code), with p(code) = N(0, I). log_likelihoods: (...) for each modality that is
+    there; codes: z and the private codes of those modalities, (..., d) each. Returns (...).
+    """
+    return sum(log_likelihoods.values()) + sum(
+        DiagonalGaussian(torch.zeros_like(code), torch.zeros_like(code)).log_prob(code) for code in codes
+    )
+
+
+def log_posterior(posteriors: Sequence[DiagonalGaussian], codes: Sequence[Tensor]) -> Tensor:
+    """Equations (6), (15) and (16): ln q of codes that are independent given the images, in nats.
+
+    For example ln q(z|x,y) + ln q(h_x|x) + ln q(h_y|y). codes: (..., d), one for each posterior. Returns (...).
+    """
+    return sum(posterior.log_prob(code) for posterior, code in zip(posteriors, codes, strict=True))
+
+
+def log_evidence(log_joint: Tensor, log_posterior: Tensor) -> Tensor:
+    """Equations (1), (4), (11) and (12): the integral over the codes by importance sampling, in nats.
+
+    ln of the mean over K draws from q of p(images, codes) / q(codes | images). Its expectation is a lower bound that
+    rises with K to ln p(images); for K = 1 it is the evidence lower bound. log_joint, log_posterior: (K, ...) at the
+    draws. Returns (...).
+    """
+    return torch.logsumexp(log_joint - log_posterior, dim=0) - math.log(len(log_joint))
+
+
 def elbo(log_likelihood: Tensor, posterior: DiagonalGaussian) -> Tensor:
     """Equation (2): E_q[ln p(x|z)] - KL(q(z|x) ‖ p(z)), the expectation by the given draw.
 
@@ -87,7 +116,7 @@ def joint_elbo(
     private: Mapping[str, DiagonalGaussian],
     private_kl_weights: Mapping[str, float] | None = None,
 ) -> Tensor:
-    """Equation (7): the evidence lower bound of all modalities together, (batch,) nats.
+    """Equation (7), the bound of (5): the evidence lower bound of all modalities together, (batch,) nats.
 
     Σ_m E[ln p(x_m | z, h_m)] - KL(q(z | x_1..x_M) ‖ p(z)) - Σ_m w_m KL(q(h_m | x_m) ‖ p(h_m)), w_m = 1 in the paper.
     shared: the product of experts of equation (8). log_likelihoods and private: one entry a modality.
@@ -102,7 +131,7 @@ def joint_elbo(
 def unimodal_elbo(
     log_likelihood: Tensor, shared: DiagonalGaussian, private: DiagonalGaussian, private_kl_weight: float = 1.0
 ) -> Tensor:
-    """Equations (17) and (18): the evidence lower bound of one modality alone, (batch,) nats.
+    """Equations (17) and (18), the bounds of (13) and (14): the evidence lower bound of one modality, (batch,) nats.
 
     E[ln p(x | z, h)] - KL(q(z|x) ‖ p(z)) - w KL(q(h|x) ‖ p(h)), w = 1 in the paper; z from this modality's encoder.
     """

@@ -1,5 +1,6 @@
 """The notebooks and the book hang together: cheap checks of files, no notebook is run and no page is built."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import nbformat
 import notebook_kinds
 import pytest
 import yaml
+
+from qmvae_core import gaussians, losses
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
@@ -54,6 +57,39 @@ PAGES = list(toc_pages(yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(enc
 def test_every_notebook_is_a_chapter_of_the_book():
     in_toc = {page for page in PAGES if page.startswith("notebooks/")}
     assert in_toc == {f"notebooks/{path.stem}" for path in notebook_kinds.NOTEBOOKS.glob("*.ipynb")}
+
+
+EQUATIONS = range(1, 21)  # of the paper
+
+
+def functions_of_equations() -> dict[int, set[str]]:
+    """Number of an equation -> names of the public functions whose docstrings say that they are it."""
+    found: dict[int, set[str]] = {number: set() for number in EQUATIONS}
+    for module in (gaussians, losses):
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            first = (inspect.getdoc(function) or "").split("\n\n")[0]
+            if function.__module__ != module.__name__ or name.startswith("_") or "quation" not in first:
+                continue
+            for number in re.findall(r"\((\d+)\)", first):
+                found[int(number)].add(name)
+    return found
+
+
+@pytest.mark.parametrize("number", EQUATIONS)
+def test_each_equation_has_a_derivation_a_function_that_is_it_and_a_check(number):
+    """It is labelled in one chapter, whose code calls its function and ends with checks of what was computed."""
+    functions = functions_of_equations()[number]
+    assert functions, f"no function says in its docstring that it is equation ({number})"
+    label = f":label: eq-paper-{number:02d}\n"
+    chapters = [path for path in notebook_kinds.strict() if label in "\n".join(strings(nbformat.read(path, 4)))]
+    assert len(chapters) == 1, f"equation ({number}) is labelled in {[path.stem for path in chapters]}"
+    sources = [cell.source for cell in code_cells(chapters[0])]
+    used = {name for name in functions if any(re.search(rf"\b{name}\(", source) for source in sources)}
+    assert used, f"{chapters[0].stem} has equation ({number}) and calls none of {sorted(functions)}"
+    text = "\n".join(cell.source for cell in nbformat.read(chapters[0], 4).cells if cell.cell_type == "markdown")
+    named = {name for name in used if re.search(rf"\b{name}\b", text)}
+    assert named, f"{chapters[0].stem} does not say which function is equation ({number})"
+    assert sources[-1].count("assert ") >= 5, f"{chapters[0].stem} does not end with checks"
 
 
 def test_every_page_of_the_book_is_in_its_table_of_contents():

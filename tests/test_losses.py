@@ -144,6 +144,41 @@ def test_scale_that_is_not_positive_is_an_error(scale):
 # The bounds
 
 
+def test_log_joint_is_equations_3_and_9():
+    codes = [random(1, 4, 3), random(2, 4, 2), random(3, 4, 1)]
+    likelihoods = {"x": random(4, 4), "y": random(5, 4)}
+    priors = [torch.distributions.Normal(0.0, 1.0).log_prob(code).sum(dim=-1) for code in codes]
+    torch.testing.assert_close(losses.log_joint(likelihoods, codes), likelihoods["x"] + likelihoods["y"] + sum(priors))
+    torch.testing.assert_close(losses.log_joint({"x": likelihoods["x"]}, codes[:2]), likelihoods["x"] + sum(priors[:2]))
+
+
+def test_log_posterior_is_equation_6():
+    codes = [random(1, 4, 3), random(2, 4, 2)]
+    posteriors = [DiagonalGaussian(random(s, 4, d), random(s + 1, 4, d)) for d, s in ((3, 3), (2, 5))]
+    expected = sum(
+        torch.distributions.Normal(q.mean, (0.5 * q.log_var).exp()).log_prob(code).sum(dim=-1)
+        for q, code in zip(posteriors, codes, strict=True)
+    )
+    torch.testing.assert_close(losses.log_posterior(posteriors, codes), expected)
+    with pytest.raises(ValueError, match="argument"):
+        losses.log_posterior(posteriors, codes[:1])
+
+
+def test_log_evidence_is_the_mean_of_the_weights_and_exact_with_the_posterior():
+    of_model, of_posterior = random(1, 50, 4), random(2, 50, 4)
+    weights = (of_model - of_posterior).exp().mean(dim=0).log()
+    torch.testing.assert_close(losses.log_evidence(of_model, of_posterior), weights)
+    torch.testing.assert_close(losses.log_evidence(of_model[:1], of_posterior[:1]), (of_model - of_posterior)[0])
+    # x = z + noise of variance 1/4: p(z|x) = N(4 x / 5, 1/5) and p(x) = N(0, 5/4), one draw is enough
+    x, z = random(3, 6, 1), random(4, 3, 6, 1)
+    likelihood = DiagonalGaussian(z, torch.full_like(z, math.log(0.25))).log_prob(x)
+    posterior = DiagonalGaussian(0.8 * x, torch.full_like(x, math.log(0.2)))
+    found = losses.log_evidence(losses.log_joint({"x": likelihood}, [z]), losses.log_posterior([posterior], [z]))
+    torch.testing.assert_close(found, DiagonalGaussian(0 * x, 0 * x + math.log(1.25)).log_prob(x))
+    # far from zero, where exponentials alone would overflow or vanish
+    assert losses.log_evidence(of_model - 5000, of_posterior).isfinite().all()
+
+
 def test_elbo_is_equation_2():
     q, likelihood = random_gaussian(0, 5, 3), random(10, 5)
     expected = [t - kl for t, kl in zip(likelihood.tolist(), naive_kls(q), strict=True)]
