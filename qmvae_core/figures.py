@@ -137,12 +137,15 @@ def image_grid(
     return _grid([Block(images, row_labels, notes, wrong)], column_labels, title, alt)
 
 
-def cross_generation(conditions, images, readings, digits, title: str, alt: str | None = None) -> Picture:
-    """A panel of Figure 3: conditions in the first row, then rows of generated images, one private code a row.
+def cross_generation(
+    conditions, images, readings, digits, title: str, alt: str | None = None, draws_of: str = "h"
+) -> Picture:
+    """A panel of Figure 3: conditions in the first row, then rows of generated images, one draw of a code a row.
 
     conditions: (1, columns, c, h, w). images: (rows, columns, c', h', w'). Both uint8 or floats in [0, 1].
     readings: (rows, columns) digits that the judge reads in the generated images. digits: (columns,) of the
     conditions. A reading that differs from its condition's digit is bold and its image framed; the others are grey.
+    draws_of: the code that is drawn for a row, "h" for all conditions together or "z" for each.
     Raises ValueError for shapes that do not match.
     """
     conditions, images = _images("conditions", conditions), _images("images", images)
@@ -155,12 +158,12 @@ def cross_generation(conditions, images, readings, digits, title: str, alt: str 
     wrong = readings != digits
     right = f"{wrong.size - int(wrong.sum())} of {wrong.size} read as the condition's digit"
     alt = alt or (
-        f"{title}: {columns} conditions in the first row, below them {rows} rows of generated images, one private code "
-        f"a row; {right}."
+        f"{title}: {columns} conditions in the first row, below them {rows} rows of generated images, one draw of "
+        f"{draws_of} a row; {right}."
     )
     blocks = [
         Block(conditions, ["condition"], None, None),
-        Block(images, [f"style {i + 1}" for i in range(rows)], readings.astype(str), wrong),
+        Block(images, [f"{draws_of}, draw {i + 1}" for i in range(rows)], readings.astype(str), wrong),
     ]
     return _grid(blocks, [str(d) for d in digits], f"{title}: {right}", alt)
 

@@ -169,7 +169,7 @@ def test_a_panel_holds_the_conditions_above_the_generated_images():
     shapes = [image.get_array().shape for image in axes.images]
     assert shapes == [(4, 4)] * 3 + [(5, 5, 3)] * 6
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["4", "5", "6"]
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["condition", "style 1", "style 2"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["condition", "h, draw 1", "h, draw 2"]
     assert axes.yaxis_inverted()
 
 
