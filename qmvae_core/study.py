@@ -30,7 +30,6 @@ from qmvae_core.data import STAND_IN, DigitData, load_digits, validation_split
 from qmvae_core.evaluation import evaluate
 from qmvae_core.models import build_model, from_known_fields, reading, training_changes
 from qmvae_core.models.readings import BEST, MODELS_COMPARED
-from qmvae_core.negatives import RULES
 from qmvae_core.oracles import CONFIGS, DigitClassifier, OracleConfig, prepare_oracles
 from qmvae_core.panels import make_panels
 from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig, fit
@@ -78,19 +77,6 @@ PROFILES = {
         oracles={name: OracleConfig(epochs=2, channels=8, batch_size=32) for name in CONFIGS},
     ),
     "quick": Profile("quick", SHORT, MODELS_COMPARED),
-    # For the choice of the screening rule, which the paper leaves open. Written before the runs: the rule with the
-    # highest mean of both directions of cross generation (z by its mean) on the validation part is the default;
-    # "random" stays if no other is better by more than the half width of its own intervals. One more run, with
-    # separate encoders, shows what that choice changes.
-    "choose": Profile(
-        "choose",
-        SHORT,
-        (
-            *(f"default+negatives={rule}" for rule in RULES),
-            "default+negatives=random+mnist.encoders=separate+svhn.encoders=separate",
-        ),
-        validation=True,
-    ),
     "sensitivity": Profile(
         "sensitivity",
         SHORT,

@@ -162,7 +162,7 @@ def test_altering_one_record_changes_the_ledger():
 def test_the_longest_runs_are_taken_and_real_data_comes_first():
     records = [
         record(profile="quick", steps=10), record(profile="paper", steps=100, kind="stand-in"),
-        record(profile="choose", steps=20, status="failed"), record(profile="other", steps=15, seed=3),
+        record(profile="sensitivity", steps=20, status="failed"), record(profile="other", steps=15, seed=3),
     ]  # fmt: skip
     assert [r["profile"] for r in tables.longest(records)] == ["other"]
     assert [r["profile"] for r in tables.longest(records[1:2])] == ["paper"]

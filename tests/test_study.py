@@ -18,7 +18,6 @@ from qmvae_core import records, study
 from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
 from qmvae_core.models import MODELS, READINGS, build_model, reading
 from qmvae_core.models.readings import MODELS_COMPARED
-from qmvae_core.negatives import RULES
 from qmvae_core.oracles import DigitClassifier, OracleError
 from qmvae_core.panels import panel_images
 from qmvae_core.records import RecordError, config_hash, load_records, read_record
@@ -47,12 +46,6 @@ def test_the_other_profiles():
     assert [(run.reading, run.seeds) for run in plan("smoke")] == [("default", (0,))]
     assert profile("smoke").data_root == STAND_IN
     assert profile("quick").data_root is profile("paper").data_root is None  # whatever data root there is
-    *rules, separate = [reading(run.reading) for run in plan("choose")]
-    base = reading("default")
-    assert rules == [dataclasses.replace(base, negatives=rule) for rule in RULES]
-    assert {m.encoders for m in separate.modalities.values()} == {"separate"}
-    assert {m.encoders for m in base.modalities.values()} == {"common"}
-    assert profile("choose").validation  # a choice is never made on the test set
 
 
 def test_the_compared_models_cover_the_rows_of_the_tables_and_every_model():
@@ -456,7 +449,7 @@ def test_training_gets_the_runs_own_folder_and_settings(tmp_path, monkeypatch):
 def test_a_choice_is_made_on_held_out_training_digits(monkeypatch):
     whole, asked = small_data(), []
     monkeypatch.setattr(study, "load_digits", lambda root: asked.append(root) or whole)
-    data = study.data_for("choose")
+    data = study.data_for("sensitivity")
     for name in MODALITIES:
         assert len(data.train[name]) + len(data.test[name]) == 150
         together = torch.cat([data.train[name].images, data.test[name].images]).flatten(1)

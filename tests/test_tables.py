@@ -191,7 +191,7 @@ def test_the_verdict_in_the_table(values, word):
     assert cell(found, "SVHN→MNIST")["verdict"] == "agrees"
 
 
-@pytest.mark.parametrize("profile", ["quick", "smoke", "choose"])
+@pytest.mark.parametrize("profile", ["quick", "smoke", "sensitivity"])
 def test_only_the_papers_length_gets_a_verdict(profile):
     short = [record(seed, profile=profile, forth=0.1) for seed in range(5)]
     assert set(tables.table1(short)["verdict"]) == {f"none: {profile} profile"}

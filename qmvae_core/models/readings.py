@@ -37,7 +37,7 @@ _SHARED_ALONE = {
 # A reading is one complete answer to the paper's open points. "as-printed" adds nothing to the equations, gives every
 # code the one latent dimension that is printed, and every encoder parameters of its own, as the notation has it.
 # "default" keeps the digit out of the private codes, and lets z and h of a modality share an encoder up to its last
-# layer: with separate encoders the quadruplet loss stays at 2 α1 + α2 for most of a short run (appendix A0).
+# layer: with separate encoders the quadruplet loss stays at 2 α1 + α2 for most of a short run (appendix A1).
 # The models without private codes have likelihoods as MMVAE's authors weigh them. "mmvae" has fewer particles than they
 # have, since each is a pass through every decoder; "mmvae+particles=30" has theirs.
 READINGS = {

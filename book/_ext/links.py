@@ -1,0 +1,84 @@
+"""Equations, code and its documentation linked in both directions, without marks for it in chapters and docstrings.
+
+- An equation of the paper, labelled eq-paper-08, has the paper's number (8) instead of one counted by Sphinx.
+- "Equation (8)" in a docstring links to where it is derived.
+- `qmvae_core.losses.elbo` in a text links to its docstring on the page of the API.
+- Docstrings are plain text; here they become reStructuredText.
+"""
+
+import re
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.transforms import SphinxTransform
+
+LABEL = re.compile(r"eq-paper-(\d+)")
+NAME = re.compile(r"qmvae_core(\.\w+)+")
+NUMBER = re.compile(r"\((\d{1,2})\)")
+CODE = re.compile(r"(`[^`]+`)")
+
+
+def number_as_the_paper(app, document):
+    """Give each labelled equation of the paper the paper's number, here and for all references to it."""
+    known = app.env.get_domain("math").equations
+    for equation in document.findall(nodes.math_block):
+        if found := LABEL.fullmatch(equation.get("label") or ""):
+            equation["number"] = int(found[1])
+            known[equation["label"]] = (app.env.docname, int(found[1]))
+
+
+class LinkNames(SphinxTransform):
+    """Each full name of the library that a page writes as code becomes a link to its documentation."""
+
+    default_priority = 500
+
+    def apply(self, **kwargs):
+        """Replace them in the document; a name that is not documented is a warning."""
+        for literal in list(self.document.findall(nodes.literal)):
+            if NAME.fullmatch(literal.astext()) and not isinstance(literal.parent, addnodes.pending_xref):
+                link = addnodes.pending_xref(
+                    "", refdomain="py", reftype="obj", reftarget=literal.astext(), refdoc=self.env.docname,
+                    refwarn=True, refexplicit=False,
+                )  # fmt: skip
+                literal.replace_self(link)
+                link += literal
+
+
+def restructured(line: str) -> str:
+    """One line of a plain docstring, so that nothing in it is taken for markup but code."""
+    parts = CODE.split(line)
+    for i, part in enumerate(parts):
+        parts[i] = f"`{part}`" if i % 2 else re.sub(r"([\\*|_])", r"\\\1", part)
+    return "".join(parts)
+
+
+def read_docstring(app, what, name, object_, options, lines):
+    """Turn a docstring into reStructuredText, its tables into literal text, its equations into links."""
+    found, table = [], False
+    for line in lines:
+        row = line.lstrip().startswith("|")
+        if row and not table:
+            found += ["::", ""]
+        elif table and not row:
+            found.append("")
+        table = row
+        found.append(f"    {line}" if row else restructured(line))
+    text = "\n".join(found)
+    first, *rest = text.split("\n\n")
+    if "quation" in first:
+        first = NUMBER.sub(lambda number: f":eq:`eq-paper-{int(number[1]):02d}`", first)
+    lines[:] = "\n\n".join([first, *rest]).split("\n")
+
+
+def skip_fields(app, what, name, object_, skip, options):
+    """Leave out the fields of named tuples, which Python describes by their position alone."""
+    return True if (object_.__doc__ or "").startswith("Alias for field number") else None
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("doctree-read", number_as_the_paper)
+    app.connect("autodoc-process-docstring", read_docstring)
+    app.connect("autodoc-skip-member", skip_fields)
+    app.add_transform(LinkNames)
+    return {"version": "1", "parallel_read_safe": True}
