@@ -42,7 +42,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: setup ## run Q-MVAE for 3,000 steps (minutes on two CPU cores), print its tables, build the book of this run
-	$(PY) -m qmvae_core run --profile quick --readings default
+	$(PY) -m qmvae_core run --profile quick --readings best
 	$(PY) -m qmvae_core collect --profile quick
 	@rm -rf $(OWN) && mkdir -p $(OWN) && cp -R _config.yml book notebooks $(OWN)
 	$(PY) -m qmvae_core render --profile quick --notebooks $(OWN)/notebooks

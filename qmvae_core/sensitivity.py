@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from qmvae_core.models.readings import AS_PRINTED, WITHOUT_LOSS
+from qmvae_core.models.readings import AS_PRINTED, DEFAULT, WITHOUT_LOSS
 from qmvae_core.negatives import RULES
 from qmvae_core.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
 from qmvae_core.records import RecordError
 
-BASE, SEEDS = "default", (0, 1, 2)
+BASE, SEEDS = DEFAULT, (0, 1, 2)
 REFERENCES = (AS_PRINTED, WITHOUT_LOSS.format(BASE))  # shown beside the rest, and candidates for nothing
 POINTS = {
     "weight of the private KL": ("all.private_kl_weight=1", "all.private_kl_weight=20"),

@@ -46,7 +46,7 @@ def run(evidence: Path, *arguments: str) -> int:
 
 
 def write_done(seed: int, evidence: Path) -> None:
-    one = study.Run("smoke", "default", (seed,))
+    one = study.Run("smoke", "best", (seed,))
     about = {"format": records.FORMAT, "config_hash": records.config_hash(one.config()), "data": {"kind": "stand-in"}}
     records.write_json(study.record_path(one, seed, evidence), {**about, "status": "ok"})
 
@@ -67,14 +67,14 @@ def test_what_is_done_is_not_given_out_and_a_failure_does_not_stop_the_others(tm
     assert run(tmp_path, "--seeds", 0, 1, 2, 3, "--device", "cpu", "--scheduler", scheduler) == 1
     out, error = capsys.readouterr()
     assert sorted(tried) == [((seed,), tmp_path, "stand-in", "cpu") for seed in (1, 2, 3)]  # each once
-    assert "run 1 of 4: smoke qmvae-default-s0 (done)" in out
+    assert "run 1 of 4: smoke qmvae-best-s0 (done)" in out
     for number in (2, 3, 4):
-        log = tmp_path / "work" / f"qmvae-default-s{number - 1}" / "output.txt"
+        log = tmp_path / "work" / f"qmvae-best-s{number - 1}" / "output.txt"
         assert re.search(rf"^run {number} of 4: starts on worker \S+; output in {re.escape(str(log))}$", out, re.M)
     assert re.findall(r"^run [34] of 4: finished in 0.0 min; (\d of 4 runs done.*)$", out, re.M)[-1].startswith("3 of")
     assert error.splitlines() == [
         "qmvae_core: run 2 of 4: 07_train.ipynb failed; the cell and its error are in somewhere",
-        "qmvae_core: 1 of 4 runs failed: qmvae-default-s1",
+        "qmvae_core: 1 of 4 runs failed: qmvae-best-s1",
     ]
     assert not list(tmp_path.glob(".probe*"))
 

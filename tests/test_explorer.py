@@ -52,7 +52,7 @@ needs_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chrom
 @pytest.fixture(scope="module")
 def model():
     record = explorer.best_record(study.RESULTS)
-    return explorer.load_model(record, study.RESULTS)
+    return study.load_model(record, study.RESULTS)
 
 
 @pytest.fixture(scope="module")
@@ -124,5 +124,5 @@ def test_every_control_has_a_label_and_the_images_say_what_they_show(found):
 
 def test_a_folder_without_weights_is_an_error_with_the_remedy(tmp_path):
     shutil.copytree(study.RESULTS / "runs", tmp_path / "runs")
-    with pytest.raises(explorer.RecordError, match="needs weights of 'default'"):
+    with pytest.raises(explorer.RecordError, match="needs weights of 'best'"):
         explorer.best_record(tmp_path)

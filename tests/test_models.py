@@ -20,6 +20,7 @@ from qmvae_core.models import (
     draw_noise,
     reading,
 )
+from qmvae_core.models.readings import CHOSEN
 from qmvae_core.negatives import RULES
 
 PAPER = {"mnist": (1, 28, 28), "svhn": (3, 32, 32)}
@@ -624,8 +625,8 @@ def test_reading_as_printed_is_the_plain_bound():
         assert (m.private, m.weight, m.private_kl_weight) == (20, 1.0, 1.0)
 
 
-def test_model_name_alone_gives_its_default_reading(paper_model):
-    assert paper_model.config == reading("default")
+def test_model_name_alone_gives_its_best_reading(paper_model):
+    assert paper_model.config == reading("best") == reading(CHOSEN)
 
 
 # Errors

@@ -24,7 +24,7 @@ from qmvae_core.panels import panel_images
 from qmvae_core.records import config_hash, load_records
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN = study.Run("smoke", "default", (0,))
+RUN = study.Run("smoke", "best", (0,))
 PATIENCE = 900  # seconds until a process counts as stuck, for machines that do much else
 
 pytestmark = pytest.mark.slow
@@ -92,7 +92,7 @@ def test_the_command_runs_every_training_notebook():
 
 def test_a_killed_run_is_started_and_goes_on_from_its_checkpoint(killed, output, record, evidence):
     assert killed == "started"
-    assert "smoke qmvae-default-s0 (started)" in output
+    assert "smoke qmvae-best-s0 (started)" in output
     assert record["cost"]["resumed"] == 1
     assert record["cost"]["steps"] == 16
     assert study.state(RUN, evidence) == "done"
@@ -100,7 +100,7 @@ def test_a_killed_run_is_started_and_goes_on_from_its_checkpoint(killed, output,
 
 def test_the_record_is_complete(record, evidence):
     assert record["status"] == "ok"
-    assert (record["profile"], record["reading"], record["seed"]) == ("smoke", "default", 0)
+    assert (record["profile"], record["reading"], record["seed"]) == ("smoke", "best", 0)
     assert record["config"] == json.loads(json.dumps(RUN.config()))
     assert record["config_hash"] == config_hash(RUN.config())
     metrics, counts = record["metrics"], record["data"]["n_test"]
@@ -162,10 +162,10 @@ def test_the_notebook_in_the_repository_is_left_as_it_is(output):
 def test_a_second_run_has_nothing_to_do(record, evidence, capsys):
     before = {path: path.stat().st_mtime_ns for path in evidence.rglob("*")}
     assert command_line.main(["run", "--profile", "smoke", "--evidence", str(evidence)]) == 0
-    assert capsys.readouterr().out == "run 1 of 1: smoke qmvae-default-s0 (done)\n"
+    assert capsys.readouterr().out == "run 1 of 1: smoke qmvae-best-s0 (done)\n"
     assert {path: path.stat().st_mtime_ns for path in evidence.rglob("*")} == before
     assert command_line.main(["status", "--profile", "smoke", "--evidence", str(evidence)]) == 0
-    assert capsys.readouterr().out.split() == ["0", "smoke", "qmvae-default-s0", "done"]
+    assert capsys.readouterr().out.split() == ["0", "smoke", "qmvae-best-s0", "done"]
 
 
 def test_collect_prints_both_tables(record, evidence, capsys):

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from qmvae_core import study, tables
-from qmvae_core.models import build_model
 from qmvae_core.models.readings import BEST
 from qmvae_core.networks import TransposedConvolution
 from qmvae_core.panels import panel_images, panel_of
@@ -25,13 +23,6 @@ def best_record(evidence: Path) -> dict:
     raise RecordError(
         f"the explorer needs weights of {BEST!r} in {evidence / 'weights'}; a run of its record writes them"
     )
-
-
-def load_model(record: dict, evidence: Path) -> nn.Module:
-    """The model of a record with its trained weights."""
-    model = build_model(record["config"]["model"])
-    model.load_state_dict(load_file(evidence / "weights" / f"{record['id']}.safetensors"))
-    return model.eval()
 
 
 def _numbers(values: torch.Tensor) -> str:
@@ -69,7 +60,7 @@ def codes_of_digits(model: nn.Module, record: dict, evidence: Path) -> dict[str,
 def exported(evidence: Path) -> dict:
     """All that the page computes with."""
     record = best_record(evidence)
-    model = load_model(record, evidence)
+    model = study.load_model(record, evidence)
     return {
         "about": f"Record {record['id']}: {record['cost']['steps']:,} steps on {record['data']['kind']} data.",
         "codes": {name: each.tolist() for name, each in codes_of_digits(model, record, evidence).items()},

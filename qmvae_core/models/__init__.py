@@ -16,7 +16,7 @@ from qmvae_core.models.mmvae import MMVAE, MMVAEConfig
 from qmvae_core.models.mopoe import MoPoE, MoPoEConfig
 from qmvae_core.models.mvae import MVAE, MVAEConfig
 from qmvae_core.models.qmvae import QMVAE, QMVAEConfig
-from qmvae_core.models.readings import MNIST, READINGS, SVHN, reading, training_changes
+from qmvae_core.models.readings import BEST, MNIST, READINGS, SVHN, reading, training_changes
 
 __all__ = [
     "DMVAE", "JMVAE", "MMVAE", "MNIST", "MODELS", "MVAE", "QMVAE", "READINGS", "SVHN", "TEST_CODES",
@@ -31,14 +31,16 @@ MODELS: dict[str, type[MultimodalVAE]] = {
 
 
 def build_model(config: ModelConfig | Mapping | str, seed: int = 0) -> nn.Module:
-    """The model of a config, a config's dictionary, or a model's name (its default reading), initialised from the seed.
+    """The model of a config, a config's dictionary, or a model's name, initialised from the seed.
+
+    A name stands for the model's reading of that name, and "qmvae" for the best reading.
 
     The weights depend on config and seed alone; PyTorch's global generator is neither read nor advanced.
     Raises ValueError for an unknown model or field.
     """
     if isinstance(config, str):
         known(MODELS, "model", config)
-        config = READINGS["default" if config == "qmvae" else config]
+        config = READINGS[BEST if config == "qmvae" else config]
     elif isinstance(config, Mapping):
         config = ModelConfig.from_dict(config)
     kind = known(MODELS, "model", config.model)
