@@ -182,7 +182,7 @@ def as_points(
     """The same cells for a picture, in per cent: (the paper's, ours), each by the cell's name."""
     values: dict[str, list[float]] = {}
     said: dict[str, Point | None] = {}
-    for record in in_order(records):
+    for record in in_order([r for r in records if r["status"] == "ok"]):
         for column, path in columns.items():
             cell = f"{paper.NAMES[record['model']]} {column}\n{record['reading']}, {record['profile']}"
             if applies(record, path):
@@ -347,11 +347,11 @@ def describe(records: Sequence[Mapping]) -> pd.DataFrame:
         print("-", note)
 
     def cells(record):
-        provenance, cost = record["provenance"], record["cost"]
+        provenance, cost = record["provenance"], record.get("cost")  # a run that failed has no cost
         yield {
             "data": record["data"]["kind"],
-            "steps": cost["steps"],
-            "minutes": round(cost["seconds"] / 60, 1),
+            "steps": cost["steps"] if cost else record["status"],
+            "minutes": round(cost["seconds"] / 60, 1) if cost else "",
             "on": provenance["device"],
             "commit": (provenance["commit"] or "none")[:8] + (" (changed)" if provenance["dirty"] else ""),
         }

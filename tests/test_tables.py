@@ -422,6 +422,15 @@ def test_describe_says_what_the_runs_are(capsys):
     assert second["commit"] == "none (changed)"
 
 
+def test_a_failed_run_is_described_and_is_no_point_of_a_picture():
+    rows = tables.describe([record(0), failed(1)]).to_dict("records")
+    assert [(row["steps"], row["minutes"]) for row in rows] == [(131_410, 1.5), ("failed", "")]
+    points = [
+        tables.as_points(each, paper.TABLE1, paper.TABLE1_COLUMNS) for each in ([record(0)], [record(0), failed(1)])
+    ]
+    assert points[0] == points[1]
+
+
 def test_describe_of_nothing_is_an_error_with_the_remedy():
     with pytest.raises(RecordError, match="python -m qmvae_core run"):
         tables.describe([])
