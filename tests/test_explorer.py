@@ -19,11 +19,11 @@ import explorer  # noqa: E402 - an extension of the book, not a package
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 STYLES = {"mnist": [0.5, -1.0], "svhn": [2.0, 0.1]}  # of the first two dimensions, the others zero
-PAGE = """<!doctype html><html><body><div id="explorer"><p>nothing yet</p></div><pre id="found"></pre>
+PAGE = """<!doctype html><html><body><div id="explorer-app"><p>nothing yet</p></div><pre id="found"></pre>
 <script src="explorer-model.js"></script><script src="explorer.js"></script><script>
 addEventListener("load", () => {
   const model = window.QMVAE_MODEL, styles = STYLES, found = {decoded: {}, before: {}, after: {}, labels: {}};
-  const pixels = () => Object.fromEntries([...document.querySelectorAll("#explorer section")].map((section) => {
+  const pixels = () => Object.fromEntries([...document.querySelectorAll("#explorer-app section")].map((section) => {
     const canvas = section.querySelector("canvas");
     const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
     return [section.querySelector("h2").textContent.toLowerCase(), [canvas.width, Array.from(data)]];
@@ -38,10 +38,10 @@ addEventListener("load", () => {
   slider.value = "-1.5";
   slider.dispatchEvent(new Event("input"));
   found.after = pixels();
-  document.querySelectorAll("#explorer input[name=explorer-digit]")[7].click();
+  document.querySelectorAll("#explorer-app input[name=explorer-digit]")[7].click();
   found.digit = pixels();
-  found.labels = [...document.querySelectorAll("#explorer canvas")].map((each) => each.getAttribute("aria-label"));
-  found.unlabelled = [...document.querySelectorAll("#explorer input")].filter((each) => !each.labels.length).length;
+  found.labels = [...document.querySelectorAll("#explorer-app canvas")].map((each) => each.getAttribute("aria-label"));
+  found.unlabelled = [...document.querySelectorAll("#explorer-app input")].filter((each) => !each.labels.length).length;
   document.getElementById("found").textContent = JSON.stringify(found);
 });
 </script></body></html>"""

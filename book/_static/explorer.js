@@ -168,6 +168,6 @@ const Explorer = (() => {
 })();
 
 document.addEventListener("DOMContentLoaded", () => {
-  const root = document.getElementById("explorer");
+  const root = document.getElementById("explorer-app");
   if (root && window.QMVAE_MODEL) Explorer.start(root, window.QMVAE_MODEL);
 });
