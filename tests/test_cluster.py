@@ -105,6 +105,7 @@ def test_a_run_that_needs_a_gpu_gets_one_of_its_own(tmp_path, monkeypatch):
 
 def test_an_interrupt_ends_every_run_of_the_command_and_no_other_process(tmp_path, monkeypatch, capsys, scheduler):
     children, code = [], "import time; time.sleep(600)"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts without it
 
     def carry_out(one, evidence, data_root, device, log):
         children.append(subprocess.Popen([sys.executable, "-c", code, str(log.parent / "07_train.ipynb")]))
@@ -123,6 +124,7 @@ def test_an_interrupt_ends_every_run_of_the_command_and_no_other_process(tmp_pat
         time.sleep(0.5)
         assert len(children) == count
     finally:
+        signal.signal(signal.SIGINT, before)
         for child in (foreign, *children):
             child.kill()
             child.wait()
