@@ -173,6 +173,15 @@ def test_a_panel_holds_the_conditions_above_the_generated_images():
     assert axes.yaxis_inverted()
 
 
+def test_rows_of_a_model_without_private_codes_are_named_after_the_shared_one():
+    figure = figures.cross_generation(
+        grey(1), colour(), [[4, 5, 6], [4, 5, 6]], [4, 5, 6], "ink to photo", draws_of="z"
+    )
+    labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert labels == ["condition", "z, draw 1", "z, draw 2"]
+    assert "one draw of z a row" in figure.alt
+
+
 @pytest.mark.parametrize("images", [grey(), (255 * grey()).astype(np.uint8)], ids=["floats", "bytes"])
 def test_black_is_black_and_white_is_white_in_every_image(images):
     (axes,) = figures.image_grid(images).axes
