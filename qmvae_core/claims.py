@@ -31,8 +31,12 @@ class Finding(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """where: in the paper. says: in our words. judge: records of one profile and a reading of Q-MVAE -> Finding."""
+    """key: its name on other pages. where: in the paper. says: in our words. judge: (records, reading) -> Finding.
 
+    The records are of one profile, and the reading is Q-MVAE's.
+    """
+
+    key: str
     where: str
     says: str
     judge: Callable[[Sequence[Mapping], str], Finding]
@@ -131,8 +135,9 @@ def _cells() -> list[Claim]:
         for model, row in reported.items():
             for column, said in row.items():
                 if said is not None:
+                    key = f"{table} {model} {column}".lower().replace(" ", "-").replace("→", "-to-")
                     says = f"{paper.NAMES[model]}, {column}: {said.mean:.1f} %"
-                    found.append(Claim(table, says, _cell(model, column, reported, columns)))
+                    found.append(Claim(key, table, says, _cell(model, column, reported, columns)))
     return found
 
 
@@ -140,22 +145,46 @@ CROSS, SVHN_TO_MNIST = paper.TABLE1_COLUMNS, paper.TABLE1_COLUMNS["SVHN→MNIST"
 MNIST, SVHN, JOINT = paper.TABLE2_COLUMNS.values()
 CLAIMS = (
     *(
-        Claim("section 4.2.1", f"Q-MVAE is above every compared model in {column}", _above_all(path))
-        for column, path in CROSS.items()
+        Claim(key, "section 4.2.1", f"Q-MVAE is above every compared model in {column}", _above_all(path))
+        for key, (column, path) in zip(
+            ("above-all-mnist-to-svhn", "above-all-svhn-to-mnist"), CROSS.items(), strict=True
+        )
     ),
     Claim(
+        "gain-over-dmvae",
         "section 4.2.1",
         f"Q-MVAE gains {paper.GAIN_OVER_DMVAE} points over DMVAE in SVHN→MNIST",
         _above("dmvae", SVHN_TO_MNIST, paper.GAIN_OVER_DMVAE),
     ),
-    Claim("section 4.3", "Codes of MNIST classify better than every compared model's", _above_all(MNIST)),
-    Claim("section 4.3", "Codes of SVHN classify better than every compared model's", _above_all(SVHN)),
     Claim(
-        "section 4.3", "Joint codes classify better than those of MVAE and DMVAE", _above_all(JOINT, ("mvae", "dmvae"))
+        "codes-of-mnist",
+        "section 4.3",
+        "Codes of MNIST classify better than every compared model's",
+        _above_all(MNIST),
     ),
-    Claim("section 4.3", "Joint codes classify better than codes of SVHN", _within(JOINT, SVHN, "over SVHN alone")),
-    Claim("section 4.3", "Joint codes classify worse than codes of MNIST", _within(MNIST, JOINT, "over joint codes")),
     Claim(
+        "codes-of-svhn", "section 4.3", "Codes of SVHN classify better than every compared model's", _above_all(SVHN)
+    ),
+    Claim(
+        "joint-codes",
+        "section 4.3",
+        "Joint codes classify better than those of MVAE and DMVAE",
+        _above_all(JOINT, ("mvae", "dmvae")),
+    ),
+    Claim(
+        "joint-above-svhn",
+        "section 4.3",
+        "Joint codes classify better than codes of SVHN",
+        _within(JOINT, SVHN, "over SVHN alone"),
+    ),
+    Claim(
+        "joint-below-mnist",
+        "section 4.3",
+        "Joint codes classify worse than codes of MNIST",
+        _within(MNIST, JOINT, "over joint codes"),
+    ),
+    Claim(
+        "loss-aligns",
         "section 4.3",
         "The quadruplet loss aligns the codes: SVHN→MNIST is above the same model without it",
         _above(WITHOUT_LOSS, SVHN_TO_MNIST),
@@ -164,10 +193,21 @@ CLAIMS = (
 )
 
 
+def findings(records: Sequence[Mapping], reading: str) -> dict[str, Finding]:
+    """Key of each claim -> what the records say to it; records of one profile, Q-MVAE by `reading`."""
+    return {claim.key: claim.judge(records, reading) for claim in CLAIMS}
+
+
 def ledger(records: Sequence[Mapping], reading: str) -> pd.DataFrame:
-    """All claims with verdict and evidence, failures first; records of one profile, Q-MVAE by `reading`."""
-    rows = []
-    for claim in CLAIMS:
-        verdict, evidence = claim.judge(records, reading)
-        rows.append({"verdict": verdict, "the paper says": claim.says, "where": claim.where, "our records": evidence})
+    """All claims with verdict and evidence, failures first; arguments as of `findings`."""
+    found = findings(records, reading)
+    rows = [
+        {
+            "verdict": found[claim.key].verdict,
+            "the paper says": claim.says,
+            "where": claim.where,
+            "our records": found[claim.key].evidence,
+        }
+        for claim in CLAIMS
+    ]
     return pd.DataFrame(sorted(rows, key=lambda row: ORDER.index(row["verdict"])))

@@ -92,6 +92,30 @@ def test_each_equation_has_a_derivation_a_function_that_is_it_and_a_check(number
     assert sources[-1].count("assert ") >= 5, f"{chapters[0].stem} does not end with checks"
 
 
+WITHOUT_TYPED_NUMBERS = ("intro", "claims", "deviations")
+NOT_PROSE = re.compile(
+    r"```.*?```|\$\$.*?\$\$|\{[\w:]+\}`[^`]*`|`[^`]*`|\$[^$]*\$|\]\([^)]*\)|^:::.*?$", re.DOTALL | re.MULTILINE
+)
+NAMES_WITH_NUMBERS = re.compile(r"(?:[Ss]ections?|[Cc]hapters?|Tables?|Figures?)(?:(?:,| and)? \d+(?:\.\d+)*)+|\d×\d")
+
+
+def typed_numbers(text: str) -> list[str]:
+    """The numbers in the prose of a page: neither pasted from a chapter, nor code, nor formula, nor name of a table."""
+    return re.findall(r"\d[\d.,]*", NAMES_WITH_NUMBERS.sub("", NOT_PROSE.sub("", text)))
+
+
+@pytest.mark.parametrize("page", WITHOUT_TYPED_NUMBERS)
+def test_no_number_is_typed_where_a_record_holds_it(page):
+    text = (ROOT / "book" / f"{page}.md").read_text(encoding="utf-8")
+    assert "{glue:text}`../notebooks/" in text
+    assert not typed_numbers(re.sub(r"^\d\. ", "", text, flags=re.MULTILINE))
+
+
+def test_a_typed_number_is_seen():
+    assert typed_numbers("It reaches 88.8 % in Table 1 and {glue:text}`a::b:.1f`, 3×3, $x^2$, `beta=0`.") == ["88.8"]
+    assert typed_numbers("Tables 1 and 2, Figure 3, sections 4.2.1 hold 12 or 1,024 cells") == ["12", "1,024"]
+
+
 def test_every_page_of_the_book_is_in_its_table_of_contents():
     in_toc = {page for page in PAGES if page.startswith("book/")}
     assert in_toc == {f"book/{path.stem}" for path in (ROOT / "book").glob("*.md")}

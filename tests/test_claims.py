@@ -149,6 +149,7 @@ def test_the_ledger_lists_every_claim_once_failures_first():
     ranks = [claims.ORDER.index(verdict) for verdict in table["verdict"]]
     assert ranks == sorted(ranks)
     assert set(table["verdict"]) == set(claims.ORDER)
+    assert len(claims.findings(records, "default")) == len(claims.CLAIMS)
 
 
 def test_altering_one_record_changes_the_ledger():
