@@ -9,6 +9,10 @@ UV_VERSION := 0.13.8
 PY := $(VENV)/bin/python
 # The folder that `make book` builds and `make serve` shows; `make reproduce` makes one of its own from the same pages.
 SOURCE ?= .
+# The address of the repository, known to whoever publishes the book: with it, chapters have buttons that launch them.
+ifdef REPOSITORY
+export QMVAE_REPOSITORY := $(REPOSITORY)
+endif
 OWN := _build/quick
 # The environment is ready for this lock, this pyproject and this checkout; any other content or folder has another stamp.
 STAMP := $(VENV)/.ready-$(shell { cat requirements.lock pyproject.toml; pwd; } | cksum | cut -d ' ' -f 1)
@@ -18,12 +22,12 @@ export QMVAE_DATA_ROOT := $(abspath $(DATA_ROOT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce models paper benchmark test book serve lab lint lock clean
+.PHONY: help setup reproduce models paper benchmark test book launch serve lab lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT)), SOURCE ($(SOURCE)), DEVICE ($(DEVICE); of the benchmark), MINUTES (of a piece of paper)"
+	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT)), SOURCE ($(SOURCE)), DEVICE ($(DEVICE); of the benchmark), MINUTES (of a piece of paper), REPOSITORY (its address, for launch buttons)"
 
 setup: $(STAMP) ## create the virtual environment from requirements.lock
 
@@ -44,7 +48,7 @@ $(STAMP): requirements.lock pyproject.toml
 reproduce: setup ## run Q-MVAE for 3,000 steps (minutes on two CPU cores), print its tables, build the book of this run
 	$(PY) -m qmvae_core run --profile quick --readings best
 	$(PY) -m qmvae_core collect --profile quick
-	@rm -rf $(OWN) && mkdir -p $(OWN) && cp -R _config.yml book notebooks $(OWN)
+	@rm -rf $(OWN) && mkdir -p $(OWN) && cp -R _config.yml CHANGELOG.md CITATION.cff book notebooks $(OWN)
 	$(PY) -m qmvae_core render --profile quick --notebooks $(OWN)/notebooks
 	@$(MAKE) --no-print-directory book SOURCE=$(OWN)
 	@echo "The book of this run: $(CURDIR)/$(OWN)/_build/html/index.html"
@@ -71,6 +75,10 @@ test: setup ## run the tests, then compare the stored outputs of the notebooks w
 book: setup ## build the book; any warning is an error
 	$(VENV)/bin/jupyter-book build $(SOURCE) --config $(SOURCE)/_config.yml \
 		--toc "$(abspath $(SOURCE)/book/_toc.yml)" -W -n --keep-going --all
+
+launch: setup ## put a cell that installs the package on Colab into the chapters; for the branch that launch buttons open
+	@test -n "$(REPOSITORY)" || { echo "make: name the address of the repository with REPOSITORY=https://…" >&2; exit 1; }
+	$(PY) book/_ext/pages.py "$(REPOSITORY)" notebooks
 
 serve: setup ## show the built book on this machine
 	@test -d $(SOURCE)/_build/html || { echo "make: no book yet; run make book" >&2; exit 1; }

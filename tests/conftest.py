@@ -1,7 +1,10 @@
 """Shared by the tests: hypothesis without a clock or a hidden seed, small configs and fabricated digits."""
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,3 +93,27 @@ def small_digits():
         return made
 
     return make
+
+
+@pytest.fixture(scope="session")
+def built_book(tmp_path_factory) -> Path:
+    """The folder of the book's pages, built as `make book` builds them; a warning of the builder is an error."""
+    root, folder = Path(__file__).resolve().parents[1], tmp_path_factory.mktemp("book")
+    command = [
+        Path(sys.executable).parent / "jupyter-book", "build", root, "--path-output", folder,
+        "--config", root / "_config.yml", "--toc", root / "book" / "_toc.yml", "-W", "-n", "--keep-going", "--all",
+    ]  # fmt: skip
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+    return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The machine's own Chromium, driven by playwright; tests that ask for it are skipped where there is none."""
+    import browser
+
+    if browser.CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine; Debian and Ubuntu have the package chromium")
+    with browser.chromium() as found:
+        yield found

@@ -76,6 +76,15 @@ def test_the_environment_file_refers_to_the_project_with_every_extra_and_to_the_
     assert len(from_pip) == 2, "versions belong into pyproject.toml and the lock"
 
 
+def test_binder_gets_what_the_library_and_the_notebooks_need():
+    environment = yaml.safe_load((ROOT / ".binder" / "environment.yml").read_text(encoding="utf-8"))
+    python, *others = environment["dependencies"]
+    assert python.startswith("python=")
+    of_conda = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
+    wanted = [Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["notebooks"])]
+    assert set(others) == {f"{of_conda.get(each.name, each.name)}{each.specifier}" for each in wanted}
+
+
 def test_the_environment_file_asks_for_a_python_that_the_project_allows():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     (python,) = (entry for entry in environment["dependencies"] if str(entry).startswith("python"))

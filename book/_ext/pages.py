@@ -1,0 +1,77 @@
+"""What the theme and the other extensions leave to be desired, and the buttons that need the repository's address.
+
+The repository's address is known to whoever publishes the book, and not to the repository: `make book REPOSITORY=URL`.
+Then each chapter has buttons for Binder and Colab, which open the branch `launch` of that address; without it the book
+has no button that leads nowhere. `make launch` gives the chapters of that branch the cell that Colab needs.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+
+BRANCH = "launch"
+FIRST_CELL = """import sys
+
+if "google.colab" in sys.modules:  # elsewhere the package is installed
+    !git clone -q --depth 1 {url} qmvae
+    %cd qmvae/notebooks
+    %pip install -q -e ..[notebooks]
+    sys.path.insert(0, "..")  # an editable install is seen by the next kernel only
+"""
+
+
+def add_launch_buttons(app, config):
+    """Buttons for Binder and Colab, where the address of the repository is given."""
+    if url := os.environ.get("QMVAE_REPOSITORY"):
+        config.html_theme_options |= {
+            "repository_url": url,
+            "repository_branch": BRANCH,
+            "path_to_docs": ".",
+            "use_repository_button": True,
+            "launch_buttons": {
+                "notebook_interface": "jupyterlab",
+                "binderhub_url": "https://mybinder.org",
+                "colab_url": "https://colab.research.google.com",
+            },
+        }
+
+
+def write_launch_notebooks(url: str, folder: Path) -> list[Path]:
+    """Put a cell that installs the package on Colab before the first cell of code of each notebook in the folder."""
+    paths = sorted(folder.glob("*.ipynb"))
+    for path in paths:
+        notebook = nbformat.read(path, as_version=4)
+        place = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+        cell = nbformat.v4.new_code_cell(FIRST_CELL.format(url=url), id="colab")
+        notebook.cells.insert(place, cell)
+        nbformat.write(notebook, path)
+    return paths
+
+
+def leave_out_thebe(app, config):
+    """No live code in the page: its script is loaded from another server, and is declared twice."""
+    for event, listeners in app.events.listeners.items():
+        for listener in list(listeners):
+            if listener.handler.__module__ == "sphinx_thebe" and event != "builder-inited":  # this one finds its style
+                app.disconnect(listener.id)
+
+
+def mend_roles(app, pagename, templatename, context, doctree):
+    """Sphinx gives the entries of a list of references a role that lists may no longer hold."""
+    if "body" in context:
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("config-inited", add_launch_buttons)
+    app.connect("config-inited", leave_out_thebe)
+    app.connect("html-page-context", mend_roles)
+    return {"version": "1", "parallel_read_safe": True}
+
+
+if __name__ == "__main__":
+    for written in write_launch_notebooks(sys.argv[1], Path(sys.argv[2])):
+        print(written)
