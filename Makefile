@@ -22,7 +22,7 @@ export QMVAE_DATA_ROOT := $(abspath $(DATA_ROOT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce models paper benchmark test book launch serve lab lint lock clean
+.PHONY: help setup reproduce models paper benchmark test book pdf launch serve lab lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +75,9 @@ test: setup ## run the tests, then compare the stored outputs of the notebooks w
 book: setup ## build the book; any warning is an error
 	$(VENV)/bin/jupyter-book build $(SOURCE) --config $(SOURCE)/_config.yml \
 		--toc "$(abspath $(SOURCE)/book/_toc.yml)" -W -n --keep-going --all
+
+pdf: book ## the book as one file, printed by Chromium
+	$(PY) book/_ext/pdf.py $(SOURCE)/_build/html $(SOURCE)/book/_toc.yml $(SOURCE)/_build/book.pdf
 
 launch: setup ## put a cell that installs the package on Colab into the chapters; for the branch that launch buttons open
 	@test -n "$(REPOSITORY)" || { echo "make: name the address of the repository with REPOSITORY=https://…" >&2; exit 1; }

@@ -1,29 +1,17 @@
 """A page as a reader's browser has it: what it asks for, complains of, leaves untypeset or pushes off the screen."""
 
-import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import sys
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
+from pdf import CHROMIUM, TYPESET, chromium, served  # noqa: E402, F401 - of the book, not a package
+
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 GRAVE = ("serious", "critical")
 
-TYPESET = """async () => {
-    const formulas = [...document.querySelectorAll(".math")];
-    if (!formulas.length) return [];
-    const end = Date.now() + 20000;
-    while (!window.MathJax?.startup?.promise && Date.now() < end) await new Promise((go) => setTimeout(go, 20));
-    await window.MathJax?.startup?.promise;
-    const bad = (each) => !each.querySelector("mjx-container") || each.querySelector("[data-mml-node=merror]");
-    return formulas.filter(bad).map((each) => each.textContent.slice(0, 60));
-}"""
 WIDER = """() => {
     const page = document.documentElement;
     if (page.scrollWidth <= page.clientWidth) return [];
@@ -37,29 +25,6 @@ WIDER = """() => {
 }"""
 SILENT = """() => [...document.querySelectorAll("article img, main img")]
     .filter((each) => !each.alt.trim()).map((each) => each.src)"""
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address at which this machine, and no other, serves the folder."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """The machine's own Chromium, without a window."""
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def _violations(page: Page, **options) -> list[str]:

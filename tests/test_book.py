@@ -162,6 +162,16 @@ def test_a_compared_notebook_stores_neither_an_error_nor_a_warning(notebook):
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
 
 
+@strict
+def test_each_figure_is_followed_by_its_caption(notebook):
+    """Italics at the start of the next cell: what `book/_ext/pages.py` numbers."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    figures = [
+        i for i, cell in enumerate(cells) if any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
+    ]
+    assert not [i for i in figures if not cells[i + 1].source.startswith("*") or cells[i + 1].cell_type != "markdown"]
+
+
 @every_notebook
 def test_a_notebook_names_no_path_of_a_machine(notebook):
     content = nbformat.read(notebook, as_version=4)

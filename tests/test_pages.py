@@ -4,9 +4,12 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import browser as browsers
+import pdf
 import pytest
+import yaml
 from bs4 import BeautifulSoup
-from test_book import PAGES
+from pypdf import PdfReader
+from test_book import PAGES, ROOT
 
 pytestmark = pytest.mark.slow
 TOPICS = ("requests", "console", "formulas", "images", "wide", "narrow", "light", "dark")
@@ -81,3 +84,23 @@ def test_what_is_wrong_with_a_page_is_seen(tmp_path, chromium):
     assert {topic for topic in TOPICS if found[topic]} == set(TOPICS)
     assert found["requests"] == ["http://192.0.2.1/elsewhere.png"]
     assert any("undefinedName" in each for each in found["console"])
+
+
+def test_the_pages_are_printed_into_one_file_with_an_outline(built_book, chromium, tmp_path):
+    table = tmp_path / "_toc.yml"
+    chapters = [{"file": "book/cite"}, {"file": "book/explorer"}]
+    table.write_text(yaml.safe_dump({"root": "book/notation", "parts": [{"caption": "Some", "chapters": chapters}]}))
+    lines = []
+    pdf.write_pdf(built_book, table, tmp_path / "book.pdf", lines.append)
+    book = PdfReader(tmp_path / "book.pdf")
+    assert [each if isinstance(each, list) else each.title for each in book.outline][:2] == ["Notation", "Some"]
+    assert [each.title for each in book.outline[2]] == ["How to cite", "Explorer"]
+    assert len(lines) == 3
+    text = [page.extract_text() for page in book.pages]
+    assert "One symbol means one thing" in text[0]
+    assert not any("Skip to main content" in each or "Search" in each for each in text)
+
+
+def test_every_page_of_the_contents_is_printed():
+    named = [page for _, pages in pdf.contents(ROOT / "book" / "_toc.yml") for page in pages]
+    assert named == PAGES

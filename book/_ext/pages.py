@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from docutils import nodes
 
 BRANCH = "launch"
 FIRST_CELL = """import sys
@@ -64,10 +65,32 @@ def mend_roles(app, pagename, templatename, context, doctree):
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+def number_figures(app, document):
+    """Number the captions of a chapter's figures, "Figure 5.2", and make each a target: {ref}`figure-5-2`.
+
+    A caption is the paragraph that follows a cell of code and begins in italics. Where a run is missing, the place of
+    its picture is counted too, so that the others keep their numbers.
+    """
+    chapter = document.next_node(nodes.title).astext().split(" · ")[0]
+    labels = app.env.get_domain("std")
+    count = 0
+    for cell in document.findall(lambda node: isinstance(node, nodes.container) and "cell" in node["classes"]):
+        caption = cell.next_node(descend=False, siblings=True)
+        if isinstance(caption, nodes.paragraph) and isinstance(caption[0], nodes.emphasis):
+            count += 1
+            name, title = f"figure-{chapter.lower()}-{count}", f"Figure {chapter}.{count}"
+            caption["ids"].append(name)
+            caption["classes"].append("figure-caption")
+            caption.insert(0, [nodes.strong("", title), nodes.Text(". ")])
+            labels.labels[name] = (app.env.docname, name, title)
+            labels.anonlabels[name] = (app.env.docname, name)
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("config-inited", add_launch_buttons)
     app.connect("config-inited", leave_out_thebe)
+    app.connect("doctree-read", number_figures)
     app.connect("html-page-context", mend_roles)
     return {"version": "1", "parallel_read_safe": True}
 
