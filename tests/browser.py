@@ -11,6 +11,8 @@ from pdf import CHROMIUM, TYPESET, chromium, served  # noqa: E402, F401 - of the
 
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 GRAVE = ("serious", "critical")
+# What looks alike many times on a page, and takes most of axe's time; one page is looked at whole.
+ALIKE = [[".highlight"], [".sig"], ["mjx-container"], ["tbody tr:nth-child(n+4)"]]
 
 WIDER = """() => {
     const page = document.documentElement;
@@ -27,8 +29,11 @@ SILENT = """() => [...document.querySelectorAll("article img, main img")]
     .filter((each) => !each.alt.trim()).map((each) => each.src)"""
 
 
-def _violations(page: Page, **options) -> list[str]:
-    found = Axe().run(page, options=options).response["violations"]
+def _violations(page: Page, whole: bool, **options) -> list[str]:
+    context = None if whole else {"exclude": ALIKE}
+    found = (
+        Axe().run(page, context, {"resultTypes": ["violations"], "preload": False, **options}).response["violations"]
+    )
     return [
         f"{rule['id']} on {len(rule['nodes'])}: {rule['nodes'][0]['html'][:120]}"
         for rule in found
@@ -36,8 +41,11 @@ def _violations(page: Page, **options) -> list[str]:
     ]
 
 
-def visit(browser: Browser, address: str, page_name: str) -> dict[str, list[str]]:
-    """What is wrong with a page, by topic; every list is empty on a page that is as it should be."""
+def visit(browser: Browser, address: str, page_name: str, whole: bool = False) -> dict[str, list[str]]:
+    """What is wrong with a page, by topic; every list is empty on a page that is as it should be.
+
+    whole: let axe look at each line of code and each row of a table.
+    """
     asked, said = [], []
     page = browser.new_page(viewport=WIDE)
     try:
@@ -49,9 +57,9 @@ def visit(browser: Browser, address: str, page_name: str) -> dict[str, list[str]
         found["requests"] = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
         found["console"] = list(said)  # before axe asks for files of its own
         page.add_style_tag(content="* { transition: none !important; }")
-        found["light"] = _violations(page)
+        found["light"] = _violations(page, whole)
         page.evaluate("() => { document.documentElement.dataset.theme = 'dark'; }")
-        found["dark"] = _violations(page, runOnly=["color-contrast"])
+        found["dark"] = _violations(page, whole, runOnly=["color-contrast"])
         page.set_viewport_size(NARROW)
         page.wait_for_timeout(100)
         found["narrow"] = page.evaluate(WIDER)

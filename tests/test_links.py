@@ -6,6 +6,9 @@ from types import SimpleNamespace
 
 from docutils import nodes
 
+from qmvae_core import figures
+from qmvae_core.gaussians import DiagonalGaussian
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
 import links  # noqa: E402 - an extension of the book, not a package
 
@@ -39,3 +42,15 @@ def test_a_labelled_equation_has_the_papers_number_for_itself_and_its_references
     links.number_as_the_paper(app, document)
     assert document[0]["number"] == 8
     assert known == {"eq-paper-08": ("chapter", 8)}
+
+
+def test_what_python_and_matplotlib_add_to_our_classes_has_no_entry():
+    skipped = {
+        name: links.skip_what_is_not_ours(None, "class", name, member, False, None)
+        for name, member in (
+            ("mean", DiagonalGaussian.mean),
+            ("sample", DiagonalGaussian.sample),
+            ("set", figures.Picture.set),
+        )
+    }
+    assert skipped == {"mean": True, "sample": None, "set": True}

@@ -13,6 +13,7 @@ from test_book import PAGES, ROOT
 
 pytestmark = pytest.mark.slow
 TOPICS = ("requests", "console", "formulas", "images", "wide", "narrow", "light", "dark")
+WHOLE = "notebooks/05_quadruplet_loss.html"  # it has code of every kind, tables, figures and formulas
 MADE_BY_SPHINX = ["genindex.html", "py-modindex.html", "search.html"]
 
 BROKEN = """<!doctype html><html lang="en"><head><title>broken</title>
@@ -68,13 +69,14 @@ def test_a_broken_link_is_seen(tmp_path):
 def visits(built_book, chromium) -> dict[str, dict[str, list[str]]]:
     with browsers.served(built_book) as address:
         pages = [f"{page}.html" for page in PAGES] + MADE_BY_SPHINX
-        return {page: browsers.visit(chromium, address, page) for page in pages}
+        return {page: browsers.visit(chromium, address, page, page == WHOLE) for page in pages}
 
 
 @pytest.mark.parametrize("topic", TOPICS)
 def test_pages_in_a_browser(visits, topic):
     """Nothing asked of another machine, no complaint, formulas set, images described, no overflow, no barrier."""
-    assert not {page: found[topic] for page, found in visits.items() if found[topic]}
+    wrong = [f"{page}: {each}" for page, found in visits.items() for each in found[topic]]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_what_is_wrong_with_a_page_is_seen(tmp_path, chromium):
@@ -91,7 +93,7 @@ def test_the_pages_are_printed_into_one_file_with_an_outline(built_book, chromiu
     chapters = [{"file": "book/cite"}, {"file": "book/explorer"}]
     table.write_text(yaml.safe_dump({"root": "book/notation", "parts": [{"caption": "Some", "chapters": chapters}]}))
     lines = []
-    pdf.write_pdf(built_book, table, tmp_path / "book.pdf", lines.append)
+    pdf.write_pdf(chromium, built_book, table, tmp_path / "book.pdf", lines.append)
     book = PdfReader(tmp_path / "book.pdf")
     assert [each if isinstance(each, list) else each.title for each in book.outline][:2] == ["Notation", "Some"]
     assert [each.title for each in book.outline[2]] == ["How to cite", "Explorer"]

@@ -70,15 +70,16 @@ def read_docstring(app, what, name, object_, options, lines):
     lines[:] = "\n\n".join([first, *rest]).split("\n")
 
 
-def skip_fields(app, what, name, object_, skip, options):
-    """Leave out the fields of named tuples, which Python describes by their position alone."""
-    return True if (object_.__doc__ or "").startswith("Alias for field number") else None
+def skip_what_is_not_ours(app, what, name, object_, skip, options):
+    """Leave out fields of named tuples, which Python describes by their position alone, and what matplotlib adds."""
+    of_matplotlib = (getattr(object_, "__module__", None) or "").startswith("matplotlib")
+    return True if of_matplotlib or (object_.__doc__ or "").startswith("Alias for field number") else None
 
 
 def setup(app):
     """Called by Sphinx."""
     app.connect("doctree-read", number_as_the_paper)
     app.connect("autodoc-process-docstring", read_docstring)
-    app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-skip-member", skip_what_is_not_ours)
     app.add_transform(LinkNames)
     return {"version": "1", "parallel_read_safe": True}

@@ -80,7 +80,7 @@ def number_figures(app, document):
             count += 1
             name, title = f"figure-{chapter.lower()}-{count}", f"Figure {chapter}.{count}"
             caption["ids"].append(name)
-            caption["classes"].append("figure-caption")
+            caption["classes"].append("numbered-caption")
             caption.insert(0, [nodes.strong("", title), nodes.Text(". ")])
             labels.labels[name] = (app.env.docname, name, title)
             labels.anonlabels[name] = (app.env.docname, name)

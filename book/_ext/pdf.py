@@ -22,7 +22,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 TYPESET = """async () => {
     const formulas = [...document.querySelectorAll(".math")];
     if (!formulas.length) return [];
-    const end = Date.now() + 20000;
+    const end = Date.now() + (document.querySelector("script[src*=mathjax]") ? 20000 : 0);
     while (!window.MathJax?.startup?.promise && Date.now() < end) await new Promise((go) => setTimeout(go, 20));
     await window.MathJax?.startup?.promise;
     const bad = (each) => !each.querySelector("mjx-container") || each.querySelector("[data-mml-node=merror]");
@@ -72,17 +72,18 @@ def printed(page: Page, address: str) -> bytes:
     )
 
 
-def write_pdf(html: Path, table: Path, out: Path, tell=print) -> None:
+def write_pdf(browser: Browser, html: Path, table: Path, out: Path, tell=print) -> None:
     """Print all pages of the contents into one file with an outline of parts and titles."""
     writer = PdfWriter()
-    with served(html) as address, chromium() as browser:
+    with served(html) as address:
         page = browser.new_page(color_scheme="light")
         for caption, names in contents(table):
-            above = writer.add_outline_item(caption, len(writer.pages)) if caption else None
+            above = writer.add_outline_item(title=caption, page_number=len(writer.pages)) if caption else None
             for name in names:
                 first = len(writer.pages)
                 writer.append(PdfReader(io.BytesIO(printed(page, f"{address}{name}.html"))), import_outline=False)
-                writer.add_outline_item(page.locator("article h1").first.inner_text().rstrip("#"), first, parent=above)
+                title = page.locator("article h1").first.inner_text().rstrip("#")
+                writer.add_outline_item(title=title, page_number=first, parent=above)
                 tell(f"{name}: {len(writer.pages) - first} pages")
     part = out.with_suffix(".part")
     writer.write(part)
@@ -90,4 +91,5 @@ def write_pdf(html: Path, table: Path, out: Path, tell=print) -> None:
 
 
 if __name__ == "__main__":
-    write_pdf(*map(Path, sys.argv[1:4]))
+    with chromium() as found:
+        write_pdf(found, *map(Path, sys.argv[1:4]))
