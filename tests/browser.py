@@ -25,6 +25,10 @@ WIDER = """() => {
     });
     return [`${page.scrollWidth} pixels`, ...over.slice(0, 3).map((each) => `${each.tagName}.${each.className}`)];
 }"""
+STRETCHED = """() => [...document.images].filter((each) => {
+    const [of_file, on_page] = [each.naturalWidth / each.naturalHeight, each.clientWidth / each.clientHeight];
+    return each.naturalWidth && each.clientWidth && Math.abs(on_page / of_file - 1) > 0.1;
+}).map((each) => `stretched: ${each.src.slice(-40)}`)"""
 SILENT = """() => [...document.querySelectorAll("article img, main img")]
     .filter((each) => !each.alt.trim()).map((each) => each.src)"""
 
@@ -53,7 +57,8 @@ def visit(browser: Browser, address: str, page_name: str, whole: bool = False) -
         page.on("console", lambda each: said.append(each.text) if each.type in ("error", "warning") else None)
         page.on("pageerror", lambda each: said.append(str(each)))
         page.goto(address + page_name, wait_until="load")
-        found = {"formulas": page.evaluate(TYPESET), "images": page.evaluate(SILENT), "wide": page.evaluate(WIDER)}
+        found = {"formulas": page.evaluate(TYPESET), "images": page.evaluate(SILENT)}
+        found["wide"] = page.evaluate(WIDER) + page.evaluate(STRETCHED)
         found["requests"] = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
         found["console"] = list(said)  # before axe asks for files of its own
         page.add_style_tag(content="* { transition: none !important; }")
@@ -62,7 +67,7 @@ def visit(browser: Browser, address: str, page_name: str, whole: bool = False) -
         found["dark"] = _violations(page, whole, runOnly=["color-contrast"])
         page.set_viewport_size(NARROW)
         page.wait_for_timeout(100)
-        found["narrow"] = page.evaluate(WIDER)
+        found["narrow"] = page.evaluate(WIDER) + page.evaluate(STRETCHED)
         return found
     finally:
         page.close()

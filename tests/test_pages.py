@@ -21,6 +21,7 @@ BROKEN = """<!doctype html><html lang="en"><head><title>broken</title>
 <body><main><h1>broken</h1><p style="color: #bbb; background: #fff">pale</p>
 <p style="color: #444; background: #222">dark on dark</p>
 <img src="http://192.0.2.1/elsewhere.png"><div class="math">\\(x\\)</div>
+<img alt="stretched" src="square.svg" style="width: 10px; height: 300px">
 <div style="width: 2000px">wide</div></main></body></html>"""
 
 
@@ -81,11 +82,13 @@ def test_pages_in_a_browser(visits, topic):
 
 def test_what_is_wrong_with_a_page_is_seen(tmp_path, chromium):
     (tmp_path / "broken.html").write_text(BROKEN)
+    (tmp_path / "square.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
     with browsers.served(tmp_path) as address:
         found = browsers.visit(chromium, address, "broken.html")
     assert {topic for topic in TOPICS if found[topic]} == set(TOPICS)
     assert found["requests"] == ["http://192.0.2.1/elsewhere.png"]
     assert any("undefinedName" in each for each in found["console"])
+    assert "stretched: " in "".join(found["wide"])
 
 
 def test_the_pages_are_printed_into_one_file_with_an_outline(built_book, chromium, tmp_path):
