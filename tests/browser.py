@@ -26,8 +26,11 @@ WIDER = """() => {
     return [`${page.scrollWidth} pixels`, ...over.slice(0, 3).map((each) => `${each.tagName}.${each.className}`)];
 }"""
 STRETCHED = """() => [...document.images].filter((each) => {
-    const [of_file, on_page] = [each.naturalWidth / each.naturalHeight, each.clientWidth / each.clientHeight];
-    return each.naturalWidth && each.clientWidth && Math.abs(on_page / of_file - 1) > 0.1;
+    const style = getComputedStyle(each);
+    const width = each.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    const height = each.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+    const ratio = (width * each.naturalHeight) / (height * each.naturalWidth);
+    return each.naturalWidth && width && Math.abs(ratio - 1) > 0.1;
 }).map((each) => `stretched: ${each.src.slice(-40)}`)"""
 SILENT = """() => [...document.querySelectorAll("article img, main img")]
     .filter((each) => !each.alt.trim()).map((each) => each.src)"""
