@@ -262,11 +262,14 @@ def test_a_slurm_job_without_a_gpu_offers_none(slurm):
 
 
 def test_slurm_leaves_an_interrupt_an_interrupt(monkeypatch):
-    before = signal.getsignal(signal.SIGINT)  # a job in the background may have been told to ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts without it
     for name in [name for name in sys.modules if name.startswith("dask_jobqueue")]:
         monkeypatch.delitem(sys.modules, name)
-    cluster._slurm_cluster()
-    assert signal.getsignal(signal.SIGINT) is before
+    try:
+        cluster._slurm_cluster()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_slurm_without_a_configuration_or_sbatch_is_refused(tmp_path, monkeypatch, capsys, slurm):
