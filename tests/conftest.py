@@ -1,6 +1,7 @@
 """Shared by the tests: hypothesis without a clock or a hidden seed, small configs and fabricated digits."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -99,9 +100,10 @@ def small_digits():
 def built_book(tmp_path_factory) -> Path:
     """The folder of the book's pages, built as `make book` builds them; a warning of the builder is an error."""
     root, folder = Path(__file__).resolve().parents[1], tmp_path_factory.mktemp("book")
+    (strictness,) = re.findall(r"--toc .*_toc\.yml\)\" (.+)$", (root / "Makefile").read_text(), re.MULTILINE)
     command = [
         Path(sys.executable).parent / "jupyter-book", "build", root, "--path-output", folder,
-        "--config", root / "_config.yml", "--toc", root / "book" / "_toc.yml", "-W", "-n", "--keep-going", "--all",
+        "--config", root / "_config.yml", "--toc", root / "book" / "_toc.yml", *strictness.split(),
     ]  # fmt: skip
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
