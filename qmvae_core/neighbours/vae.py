@@ -1,0 +1,264 @@
+"""The variational auto-encoder and its nearest relatives: weighted (β-VAE), conditional, with full covariance.
+
+Source of the formulas: Kingma and Welling 2014 (arXiv:1312.6114); of β: Higgins et al. 2017; of the condition: Sohn et
+al. 2015. What is minimised is the free energy, minus the evidence lower bound.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qmvae_core import networks
+from qmvae_core.data import DigitData, load_digits
+from qmvae_core.gaussians import DiagonalGaussian
+from qmvae_core.losses import log_evidence, log_likelihood
+from qmvae_core.neighbours.experiments import Workshop, fit
+
+COVARIANCES = ("diagonal", "full")
+NOISES = ("bernoulli", "normal", "learned")
+
+
+class CholeskyGaussian(NamedTuple):
+    """N(mean, L Lᵀ): a Gaussian with full covariance by its Cholesky factor.
+
+    mean: (..., d). factor: L (..., d, d), lower triangular with a positive diagonal.
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """mean + L noise: the reparameterisation of a standard normal draw, (..., d)."""
+        return self.mean + (self.factor @ noise.unsqueeze(-1)).squeeze(-1)
+
+    def log_determinant(self) -> Tensor:
+        """ln |det L|, half of that of the covariance: (...,)."""
+        return self.factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+
+    def kl_to_prior(self) -> Tensor:
+        """KL divergence to N(0, I) in nats: ½ (tr(L Lᵀ) + |mean|² - d) - ln |det L|, (...,)."""
+        trace = self.factor.square().sum(dim=(-2, -1))
+        return 0.5 * (trace + self.mean.square().sum(dim=-1) - self.mean.shape[-1]) - self.log_determinant()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of value (..., d) in nats: that of the noise behind it, minus ln |det L|."""
+        apart = (value - self.mean).unsqueeze(-1)
+        factor = self.factor.expand(*apart.shape[:-2], *self.factor.shape[-2:])
+        noise = torch.linalg.solve_triangular(factor, apart, upper=False).squeeze(-1)
+        constant = 0.5 * value.shape[-1] * math.log(2.0 * math.pi)
+        return -0.5 * noise.square().sum(dim=-1) - self.log_determinant() - constant
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """One variational auto-encoder.
+
+    covariance: of the posterior, one of COVARIANCES. noise: the likelihood of an image, one of NOISES; "normal" has
+    the standard deviation `scale`, "learned" one that is a parameter of the model and starts there. beta: weight of the
+    divergence. labels: number of classes that encoder and decoder are told of, 0 for none.
+    """
+
+    shape: tuple[int, int, int] = (1, 28, 28)
+    widths: tuple[int, ...] = (400,)
+    latent: int = 10
+    covariance: str = "diagonal"
+    noise: str = "bernoulli"
+    scale: float = 1.0
+    beta: float = 1.0
+    labels: int = 0
+
+    def __post_init__(self):
+        for name, value, known in (("covariance", self.covariance, COVARIANCES), ("noise", self.noise, NOISES)):
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}; the known ones are {list(known)}")
+        if self.scale <= 0 or self.beta < 0:
+            raise ValueError(f"scale must be positive and beta not negative, got {self.scale} and {self.beta}")
+
+
+class FreeEnergy(NamedTuple):
+    """The parts of minus the bound, (batch,) nats each: total = -log_likelihood + beta * divergence."""
+
+    total: Tensor
+    log_likelihood: Tensor
+    divergence: Tensor
+
+
+class VAE(nn.Module):
+    """Encoder, decoder and free energy of a VAEConfig.
+
+    images: (batch, c, h, w) in [0, 1]; labels: (batch,) of integers, needed where the config has labels.
+    """
+
+    def __init__(self, config: VAEConfig, generator: torch.Generator):
+        super().__init__()
+        self.config = config
+        d = config.latent
+        outputs = 2 * d if config.covariance == "diagonal" else d + d * (d + 1) // 2
+        body, features = networks.BODIES["dense"](config.shape, config.widths)
+        self.body = body
+        self.head = nn.Linear(features + config.labels, outputs)
+        self.decoder = networks.decoder("dense", config.shape, config.widths, d + config.labels)
+        networks.initialise(self, generator)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)), requires_grad=config.noise == "learned")
+
+    def _told(self, value: Tensor, labels: Tensor | None) -> Tensor:
+        """The value (..., d) with the labels as further dimensions, if the model has a condition."""
+        if self.config.labels == 0:
+            return value
+        if labels is None:
+            raise ValueError("a conditional model needs labels; pass labels=")
+        told = F.one_hot(labels.long(), self.config.labels).to(value)
+        return torch.cat([value, told.expand(*value.shape[:-1], -1)], dim=-1)
+
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> DiagonalGaussian | CholeskyGaussian:
+        """q(z|x), or q(z|x, label): a posterior over (batch, latent)."""
+        parameters = self.head(self._told(self.body(images), labels))
+        d = self.config.latent
+        if self.config.covariance == "diagonal":
+            return DiagonalGaussian(*parameters.chunk(2, dim=-1))
+        rows, columns = torch.tril_indices(d, d, device=images.device)
+        entries = parameters[..., d:]
+        entries = torch.where(rows == columns, F.softplus(entries + math.log(math.e - 1)), entries)
+        factor = entries.new_zeros(*entries.shape[:-1], d, d)
+        factor[..., rows, columns] = entries
+        return CholeskyGaussian(parameters[..., :d], factor)
+
+    def decode(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits of the mean image: (..., c, h, w) for codes (..., latent)."""
+        flat = self._told(codes, labels).flatten(0, -2)
+        return self.decoder(flat).unflatten(0, codes.shape[:-1])
+
+    def log_likelihood(self, logits: Tensor, images: Tensor) -> Tensor:
+        """ln p(x|z) in nats, summed over the pixels: (...,)."""
+        if self.config.noise == "bernoulli":
+            return log_likelihood("bernoulli", logits, images)
+        residual = (images - logits.sigmoid()) * torch.exp(-self.log_scale)
+        pixels = math.prod(images.shape[-3:])
+        constant = pixels * (self.log_scale + 0.5 * math.log(2.0 * math.pi))
+        return -0.5 * residual.square().sum(dim=(-3, -2, -1)) - constant
+
+    def free_energy(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> FreeEnergy:
+        """Minus the evidence lower bound, its expectation by one reparameterised draw; noise: (batch, latent)."""
+        posterior = self.encode(images, labels)
+        likelihood = self.log_likelihood(self.decode(posterior.sample(noise), labels), images)
+        divergence = posterior.kl_to_prior()
+        return FreeEnergy(self.config.beta * divergence - likelihood, likelihood, divergence)
+
+    @torch.no_grad()
+    def log_evidence(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """ln p(x) by importance sampling from q(z|x), in nats: (batch,); noise: (K, batch, latent)."""
+        posterior = self.encode(images, labels)
+        codes = posterior.sample(noise)
+        zeros = torch.zeros_like(codes)
+        joint = self.log_likelihood(self.decode(codes, labels), images) + DiagonalGaussian(zeros, zeros).log_prob(codes)
+        return log_evidence(joint, posterior.log_prob(codes))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How large the experiment of chapter B1 is. judged: test images; draws: of importance sampling."""
+
+    steps: int = 2500
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    betas: tuple[float, ...] = (0.25, 1.0, 4.0, 16.0)
+    judged: int = 2000
+    draws: int = 200
+    seed: int = 0
+
+
+SETTINGS = {"smoke": Settings(steps=20, betas=(1.0, 4.0), judged=40, draws=5), "quick": Settings()}
+BASE = VAEConfig()
+
+
+def variants(settings: Settings) -> dict[str, VAEConfig]:
+    """Name of each model of the chapter -> its config: one change at a time."""
+    named = {
+        "VAE": BASE,
+        "full covariance": replace(BASE, covariance="full"),
+        "normal noise, scale 1": replace(BASE, noise="normal"),
+        "normal noise, learned scale": replace(BASE, noise="learned"),
+        "conditional": replace(BASE, labels=10),
+    }
+    return named | {f"beta {beta:g}": replace(BASE, beta=beta) for beta in settings.betas if beta != BASE.beta}
+
+
+def train(config: VAEConfig, data: DigitData, settings: Settings, workshop: Workshop, name: str) -> VAE:
+    """A VAE trained on MNIST and, if it is conditional, the labels; or the one that the workshop has kept."""
+    train = data.train["mnist"]
+    model = VAE(config, torch.Generator().manual_seed(settings.seed))
+
+    def loss(generator: torch.Generator) -> Tensor:
+        picked = torch.randint(len(train.images), (settings.batch_size,), generator=generator)
+        noise = torch.randn(settings.batch_size, config.latent, generator=generator)
+        labels = train.labels[picked] if config.labels else None
+        return model.free_energy(train.images[picked].float() / 255, noise, labels).total.mean()
+
+    what = {"config": asdict(config), "settings": asdict(settings), "data": data.identity["content_hash"]}
+    return workshop.trained(
+        model, what, lambda m: fit(m, loss, settings.steps, settings.learning_rate, settings.seed, name)
+    )
+
+
+@torch.no_grad()
+def measured(model: VAE, images: Tensor, labels: Tensor, settings: Settings) -> dict[str, float]:
+    """Means over images (n, c, h, w) in [0, 1], in nats but for `active`: dimensions with more than 0.01 nats."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    labels = labels if model.config.labels else None
+    noise = torch.randn(len(images), model.config.latent, generator=generator)
+    found = model.free_energy(images, noise, labels)
+    many = torch.randn(settings.draws, len(images), model.config.latent, generator=generator)
+    evidence = torch.cat(
+        [
+            model.log_evidence(part, draws, told)
+            for part, draws, told in zip(
+                images.split(100), many.split(100, dim=1), _split(labels, len(images)), strict=True
+            )
+        ]
+    )
+    posterior = model.encode(images, labels)
+    mean = model.decode(posterior.mean, labels).sigmoid()
+    result = {
+        "bound": float((found.log_likelihood - found.divergence).mean()),
+        "log_likelihood": float(found.log_likelihood.mean()),
+        "divergence": float(found.divergence.mean()),
+        "log_evidence": float(evidence.mean()),
+        "squared_error": float((mean - images).square().sum(dim=(1, 2, 3)).mean()),
+        "scale": float(model.log_scale.exp()),
+    }
+    if isinstance(posterior, DiagonalGaussian):
+        each = 0.5 * (posterior.mean.square() + posterior.log_var.exp() - 1.0 - posterior.log_var).mean(dim=0)
+        result["active"] = int((each > 0.01).sum())
+    return result
+
+
+def _split(labels: Tensor | None, count: int) -> list[Tensor | None]:
+    return [None] * -(-count // 100) if labels is None else list(labels.split(100))
+
+
+@torch.no_grad()
+def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
+    """Chapter B1: all variants trained and judged on the first test images of MNIST, and images to be drawn."""
+    data = load_digits(workshop.data_root)
+    test = data.test["mnist"]
+    images, labels = test.images[: settings.judged].float() / 255, test.labels[: settings.judged]
+    metrics, tensors = {}, {"images": test.images[:10]}
+    generator = torch.Generator().manual_seed(settings.seed)
+    prior = torch.randn(10, BASE.latent, generator=generator)
+    for name, config in variants(settings).items():
+        with torch.enable_grad():
+            model = train(config, data, settings, workshop, name)
+        metrics[name] = measured(model, images, labels, settings)
+        told = torch.arange(10) if config.labels else None
+        reconstructed = model.decode(model.encode(images[:10], labels[:10]).mean, labels[:10]).sigmoid()
+        tensors[f"{name}/reconstructed"] = (255 * reconstructed).round().to(torch.uint8)
+        # With a condition: rows share a code, columns a label; without: one draw of the prior each.
+        codes = prior[:5, None].expand(5, 10, -1) if config.labels else prior
+        tensors[f"{name}/generated"] = (255 * model.decode(codes, told).sigmoid()).round().to(torch.uint8)
+    return data.identity, metrics, tensors

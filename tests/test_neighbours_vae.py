@@ -1,0 +1,150 @@
+"""Chapter B1: Gaussians with full covariance, the noise models and the bound against closed forms and torch's own."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
+
+from qmvae_core import records
+from qmvae_core.gaussians import DiagonalGaussian
+from qmvae_core.neighbours import experiments, vae
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(3)
+
+
+def gaussian(generator, *batch: int, d: int = 4) -> vae.CholeskyGaussian:
+    factor = torch.randn(*batch, d, d, generator=generator, dtype=torch.float64).tril(-1)
+    diagonal = 0.3 + torch.rand(*batch, d, generator=generator, dtype=torch.float64)
+    mean = torch.randn(*batch, d, generator=generator, dtype=torch.float64)
+    return vae.CholeskyGaussian(mean, factor + torch.diag_embed(diagonal))
+
+
+def test_the_full_gaussian_is_that_of_torch(generator):
+    q = gaussian(generator, 5)
+    theirs = MultivariateNormal(q.mean, scale_tril=q.factor)
+    prior = MultivariateNormal(torch.zeros(4).double(), torch.eye(4).double())
+    value = torch.randn(7, 5, 4, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(q.kl_to_prior(), kl_divergence(theirs, prior))
+    torch.testing.assert_close(q.log_prob(value), theirs.log_prob(value))
+
+
+def test_draws_have_its_mean_and_covariance(generator):
+    q = gaussian(generator)
+    draws = q.sample(torch.randn(200_000, 4, generator=generator, dtype=torch.float64))
+    torch.testing.assert_close(draws.mean(0), q.mean, atol=0.03, rtol=0)
+    torch.testing.assert_close(draws.T.cov(), q.factor @ q.factor.T, atol=0.06, rtol=0.02)
+
+
+def test_a_diagonal_factor_gives_the_diagonal_gaussian(generator):
+    log_var = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    mean, value = torch.randn(2, 6, 3, generator=generator, dtype=torch.float64)
+    full = vae.CholeskyGaussian(mean, torch.diag_embed(torch.exp(0.5 * log_var)))
+    torch.testing.assert_close(full.kl_to_prior(), DiagonalGaussian(mean, log_var).kl_to_prior())
+    torch.testing.assert_close(full.log_prob(value), DiagonalGaussian(mean, log_var).log_prob(value))
+
+
+def small(**choices) -> vae.VAE:
+    config = vae.VAEConfig(**{"shape": (1, 4, 4), "widths": (8,), "latent": 2, **choices})
+    return vae.VAE(config, torch.Generator().manual_seed(1)).double()
+
+
+@pytest.mark.parametrize("noise", ["normal", "learned"])
+def test_the_normal_noise_is_torchs_and_its_scale_has_a_gradient_only_where_it_is_learned(noise, generator):
+    model = small(noise=noise, scale=0.3)
+    images = torch.rand(5, 1, 4, 4, generator=generator, dtype=torch.float64)
+    logits = model.decode(torch.randn(3, 5, 2, generator=generator, dtype=torch.float64))
+    assert logits.shape == (3, 5, 1, 4, 4)
+    ours = model.log_likelihood(logits, images)
+    theirs = Normal(logits.sigmoid(), 0.3).log_prob(images).sum(dim=(-3, -2, -1))
+    torch.testing.assert_close(ours, theirs)
+    ours.sum().backward()
+    assert (model.log_scale.grad is not None) == (noise == "learned")
+
+
+@pytest.mark.parametrize("covariance", vae.COVARIANCES)
+def test_the_evidence_is_that_of_a_grid_and_above_the_bound(covariance, generator):
+    model = small(covariance=covariance, noise="normal", scale=0.5)
+    images = torch.rand(3, 1, 4, 4, generator=generator, dtype=torch.float64)
+    axis = torch.linspace(-7, 7, 281, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    joint = model.log_likelihood(model.decode(grid[:, None].expand(-1, 3, -1)), images)
+    joint = joint - 0.5 * grid.square().sum(-1)[:, None] - math.log(2 * math.pi)
+    evidence = torch.logsumexp(joint, dim=0) + 2 * math.log(axis[1] - axis[0])
+    sampled = model.log_evidence(images, torch.randn(20_000, 3, 2, generator=generator, dtype=torch.float64))
+    torch.testing.assert_close(sampled, evidence, atol=0.02, rtol=0)
+    energy = torch.stack(
+        [
+            model.free_energy(images, torch.randn(3, 2, generator=generator, dtype=torch.float64)).total
+            for _ in range(2000)
+        ]
+    )
+    assert (-energy.mean(dim=0) <= evidence + 0.02).all()
+
+
+def test_beta_weighs_the_divergence_alone(generator):
+    images = torch.rand(5, 1, 4, 4, generator=generator, dtype=torch.float64)
+    noise = torch.randn(5, 2, generator=generator, dtype=torch.float64)
+    one, four = (small(beta=beta).free_energy(images, noise) for beta in (1.0, 4.0))
+    torch.testing.assert_close(four.total - one.total, 3 * one.divergence)
+
+
+def test_a_condition_reaches_encoder_and_decoder(generator):
+    model = small(labels=3)
+    images = torch.rand(4, 1, 4, 4, generator=generator, dtype=torch.float64)
+    first, second = torch.zeros(4, dtype=torch.uint8), torch.full((4,), 2)
+    assert not torch.equal(model.encode(images, first).mean, model.encode(images, second).mean)
+    code = torch.zeros(4, 2, dtype=torch.float64)
+    assert not torch.equal(model.decode(code, first), model.decode(code, second))
+    with pytest.raises(ValueError, match="needs labels"):
+        model.encode(images)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [({"covariance": "banded"}, "banded"), ({"noise": "poisson"}, "poisson"), ({"scale": 0.0}, "positive")],
+)
+def test_a_config_that_cannot_be_is_refused(choice, message):
+    with pytest.raises(ValueError, match=message):
+        vae.VAEConfig(**choice)
+
+
+TINY = {"smoke": dataclasses.replace(vae.SETTINGS["smoke"], steps=3, betas=(1.0,), judged=10)}
+
+
+def test_an_experiment_is_taken_up_where_it_was_left_and_ends_with_the_same_numbers(tmp_path, capsys):
+    first = experiments.obtain("B1", "smoke", TINY, vae.carry_out, tmp_path / "a")
+    assert "step 3 of 3" in capsys.readouterr().out
+    kept = sorted((tmp_path / "a" / "work" / "B1").iterdir())
+    assert len(kept) == len(vae.variants(TINY["smoke"]))
+    kept[0].unlink()
+    again = experiments.obtain("B1", "smoke", TINY, vae.carry_out, tmp_path / "a")
+    assert capsys.readouterr().out.count("step 3 of 3") == 1
+    assert again.record["metrics"] == first.record["metrics"]
+    read = experiments.read(tmp_path / "a", "B1")
+    assert all(torch.equal(read.tensors[name], value) for name, value in first.tensors.items())
+
+
+def test_a_record_without_its_tensors_or_with_others_is_refused(tmp_path):
+    experiments.obtain("B1", "smoke", TINY, vae.carry_out, tmp_path)
+    with (tmp_path / "B1.safetensors").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(records.RecordError, match="not the one that its record names"):
+        experiments.read(tmp_path, "B1")
+
+
+def test_what_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ValueError, match="unknown profile 'long'"):
+        experiments.obtain("B1", "long", TINY, vae.carry_out, tmp_path)
+    with pytest.raises(records.RecordError, match=r"B7\.json"):
+        experiments.obtain("B7", "committed", TINY, vae.carry_out, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(FloatingPointError, match="VAE: the loss is not finite before step 1"):
+        experiments.fit(model, lambda _: model.weight.sum() * math.nan, 10, 1e-3, 0, "VAE")
