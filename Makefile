@@ -22,7 +22,7 @@ export QMVAE_DATA_ROOT := $(abspath $(DATA_ROOT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce models paper benchmark test book pdf launch serve lab lint lock clean
+.PHONY: help setup reproduce models neighbours paper benchmark test book pdf launch serve lab lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,13 @@ reproduce: setup ## run Q-MVAE for 3,000 steps (minutes on two CPU cores), print
 models: setup ## run every model of the tables, each for 3,000 steps, print the tables
 	$(PY) -m qmvae_core run --profile quick
 	$(PY) -m qmvae_core collect --profile quick
+
+neighbours: setup ## carry out the experiments of the book's second part: minutes each on two CPU cores
+	@mkdir -p runs/neighbours
+	for chapter in notebooks/B*.ipynb; do \
+		$(PY) -m papermill "$$chapter" "runs/neighbours/$$(basename "$$chapter")" -p profile quick \
+			--stdout-file - --no-progress-bar --log-level WARNING || exit; \
+	done
 
 paper: setup ## run the paper's settings (needs a GPU and real data), print its tables; MINUTES=8 stops after so many
 	$(PY) -m qmvae_core run --profile paper $(if $(MINUTES),--minutes $(MINUTES))
