@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 DEVICE ?= cpu
+JOBS ?= 2
 UV_VERSION := 0.13.8
 
 PY := $(VENV)/bin/python
@@ -27,7 +28,7 @@ endif
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT)), SOURCE ($(SOURCE)), DEVICE ($(DEVICE); of the benchmark), MINUTES (of a piece of paper), REPOSITORY (its address, for launch buttons)"
+	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT)), SOURCE ($(SOURCE)), DEVICE ($(DEVICE); of the benchmark), MINUTES (of a piece of paper), JOBS (processes of the tests, $(JOBS)), REPOSITORY (its address, for launch buttons)"
 
 setup: $(STAMP) ## create the virtual environment from requirements.lock
 
@@ -71,11 +72,13 @@ paper: setup ## run the paper's settings (needs a GPU and real data), print its 
 benchmark: setup ## measure steps per second and memory beside another trainer; DEVICE=cuda for a GPU
 	$(PY) -m benchmarks --device $(DEVICE)
 
-# The second line runs every notebook that is stored with its outputs and compares them, cell by cell.
+# In JOBS processes of one thread each, since processes of several threads would wait for each other. The second line runs
+# every notebook that is stored with its outputs and compares them, cell by cell.
+test: export OMP_NUM_THREADS = 1
 test: setup ## run the tests, then compare the stored outputs of the notebooks with fresh ones
-	$(PY) -m pytest -p no:cacheprovider
+	$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadgroup
 	notebooks=$$($(PY) tests/notebook_kinds.py) && \
-		$(PY) -m pytest -p no:cacheprovider --nbval --nbval-current-env $$notebooks
+		$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile --nbval --nbval-current-env $$notebooks
 
 # --all, because an incremental build after a failed one reports success; the whole path, because jupyter-book looks for the
 # table of contents first below the working folder and then below the source.

@@ -29,7 +29,7 @@ COLUMNS = ("YR", "MNTH", "DY", "OBS_RUN")
 
 
 class Runoff(NamedTuple):
-    """Daily runoff without gaps. first: the first day. values: (days,) mm a day, positive. kind: real or stand-in."""
+    """Daily runoff without gaps. first: the first day. values: (days,) mm a day. kind: real or stand-in."""
 
     first: datetime.date
     values: Tensor
@@ -53,7 +53,7 @@ class Runoff(NamedTuple):
 
 
 def read_runoff(path: Path) -> Runoff:
-    """The observed runoff of a CAMELS file. Raises DataError where columns, days or positive values are missing."""
+    """The observed runoff of a CAMELS file. Raises DataError where columns, days or values are missing or below zero."""
     lines = Path(path).read_text(encoding="ascii").split("\n")
     header = lines[0].split()
     absent = [name for name in COLUMNS if name not in header]
@@ -73,8 +73,8 @@ def read_runoff(path: Path) -> Runoff:
             raise DataError(f"{path}, line {number}, cannot be read: {error}; get the file anew") from None
         if len(days) > 1 and days[-1] - days[-2] != datetime.timedelta(days=1):
             raise DataError(f"{path}, line {number}: {days[-1]} does not follow {days[-2]}")
-        if not values[-1] > 0:
-            raise DataError(f"{path}, line {number}: a runoff of {values[-1]} is not positive")
+        if not values[-1] >= 0:
+            raise DataError(f"{path}, line {number}: a runoff of {values[-1]} cannot be")
     if not days:
         raise DataError(f"{path} has no day; get the file anew")
     return Runoff(days[0], torch.tensor(values), "real")
