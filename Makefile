@@ -40,7 +40,7 @@ $(STAMP): requirements.lock pyproject.toml
 		{ echo "make: $(PYTHON) lacks the venv module (Debian and Ubuntu: the package python3-venv)" >&2; exit 1; }
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@echo "Installing the versions of the lock into $(VENV) (about 6 GB; minutes where they must be downloaded)"
+	@echo "Installing the versions of the lock into $(VENV) (several gigabytes; it takes a while where they must be downloaded)"
 	$(PY) -m uv pip sync --quiet --compile-bytecode --python $(PY) requirements.lock
 	$(PY) -m uv pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.ready-*
