@@ -220,18 +220,18 @@ class Settings:
     layers: tuple[int, ...] = (1, 2)
     units: int = 128
     sequence: int = 120
-    steps: int = 900
-    learning_rate: float = 1e-3  # the thesis: 1e-4, and 6,000 to 9,000 epochs
+    steps: int = 500
+    learning_rate: float = 3e-3  # better on the validation half-year than 1e-3; the thesis: 1e-4 and 6,000 epochs
     check: int = 50
     short: int = 2000  # first year of the ten-year history
     long: int = 1995  # of the fifteen-year history
     after: int = 2010  # first year of validation and test
     last: int = 2012  # last year of the test
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 SETTINGS = {
-    "smoke": Settings(units=8, steps=4, check=2, short=2008, long=2007),
+    "smoke": Settings(units=8, steps=4, check=2, short=2008, long=2007, seeds=(0,)),
     "quick": Settings(),
 }
 
