@@ -53,7 +53,7 @@ class Runoff(NamedTuple):
 
 
 def read_runoff(path: Path) -> Runoff:
-    """The observed runoff of a CAMELS file. Raises DataError where columns, days or values are missing or below zero."""
+    """The observed runoff of a CAMELS file. Raises DataError for missing columns or days, or values below 0."""
     lines = Path(path).read_text(encoding="ascii").split("\n")
     header = lines[0].split()
     absent = [name for name in COLUMNS if name not in header]
