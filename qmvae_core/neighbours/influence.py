@@ -207,7 +207,7 @@ class Settings:
     images on which factors are taken away one by one.
     """
 
-    steps: int = 6000
+    steps: int = 10_000
     batch_size: int = 128
     learning_rate: float = 1e-3
     latent: int = 128
@@ -344,6 +344,7 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     images = test["mnist"].batch()
     flat = images.flatten(1).double()
     posterior = plain.encode(images)
+    noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(settings.seed))
     values = torch.linalg.eigvalsh(flat.T.cov(correction=0)).flip(0)
     tensors["eigenvalues"] = values.float()
     metrics = {
@@ -351,6 +352,7 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
         "unit": {
             "information": float(information(posterior).sum()),
             "error": error(plain, posterior.mean, images),
+            "error_of_sample": error(plain, posterior.sample(noise), images),
         },
         "mean_image_error": float(values.sum()),
         "label_entropy": float(entr(np.bincount(test["mnist"].labels) / len(images)).sum()),
