@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 DEVICE ?= cpu
+JOBS ?= 2
 UV_VERSION := 0.13.8
 
 PY := $(VENV)/bin/python
@@ -22,12 +23,12 @@ export QMVAE_DATA_ROOT := $(abspath $(DATA_ROOT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce models paper benchmark test book pdf launch serve lab lint lock clean
+.PHONY: help setup reproduce models neighbours paper benchmark test book pdf launch serve lab lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT)), SOURCE ($(SOURCE)), DEVICE ($(DEVICE); of the benchmark), MINUTES (of a piece of paper), REPOSITORY (its address, for launch buttons)"
+	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT)), SOURCE ($(SOURCE)), DEVICE ($(DEVICE); of the benchmark), MINUTES (of a piece of paper), JOBS (processes of the tests, $(JOBS)), REPOSITORY (its address, for launch buttons)"
 
 setup: $(STAMP) ## create the virtual environment from requirements.lock
 
@@ -39,7 +40,7 @@ $(STAMP): requirements.lock pyproject.toml
 		{ echo "make: $(PYTHON) lacks the venv module (Debian and Ubuntu: the package python3-venv)" >&2; exit 1; }
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@echo "Installing the versions of the lock into $(VENV) (about 6 GB; minutes where they must be downloaded)"
+	@echo "Installing the versions of the lock into $(VENV) (several gigabytes; it takes a while where they must be downloaded)"
 	$(PY) -m uv pip sync --quiet --compile-bytecode --python $(PY) requirements.lock
 	$(PY) -m uv pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.ready-*
@@ -57,6 +58,13 @@ models: setup ## run every model of the tables, each for 3,000 steps, print the 
 	$(PY) -m qmvae_core run --profile quick
 	$(PY) -m qmvae_core collect --profile quick
 
+neighbours: setup ## carry out the experiments of the book's second part: minutes each on two CPU cores
+	@mkdir -p runs/neighbours
+	for chapter in notebooks/B*.ipynb; do \
+		$(PY) -m papermill "$$chapter" "runs/neighbours/$$(basename "$$chapter")" -p profile quick \
+			--stdout-file - --no-progress-bar --log-level WARNING || exit; \
+	done
+
 paper: setup ## run the paper's settings (needs a GPU and real data), print its tables; MINUTES=8 stops after so many
 	$(PY) -m qmvae_core run --profile paper $(if $(MINUTES),--minutes $(MINUTES))
 	$(PY) -m qmvae_core collect --profile paper
@@ -64,11 +72,13 @@ paper: setup ## run the paper's settings (needs a GPU and real data), print its 
 benchmark: setup ## measure steps per second and memory beside another trainer; DEVICE=cuda for a GPU
 	$(PY) -m benchmarks --device $(DEVICE)
 
-# The second line runs every notebook that is stored with its outputs and compares them, cell by cell.
+# In JOBS processes of one thread each, since processes of several threads would wait for each other. The second line runs
+# every notebook that is stored with its outputs and compares them, cell by cell.
+test: export OMP_NUM_THREADS = 1
 test: setup ## run the tests, then compare the stored outputs of the notebooks with fresh ones
-	$(PY) -m pytest -p no:cacheprovider
+	$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadgroup
 	notebooks=$$($(PY) tests/notebook_kinds.py) && \
-		$(PY) -m pytest -p no:cacheprovider --nbval --nbval-current-env $$notebooks
+		$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile --nbval --nbval-current-env $$notebooks
 
 # --all, because an incremental build after a failed one reports success; the whole path, because jupyter-book looks for the
 # table of contents first below the working folder and then below the source.

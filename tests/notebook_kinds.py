@@ -24,6 +24,11 @@ def strict() -> list[Path]:
     return [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if not is_training(path)]
 
 
+def neighbours() -> list[Path]:
+    """Strict notebooks that show a committed experiment, and carry it out anew on another profile."""
+    return [path for path in strict() if path.name.startswith("B")]
+
+
 if __name__ == "__main__":
     names = [os.path.relpath(path) for path in strict()]
     if not names:

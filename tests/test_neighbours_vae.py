@@ -117,12 +117,12 @@ TINY = {"smoke": dataclasses.replace(vae.SETTINGS["smoke"], steps=3, betas=(1.0,
 
 
 def test_an_experiment_is_taken_up_where_it_was_left_and_ends_with_the_same_numbers(tmp_path, capsys):
-    first = experiments.obtain("B1", "smoke", TINY, vae.carry_out, tmp_path / "a")
+    first = experiments.obtain("B1", "smoke", TINY, vae.carry_out, out=tmp_path / "a")
     assert "step 3 of 3" in capsys.readouterr().out
     kept = sorted((tmp_path / "a" / "work" / "B1").iterdir())
     assert len(kept) == len(vae.variants(TINY["smoke"]))
     kept[0].unlink()
-    again = experiments.obtain("B1", "smoke", TINY, vae.carry_out, tmp_path / "a")
+    again = experiments.obtain("B1", "smoke", TINY, vae.carry_out, out=tmp_path / "a")
     assert capsys.readouterr().out.count("step 3 of 3") == 1
     assert again.record["metrics"] == first.record["metrics"]
     read = experiments.read(tmp_path / "a", "B1")
@@ -130,7 +130,7 @@ def test_an_experiment_is_taken_up_where_it_was_left_and_ends_with_the_same_numb
 
 
 def test_a_record_without_its_tensors_or_with_others_is_refused(tmp_path):
-    experiments.obtain("B1", "smoke", TINY, vae.carry_out, tmp_path)
+    experiments.obtain("B1", "smoke", TINY, vae.carry_out, out=tmp_path)
     with (tmp_path / "B1.safetensors").open("ab") as file:
         file.write(b"more")
     with pytest.raises(records.RecordError, match="not the one that its record names"):
@@ -139,9 +139,9 @@ def test_a_record_without_its_tensors_or_with_others_is_refused(tmp_path):
 
 def test_what_does_not_exist_is_named(tmp_path):
     with pytest.raises(ValueError, match="unknown profile 'long'"):
-        experiments.obtain("B1", "long", TINY, vae.carry_out, tmp_path)
+        experiments.obtain("B1", "long", TINY, vae.carry_out, out=tmp_path)
     with pytest.raises(records.RecordError, match=r"B7\.json"):
-        experiments.obtain("B7", "committed", TINY, vae.carry_out, tmp_path)
+        experiments.obtain("B7", "committed", TINY, vae.carry_out, out=tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():

@@ -168,8 +168,8 @@ class Settings:
     batch_size: int = 128
     learning_rate: float = 1e-3
     betas: tuple[float, ...] = (0.25, 1.0, 4.0, 16.0)
-    judged: int = 2000
-    draws: int = 200
+    judged: int = 1000
+    draws: int = 100
     seed: int = 0
 
 

@@ -1,0 +1,86 @@
+"""The second part of the book: what its chapters promise together, and each run by papermill on the smoke profile."""
+
+import ast
+import dataclasses
+import importlib
+import json
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import notebook_kinds
+import pytest
+
+from qmvae_core import study
+from qmvae_core.neighbours import experiments
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "qmvae_core.neighbours"
+
+chapters = pytest.mark.parametrize("notebook", notebook_kinds.neighbours(), ids=lambda path: path.stem)
+
+
+def imports(module: Path) -> set[str]:
+    """What a module imports, by full name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_nothing_outside_imports_the_neighbours():
+    inside = ROOT / "qmvae_core" / "neighbours"
+    outside = [path for path in (ROOT / "qmvae_core").rglob("*.py") if inside not in path.parents]
+    assert len(outside) > 20
+    assert [path.name for path in outside if any(name.startswith(PACKAGE) for name in imports(path))] == []
+    assert any(name.startswith(PACKAGE) for name in imports(inside / "vae.py"))
+
+
+def test_each_committed_experiment_is_shown_by_its_chapter_and_each_chapter_has_one():
+    committed = {path.stem for path in (ROOT / "results" / "neighbours").glob("*.json")}
+    assert committed == {path.stem for path in notebook_kinds.neighbours()}
+    assert committed
+
+
+@chapters
+def test_a_committed_record_is_of_the_quick_profile_on_real_data_from_a_clean_commit(notebook):
+    record = experiments.read(ROOT / "results" / "neighbours", notebook.stem).record
+    assert record["profile"] == "quick"
+    assert record["data"]["kind"] == "real"
+    assert record["provenance"]["dirty"] is False
+    assert record["seconds"] < 6 * 60
+
+
+@chapters
+def test_a_committed_record_has_the_settings_that_quick_has_now(notebook):
+    record = experiments.read(ROOT / "results" / "neighbours", notebook.stem).record
+    source = "".join(cell.source for cell in nbformat.read(notebook, as_version=4).cells)
+    (module,) = set(re.findall(r"(\w+)\.SETTINGS", source))
+    settings = importlib.import_module(f"{PACKAGE}.{module}").SETTINGS["quick"]
+    assert record["settings"] == json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+@chapters
+def test_a_chapter_runs_on_the_stand_in_and_says_so(notebook, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("QMVAE_DATA_ROOT", "/no/such/folder")
+    study.execute(notebook, tmp_path / notebook.name, {"profile": "smoke", "out": str(tmp_path)})
+    cells = nbformat.read(tmp_path / notebook.name, as_version=4).cells
+    said = [
+        out.text for cell in cells if cell.cell_type == "code" for out in cell.outputs if out.get("name") == "stderr"
+    ]
+    assert said == []
+    record = experiments.read(tmp_path, notebook.stem).record
+    assert (record["profile"], record["data"]["kind"]) == ("smoke", "stand-in")
+    assert any("no evidence" in note for note in record["data"]["notes"])
+
+
+@chapters
+def test_a_parameter_that_a_chapter_does_not_have_is_refused_before_anything_runs(notebook, tmp_path):
+    with pytest.raises(ValueError, match="unknown parameter seeds"):
+        study.execute(notebook, tmp_path / notebook.name, {"profile": "smoke", "seeds": [1]})
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,167 @@
+"""Chapter B5: the recurrence against torch's, the indices against plain loops, the series against damaged files."""
+
+import dataclasses
+import datetime
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from qmvae_core.data import DataError
+from qmvae_core.neighbours import experiments, runoff
+
+HEADER = "YR MNTH DY HR PRCP OBS_RUN\n"
+TINY = {"smoke": dataclasses.replace(runoff.SETTINGS["smoke"], units=3)}
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(5)
+
+
+def test_a_day_of_memory_by_the_equations_is_that_of_torch(generator):
+    model = runoff.DeepLSTM(2, 4, generator).double()
+    values = torch.rand(3, 6, generator=generator, dtype=torch.float64)
+    order = torch.tensor([1, 0, 3, 2])  # ours: forget, input, output, new; torch's: input, forget, new, output
+    inputs = [values[:, t : t + 1] for t in range(6)]
+    for layer in range(2):
+        own = {name: value for name, value in model.memory.named_parameters() if name.endswith(f"_l{layer}")}
+        weights = torch.cat([own[f"weight_hh_l{layer}"], own[f"weight_ih_l{layer}"]], dim=1)
+        bias = own[f"bias_hh_l{layer}"] + own[f"bias_ih_l{layer}"]
+        hidden = cell = torch.zeros(3, 4, dtype=torch.float64)
+        outputs = []
+        for x in inputs:
+            hidden, cell = runoff.lstm_step(
+                x, hidden, cell, weights.unflatten(0, (4, 4))[order], bias.unflatten(0, (4, 4))[order]
+            )
+            outputs.append(hidden)
+        inputs = outputs
+    by_hand = torch.cat([model.output(hidden) for hidden in inputs], dim=1)
+    torch.testing.assert_close(by_hand, model(values))
+
+
+@pytest.mark.parametrize("make", [runoff.DeepLSTM, runoff.BackPropagation, runoff.Persistence])
+def test_a_forecast_knows_the_past_and_not_the_future(make, generator):
+    model = make() if make is runoff.Persistence else make(generator=generator)
+    values = torch.rand(2, 9, generator=generator)
+    changed = values.clone()
+    changed[:, 5] += 1.0
+    before, after = model(values), model(changed)
+    torch.testing.assert_close(before[:, :5], after[:, :5])
+    assert not torch.allclose(before[:, 5], after[:, 5])
+
+
+def test_the_network_4_4_1_sees_four_days(generator):
+    model = runoff.BackPropagation(generator)
+    values = torch.rand(1, 12, generator=generator)
+    torch.testing.assert_close(model(values)[0, 7], model.layers(values[0, 4:8])[0])
+
+
+def test_the_objective_compares_a_forecast_with_the_next_day():
+    forecasts, values = torch.tensor([[2.0, 5.0, 9.0]]), torch.tensor([[1.0, 2.5, 4.0]])
+    assert runoff.squared_error(forecasts, values) == (2.0 - 2.5) ** 2 + (5.0 - 4.0) ** 2
+
+
+def test_the_indices_are_those_of_plain_loops(generator):
+    y, x = (0.5 + torch.rand(30, generator=generator, dtype=torch.float64) for _ in range(2))
+    found = runoff.indices(y, x)
+    relative = [100 * (a - b) / b for a, b in zip(y.tolist(), x.tolist(), strict=True)]
+    squares = sum((a - b) ** 2 for a, b in zip(y.tolist(), x.tolist(), strict=True))
+    assert found.m == pytest.approx(sum(relative) / 30)
+    assert found.s == pytest.approx(100 * math.sqrt(squares / 29) / (sum(x.tolist()) / 30))
+    assert (found.largest, found.smallest) == pytest.approx((max(relative), min(relative)))
+    assert found.range == pytest.approx(max(relative) - min(relative))
+    assert found.m_printed == pytest.approx(sum(abs(each) for each in relative) / 100)
+
+
+def test_a_forecast_that_is_never_too_low_has_no_negative_error():
+    found = runoff.indices([2.0, 3.0], [1.0, 3.0])
+    assert (found.largest, found.smallest, found.range) == (100.0, 0.0, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("forecast", "observed", "message"),
+    [([1.0], [1.0], "at least two"), ([1.0, 2.0], [1.0, 2.0, 3.0], "one row"), ([1.0, 1.0], [0.0, 1.0], "positive")],
+)
+def test_what_has_no_index_is_refused(forecast, observed, message):
+    with pytest.raises(ValueError, match=message):
+        runoff.indices(forecast, observed)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("YR MNTH DY PRCP\n", "no column OBS_RUN"),
+        (HEADER, "no day"),
+        (HEADER + "1980 10 01 12 0.0 0.5\n1980 10 03 12 0.0 0.5\n", "line 3: 1980-10-03 does not follow 1980-10-01"),
+        (HEADER + "1980 10 01 12 0.0 -1\n", "line 2: a runoff of -1.0 cannot be"),
+        (HEADER + "1980 10 01 12 0.0 nan\n", "a runoff of nan cannot be"),
+        (HEADER + "1980 10 01 12\n", "line 2, cannot be read"),
+        (HEADER + "1980 13 01 12 0.0 0.5\n", "line 2, cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_line(text, message, tmp_path):
+    (tmp_path / "runoff.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        runoff.read_runoff(tmp_path / "runoff.txt")
+
+
+def test_a_day_outside_the_series_is_refused():
+    with pytest.raises(DataError, match="has no 1979-01-01"):
+        runoff.standin_runoff().day(datetime.date(1979, 1, 1))
+
+
+@pytest.mark.real_data
+def test_the_real_river_is_read_whole():
+    root = os.environ.get("QMVAE_DATA_ROOT")
+    if not root or not (Path(root) / runoff.FILE).exists():
+        pytest.skip(f"there is no {runoff.FILE} in a data root")
+    found = runoff.load_runoff(root)
+    assert (found.first, len(found.values), found.kind) == (datetime.date(1980, 10, 1), 12_510, "real")
+
+
+def test_a_root_without_the_river_says_so(tmp_path, capsys):
+    assert runoff.load_runoff(str(tmp_path)).kind == "stand-in"
+    assert "made up" in capsys.readouterr().out
+
+
+def test_the_wettest_month_of_each_year_is_taken_and_not_the_half_year_of_validation():
+    series = runoff.standin_runoff()
+    settings = runoff.Settings(after=2010, last=2011)
+    values = series.values.clone()
+    for first, after in (((2010, 3, 1), (2010, 4, 1)), ((2010, 11, 1), (2010, 12, 1)), ((2011, 2, 1), (2011, 3, 1))):
+        values[series.between(datetime.date(*first), datetime.date(*after))] += 1000.0
+    months = runoff.flood_months(series._replace(values=values), settings)
+    assert months == [datetime.date(2010, 11, 1), datetime.date(2011, 2, 1)]
+
+
+def test_the_weights_that_forecast_the_validation_half_year_best_are_kept(tmp_path):
+    series = runoff.standin_runoff()
+    settings = dataclasses.replace(TINY["smoke"], steps=6, check=2, learning_rate=10.0)  # so that it gets worse
+    model = runoff.DeepLSTM(1, 3, torch.Generator().manual_seed(0))
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    kept, _ = runoff.train(model, series, 2008, settings, 0, "wild", experiments.Workshop(tmp_path))
+    assert all(torch.equal(value, start[name]) for name, value in kept.state_dict().items())
+
+
+def test_skill_is_nothing_for_persistence_and_one_for_the_truth(generator):
+    observed = torch.rand(20, generator=generator)
+    yesterday = torch.cat([observed[:1], observed[:-1]])
+    assert runoff.skill(yesterday, observed) == pytest.approx(0.0)
+    assert runoff.skill(observed, observed) == 1.0
+    errors = sum((a - b) ** 2 for a, b in zip([0.5] * 19, observed[1:].tolist(), strict=True))
+    steps = sum((a - b) ** 2 for a, b in zip(observed[:-1].tolist(), observed[1:].tolist(), strict=True))
+    assert runoff.skill(torch.full((20,), 0.5), observed) == pytest.approx(1 - errors / steps)
+
+
+def test_the_experiment_judges_every_model_and_persistence_is_yesterday(tmp_path):
+    found = experiments.obtain("B5", "smoke", TINY, runoff.carry_out, out=tmp_path)
+    names = ["LSTM, 1 layer, short", "LSTM, 2 layers, short", "LSTM, 2 layers, long", "4-4-1", "persistence"]
+    assert set(found.record["metrics"]["indices"]) == set(found.record["metrics"]["skill"]) == set(names)
+    assert found.record["metrics"]["skill"]["persistence"] == {"0": pytest.approx(0.0, abs=1e-6)}
+    for month, judged in found.record["metrics"]["indices"]["persistence"]["0"].items():
+        observed, made = found.tensors[f"{month}/observed"], found.tensors[f"{month}/persistence"]
+        torch.testing.assert_close(made[1:], observed[:-1])
+        assert judged == pytest.approx(runoff.indices(made, observed)._asdict())
