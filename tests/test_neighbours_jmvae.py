@@ -1,0 +1,234 @@
+"""Chapter B2: importance sampling against grids and closed forms, the bounds, and the identity behind JMVAE-kl."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch.distributions import Bernoulli, Categorical, MultivariateNormal, Normal, kl_divergence
+
+from qmvae_core.gaussians import DiagonalGaussian
+from qmvae_core.neighbours import experiments, jmvae
+
+ALPHAS = [0.0, 0.5]
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(3)
+
+
+def small(alpha: float = 0.5, latent: int = 2) -> jmvae.ImageLabelJMVAE:
+    """An untrained model whose weights are large enough for the posteriors to differ from the prior."""
+    model = jmvae.build(jmvae.config(alpha, latent, (8,), (1, 4, 4)), seed=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    return model
+
+
+def pairs(generator, count: int = 4) -> dict[str, torch.Tensor]:
+    images = (torch.rand(count, 1, 4, 4, generator=generator) > 0.5).float()
+    return {"image": images, "label": jmvae.one_hot(torch.arange(count))}
+
+
+# The model
+
+
+def test_the_likelihood_of_a_label_is_that_of_torch_and_sums_to_one(generator):
+    logits = torch.randn(3, 5, 1, 1, 10, generator=generator)
+    labels = torch.tensor([0, 9, 4, 4, 2])
+    ours = jmvae.categorical_log_likelihood(logits, jmvae.one_hot(labels))
+    torch.testing.assert_close(ours, Categorical(logits=logits[..., 0, 0, :]).log_prob(labels))
+    every = [jmvae.categorical_log_likelihood(logits, jmvae.one_hot(torch.full((5,), w))) for w in range(10)]
+    torch.testing.assert_close(torch.stack(every).exp().sum(dim=0), torch.ones(3, 5))
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_the_loss_is_that_of_a_loop_with_torchs_distributions(alpha, generator):
+    model, values = small(alpha), pairs(generator)
+    noise = torch.randn(4, 2, generator=generator)
+    found = model.loss(values, None, {"joint/shared": noise})
+    for i in range(4):
+        one = {name: value[i : i + 1] for name, value in values.items()}
+        q = model.joint_encoder(one)
+        joint = Normal(q.mean[0], (0.5 * q.log_var[0]).exp())
+        code = joint.mean + joint.stddev * noise[i]
+        image = Bernoulli(logits=model.decoders["image"](code[None])[0]).log_prob(values["image"][i]).sum()
+        label = Categorical(logits=model.decoders["label"](code[None]).flatten()).log_prob(torch.tensor(i))
+        expected = image + label - kl_divergence(joint, Normal(0.0, 1.0)).sum()
+        assert found.terms["elbo/joint"][i].item() == pytest.approx(expected.item(), rel=1e-5)
+        for name in values if alpha else ():
+            p = model.common_encoders[name](one[name])
+            gap = kl_divergence(joint, Normal(p.mean[0], (0.5 * p.log_var[0]).exp())).sum()
+            expected = expected - alpha * gap
+        assert found.objective[i].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_without_encoders_of_their_own_a_missing_modality_is_zeros_in_the_joint_one(generator):
+    model, values = small(0.0), pairs(generator)
+    alone = model.encode_shared({"label": values["label"]})
+    expected = model.joint_encoder({"image": torch.zeros(4, 1, 4, 4), "label": values["label"]})
+    assert all(map(torch.equal, alone, expected))
+
+
+def test_other_modalities_are_refused():
+    chosen = jmvae.config(0.1, 2, (8,))
+    with pytest.raises(ValueError, match=r"must be \['image', 'label'\].*got \['image'\]"):
+        jmvae.ImageLabelJMVAE(dataclasses.replace(chosen, modalities={"image": chosen.modalities["image"]}))
+
+
+# Integrals with a known answer
+
+
+def grid() -> tuple[torch.Tensor, float]:
+    """Codes (points, 2) and the logarithm of the area of a cell."""
+    axis = torch.linspace(-7, 7, 281)
+    return torch.cartesian_prod(axis, axis), 2 * math.log(axis[1] - axis[0])
+
+
+def on_a_grid(model, values) -> dict[str, torch.Tensor]:
+    codes, area = grid()
+    column = codes[:, None].expand(-1, len(values["image"]), -1)
+    given = {name: jmvae.log_likelihood(model, name, column, value) for name, value in values.items()}
+    prior = Normal(0.0, 1.0).log_prob(column).sum(-1)
+    wanted = {"image, label": sum(given.values()) + prior}
+    for name, other in (("image", "label"), ("label", "image")):
+        q = model.encode_shared({other: values[other]})
+        wanted[name] = given[name] + prior
+        wanted[f"{name} from {other}"] = given[name] + Normal(q.mean, (0.5 * q.log_var).exp()).log_prob(column).sum(-1)
+    return {name: torch.logsumexp(value, dim=0) + area for name, value in wanted.items()}
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@torch.no_grad()
+def test_all_estimates_are_those_of_a_grid(alpha, generator):
+    model, values = small(alpha), pairs(generator)
+    exact = on_a_grid(model, values)
+    found = jmvae.estimates(model, values, draws=20_000, seed=0)
+    for name, value in exact.items():
+        torch.testing.assert_close(found[name], value, atol=0.03, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+    for name in values:
+        torch.testing.assert_close(found[f"{name} by its encoder"], exact[name], atol=0.15, rtol=0)
+    for name in ("image, label", "image from label", "label from image"):
+        assert (found[f"bound {name}"] < exact[name] + 0.02).all(), name
+        assert (found[f"bound {name}"] < exact[name] - 0.02).any(), f"{name}: too tight for a test"
+
+
+@torch.no_grad()
+def test_the_sum_over_labels_is_that_of_a_grid(generator):
+    model, values = small(), pairs(generator)
+    every = jmvae.log_joint_of_labels(model, values["image"], draws=4000, seed=0)
+    exact = [on_a_grid(model, {**values, "label": jmvae.one_hot(torch.full((4,), w))}) for w in range(10)]
+    torch.testing.assert_close(every, torch.stack([e["image, label"] for e in exact], dim=1), atol=0.04, rtol=0)
+    torch.testing.assert_close(torch.logsumexp(every, dim=1), exact[0]["image"], atol=0.04, rtol=0)
+    marginal = jmvae.log_label_marginal(model, 200_000, seed=0)
+    torch.testing.assert_close(marginal, torch.stack([e["label"][0] for e in exact]), atol=0.02, rtol=0)
+    assert marginal.exp().sum().item() == pytest.approx(1.0, abs=1e-4)
+    named = jmvae.label_probabilities(model, values["image"], 100_000, seed=0)
+    generated = torch.stack([e["label from image"] for e in exact], dim=1)
+    torch.testing.assert_close(named.log(), generated, atol=0.03, rtol=0)
+
+
+def linear(generator, count: int):
+    """x = a z + noise and w = b z + noise, each dimension by itself: everything is known."""
+    a, b = torch.tensor([[1.5, 0.3, -1.0], [0.8, 2.0, 0.1]], dtype=torch.float64)
+    z, e, f = torch.randn(3, count, 3, generator=generator, dtype=torch.float64)
+    x, w = a * z + e, b * z + f
+
+    def posterior(*observed):
+        precision = 1 + sum(c.square() for c, _ in observed)
+        mean = sum(c * value for c, value in observed) / precision
+        return DiagonalGaussian(mean, -precision.log().expand_as(mean))
+
+    def likelihoods(codes):
+        pairs = {"x": (a, x), "w": (b, w)}
+        return {name: Normal(c * codes, 1.0).log_prob(value).sum(-1) for name, (c, value) in pairs.items()}
+
+    single = {"x": posterior((a, x)), "w": posterior((b, w))}
+    return a, b, x, w, posterior((a, x), (b, w)), single, likelihoods
+
+
+def test_a_linear_gaussian_model_has_its_known_joint_marginal_and_conditional(generator):
+    a, b, x, w, joint, single, likelihoods = linear(generator, 5)
+    codes, density = jmvae.drawn_from([joint, *single.values()], 20_000, generator)
+    found = jmvae.integrals(likelihoods(codes), codes, density, single)
+    both = sum(
+        MultivariateNormal(
+            torch.zeros(2).double(), torch.tensor([[1 + p * p, p * q], [p * q, 1 + q * q]]).double()
+        ).log_prob(torch.stack([x[:, i], w[:, i]], dim=-1))
+        for i, (p, q) in enumerate(zip(a.tolist(), b.tolist(), strict=True))
+    )
+    alone = {n: Normal(0.0, (1 + c * c).sqrt()).log_prob(v).sum(-1) for n, c, v in (("x", a, x), ("w", b, w))}
+    torch.testing.assert_close(found["x, w"], both, atol=0.02, rtol=0)
+    for name, other in (("x", "w"), ("w", "x")):
+        torch.testing.assert_close(found[name], alone[name], atol=0.03, rtol=0)
+        # with the true posterior of the other modality, what is generated has the model's own conditional density
+        torch.testing.assert_close(found[f"{name} from {other}"], both - alone[other], atol=0.03, rtol=0)
+
+
+def test_with_true_posteriors_the_bounds_are_tight_and_alpha_one_is_the_variation_of_information(generator):
+    a, b, _, _, joint, single, likelihoods = linear(generator, 40_000)
+    codes, _ = jmvae.drawn_from([joint], 4, generator)
+    mean = {name: float(value.mean()) for name, value in jmvae.bounds(likelihoods(codes), joint, single).items()}
+    one, entropy = torch.ones(3).double(), math.log(2 * math.pi * math.e)
+    variance = {"x": a * a + one, "w": b * b + one}
+    both = variance["x"] * variance["w"] - (a * b).square()
+    given = {n: 0.5 * float((both / variance[o]).log().sum() + 3 * entropy) for n, o in (("x", "w"), ("w", "x"))}
+    assert mean["bound x from w"] == pytest.approx(-given["x"], abs=0.05)
+    assert mean["bound w from x"] == pytest.approx(-given["w"], abs=0.05)
+    objective = mean["bound x, w"] - mean["kl to x"] - mean["kl to w"]
+    assert objective + mean["kl"] == pytest.approx(-(given["x"] + given["w"]), abs=0.05)
+    assert mean["kl"] == pytest.approx(0.5 * float((1 + a * a + b * b).log().sum()), abs=0.03)
+
+
+def test_the_mixture_of_proposals_has_its_density(generator):
+    proposals = [DiagonalGaussian(*torch.randn(2, 6, 3, generator=generator)) for _ in range(3)]
+    codes, density = jmvae.drawn_from(proposals, 4, generator)
+    assert codes.shape == (12, 6, 3)
+    each = [Normal(q.mean, (0.5 * q.log_var).exp()).log_prob(codes).sum(-1).exp() for q in proposals]
+    torch.testing.assert_close(density.exp(), sum(each) / 3)
+    many, _ = jmvae.drawn_from(proposals, 50_000, generator)
+    for i, q in enumerate(proposals):
+        torch.testing.assert_close(many[i * 50_000 : (i + 1) * 50_000].mean(0), q.mean, atol=0.06, rtol=0)
+
+
+def test_integrals_need_two_modalities(generator):
+    codes = torch.zeros(4, 2, 1)
+    with pytest.raises(ValueError, match=r"two modalities, got \['x'\]"):
+        jmvae.integrals({"x": torch.zeros(4, 2)}, codes, torch.zeros(4, 2), {})
+
+
+# Generation and the experiment
+
+
+def test_images_from_labels_are_the_decoded_draws_of_each_labels_posterior():
+    model = small()
+    images = jmvae.images_from_labels(model, 3, seed=5)
+    assert images.shape == (3, 10, 1, 4, 4)
+    noise = torch.randn(3, 10, 2, generator=torch.Generator().manual_seed(5))
+    q = model.common_encoders["label"](jmvae.one_hot(torch.tensor([7])))
+    code = q.mean[0] + (0.5 * q.log_var[0]).exp() * noise[2, 7]
+    torch.testing.assert_close(images[2, 7], model.decoders["image"](code[None])[0].sigmoid())
+
+
+def test_spread_is_the_sum_of_the_pixels_variances(generator):
+    images = torch.rand(5, 1, 3, 3, generator=generator)
+    expected = sum(images[:, 0, i, j].var().item() for i in range(3) for j in range(3))
+    assert jmvae.spread(images) == pytest.approx(expected)
+
+
+TINY = dataclasses.replace(
+    jmvae.SETTINGS["smoke"], steps=2, alphas=(0.0, 0.1), judged=6, draws=3, generated=2, pair_steps=2, pair_judged=3
+)
+
+
+def test_the_experiment_keeps_its_models_and_the_values_behind_its_means(tmp_path, capsys):
+    first = experiments.obtain("B2", "smoke", {"smoke": TINY}, jmvae.carry_out, out=tmp_path)
+    assert "alpha 0.1: step 2 of 2" in capsys.readouterr().out
+    assert len(list((tmp_path / "work" / "B2").iterdir())) == 3 + len(TINY.alphas) + len(jmvae.PAIR_READINGS)
+    found = first.record["metrics"]["image-label"]["0.1"]
+    values = first.tensors["0.1/image given label"]
+    assert found["image given label"]["mean"] == pytest.approx(values.mean().item())
+    assert found["image given label"]["error"] == pytest.approx(values.std().item() / math.sqrt(len(values)))
+    assert set(first.record["metrics"]["pairs"]) == set(jmvae.PAIR_READINGS)
