@@ -501,5 +501,6 @@ def test_the_experiment_leaves_every_number_that_the_chapter_shows(tmp_path):
         assert set(fold["models"]) == {*eeg.MODELS, "majority"}
         assert fold["models"]["majority"]["balanced"] == 0.5
     assert eeg.by_block(metrics["folds"], eeg.SVM).shape == (3,)
+    assert metrics["control"][eeg.SVM]["balanced"] > 0.8
     assert found.tensors["traversal"].shape == (3, 5, 3, 32, 32)
     assert found.tensors["traversal"].dtype == torch.uint8

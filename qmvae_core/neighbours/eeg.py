@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from qmvae_core import networks
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.neighbours.eeg_data import Recording, load_eye_state
+from qmvae_core.neighbours.eeg_data import Recording, load_eye_state, synthetic
 from qmvae_core.neighbours.eeg_frames import Cut, frames, log_band_powers, robust_limits, standard_of
 from qmvae_core.neighbours.experiments import Workshop, fit
 from qmvae_core.neighbours.vae import VAE, VAEConfig
@@ -425,7 +425,10 @@ def _drawn(fold: Fold, settings: Settings) -> dict[str, Tensor]:
 
 
 def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
-    """Chapter B6: each block is the test block in turn, with several validation blocks."""
+    """Chapter B6: each block is the test block in turn, with several validation blocks.
+
+    And a control: one fold of a made-up recording as long as the real one, in which the answer is known to be.
+    """
     recording = load_eye_state(workshop.data_root)
     folds, tensors = [], {}
     for test in range(settings.blocks):
@@ -443,6 +446,7 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     metrics = {
         "folds": folds,
         "leaks": leaks(recording, settings),
+        "control": run_fold(synthetic("a control", seconds=117), 0, 1, settings, workshop).metrics,
         "blocks": [
             {"start": start, "stop": stop, "sequences": len(found), "closed": int(found.sum())}
             | {"alpha": _alpha(recording, cut, start, stop, back)}
