@@ -276,7 +276,7 @@ def test_a_root_without_the_recording_gets_the_stand_in_and_says_so(tmp_path, ca
 
 def made_up(random, **changes):
     """A dictionary of DEAP's shapes, with made-up numbers."""
-    data = np.resize(random.standard_normal(8191), (40, 40, 8064))
+    data = np.resize(random.standard_normal(8191).astype(np.float32), (40, 40, 8064))
     return {"data": data, "labels": random.uniform(1, 9, (40, 4)), **changes}
 
 
@@ -399,6 +399,20 @@ def test_the_auto_encoder_looks_at_neither_noise_nor_divergence():
     rebuilt = model.decode(model.encode(images).mean).sigmoid()
     deviation = torch.distributions.Normal(rebuilt, 1 / 6).log_prob(images).sum(dim=(1, 2, 3))
     torch.testing.assert_close(losses[0.0][0], -deviation.mean(), rtol=1e-4, atol=1e-2)
+
+
+def test_centred_frames_leave_no_unit_silent(recording, tmp_path, monkeypatch):
+    part = eeg.prepare(recording, Cut(blocks=3), {"train": [0, 1]})["train"]
+    settings = dataclasses.replace(eeg.SETTINGS["quick"], frame_steps=100)
+
+    def alive(name: str) -> int:
+        workshop = experiments.Workshop(tmp_path / name)
+        model = eeg.frame_model(part, 0.0, settings, workshop, 0, name, "made up")
+        return int((model.body(part.frames).max(dim=0).values > 0).sum())
+
+    assert alive("centred") == settings.widths[0]
+    monkeypatch.setattr(eeg.Centre, "forward", lambda self, images: images)
+    assert alive("uncentred") < settings.widths[0]
 
 
 def test_a_problem_that_can_be_learned_is_learned_and_the_best_look_is_kept():

@@ -143,6 +143,16 @@ class SequenceClassifier(nn.Module):
         return F.log_softmax(self.output(last[-1]), dim=-1)
 
 
+class Centre(nn.Module):
+    """Takes 0.5 from each pixel, so that the mean frame is 0.
+
+    Frames are mostly near 0.5: uncentred, the first steps move all inputs of a unit one way and most units fall silent.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:  # noqa: D102
+        return images - 0.5
+
+
 class ConvolutionalClassifier(nn.Module):
     """The ablation without a model of frames: convolutions in the encoder's place, trained with the LSTM as one.
 
@@ -152,6 +162,7 @@ class ConvolutionalClassifier(nn.Module):
     def __init__(self, settings: Settings, generator: torch.Generator):
         super().__init__()
         self.body, features = networks.BODIES["convolutional"]((3, 32, 32), settings.channels)
+        self.body.insert(0, Centre())
         self.head = nn.Linear(features, settings.latent)
         networks.initialise(self, generator)
         self.classifier = SequenceClassifier(settings.latent, settings.hidden, generator)
@@ -179,6 +190,7 @@ def frame_model(
     """
     config = VAEConfig((3, 32, 32), settings.widths, settings.latent, noise="learned", scale=1 / 6, beta=beta)
     model = VAE(config, torch.Generator().manual_seed(seed))
+    model.body.insert(0, Centre())
 
     def loss(generator: torch.Generator) -> Tensor:
         picked = torch.randint(len(part.frames), (settings.batch_size,), generator=generator)
