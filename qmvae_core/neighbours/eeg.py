@@ -352,14 +352,14 @@ def leaks(recording: Recording, settings: Settings) -> dict[str, dict[str, list[
     whole = prepare(recording, cut, {"train": range(settings.blocks)})["train"]
     features = power_features(whole)
     spans = cut.block_spans(len(recording.samples))
-    voltages = robust_limits(recording.samples).clip(recording.samples)
-    states = torch.from_numpy(recording.closed)
+    voltages, states = recording.samples, torch.from_numpy(recording.closed)
 
     def nearest(train: np.ndarray, test: np.ndarray) -> float:
-        standard = standard_of(voltages[train])
-        model = KNeighborsClassifier(1).fit(standard.apply(voltages[train]), recording.closed[train])
-        predicted = torch.from_numpy(model.predict(standard.apply(voltages[test])))
-        return accuracies(predicted, states[test])["balanced"]
+        limits = robust_limits(voltages[train])
+        standard = standard_of(limits.clip(voltages[train]))
+        shown = [standard.apply(limits.clip(voltages[rows])) for rows in (train, test)]
+        model = KNeighborsClassifier(1).fit(shown[0], recording.closed[train])
+        return accuracies(torch.from_numpy(model.predict(shown[1])), states[test])["balanced"]
 
     for number in range(settings.random_splits):
         random = np.random.RandomState(settings.seed + number)
