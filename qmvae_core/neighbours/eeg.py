@@ -1,0 +1,526 @@
+"""β-VAE and LSTM on an electroencephalogram: frames become factors, a sequence of factors becomes a decision.
+
+Source: chapter 4 of the thesis behind chapter B6, with its ablations (an auto-encoder, a convolutional network), its
+baseline (a support vector machine on band powers) and its Theorem 4.1. The recording is another one than the thesis's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
+from torch import Tensor, nn
+
+from qmvae_core import networks
+from qmvae_core.gaussians import DiagonalGaussian
+from qmvae_core.neighbours.eeg_data import Recording, load_eye_state, synthetic
+from qmvae_core.neighbours.eeg_frames import Cut, frames, log_band_powers, robust_limits, standard_of
+from qmvae_core.neighbours.experiments import Workshop, fit
+from qmvae_core.neighbours.vae import VAE, VAEConfig
+
+SVM, AUTO, CONVOLUTION, BETA = "PSD-SVM", "AE-LSTM", "CNN-LSTM", "β-VAE-LSTM"
+DRAWN, PLAIN = "β-VAE-LSTM, drawn factors", "VAE-LSTM, β = 1"
+MODELS = (SVM, AUTO, CONVOLUTION, BETA, DRAWN, PLAIN)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How large the experiment of chapter B6 is; all fixed beforehand.
+
+    window, hop, length, blocks: of a Cut. widths, latent, beta, frame_steps: of the models of frames. channels: of the
+    convolutional network. hidden, sequence_steps: of the LSTM; `check`: steps between two looks at the validation
+    block. strengths: the SVM's C, chosen on that block. random_splits: how many, to show what a leak does.
+    validations: for each test block, so many of the blocks after it, round the end, are the validation block in turn.
+    """
+
+    window: int = 128
+    hop: int = 32
+    length: int = 4
+    blocks: int = 4
+    widths: tuple[int, ...] = (64,)
+    latent: int = 8
+    beta: float = 6.0
+    frame_steps: int = 600
+    frame_rate: float = 1e-3
+    channels: tuple[int, ...] = (8, 16, 16)
+    hidden: int = 16
+    sequence_steps: int = 200
+    sequence_rate: float = 3e-3
+    check: int = 10
+    batch_size: int = 64
+    strengths: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    random_splits: int = 12
+    validations: int = 3
+    seed: int = 0
+
+    @property
+    def cut(self) -> Cut:
+        """How the recording is cut."""
+        return Cut(self.window, self.hop, self.length, self.blocks)
+
+
+SETTINGS = {
+    "smoke": Settings(frame_steps=10, sequence_steps=10, blocks=3, random_splits=2, validations=1),
+    "quick": Settings(),
+}
+
+
+# Data
+
+
+class Part(NamedTuple):
+    """Some blocks. powers: (windows, 3, electrodes), standardised; frames: (windows, 3, 32, 32) float32 in [0, 1];
+    sequences: (n, length) windows of each sequence; labels: (n,), 1 for closed."""
+
+    powers: np.ndarray
+    frames: Tensor
+    sequences: Tensor
+    labels: Tensor
+
+    def in_sequences(self, values: Tensor) -> Tensor:
+        """Values of windows (windows, ...) as sequences (n, length, ...)."""
+        return values[self.sequences]
+
+
+def prepare(recording: Recording, cut: Cut, roles: Mapping[str, Sequence[int]]) -> dict[str, Part]:
+    """The blocks of each role as a Part; limits, means and deviations are those of the role "train" alone.
+
+    Raises ValueError for a block in which the eyes are in one state only: nothing could be judged on it.
+    """
+    spans = cut.block_spans(len(recording.samples))
+    limits = robust_limits(np.concatenate([recording.samples[slice(*spans[block])] for block in roles["train"]]))
+    powers, labels = [], []
+    for number, (start, stop) in enumerate(spans):
+        powers.append(log_band_powers(limits.clip(recording.samples[start:stop]), cut.window, cut.hop))
+        labels.append(cut.labels(recording.closed, start, stop))
+        if len(set(labels[-1].tolist())) < 2:
+            raise ValueError(f"block {number} of {len(spans)} holds one state of the eyes only; cut fewer blocks")
+    standard = standard_of(np.concatenate([powers[block] for block in roles["train"]]))
+    return {role: _part(recording, cut, standard, powers, labels, blocks) for role, blocks in roles.items()}
+
+
+def _part(recording, cut, standard, powers, labels, blocks) -> Part:
+    standardised = [standard.apply(powers[block]) for block in blocks]
+    offsets = np.cumsum([0, *map(len, standardised)])
+    sequences = [cut.sequences(len(part)) + offset for part, offset in zip(standardised, offsets, strict=False)]
+    together = np.concatenate(standardised)
+    return Part(
+        together,
+        torch.from_numpy(frames(together, recording.channels)),
+        torch.from_numpy(np.concatenate(sequences)),
+        torch.from_numpy(np.concatenate([labels[block] for block in blocks])),
+    )
+
+
+# Models
+
+
+class SequenceClassifier(nn.Module):
+    """Equations (4-2) to (4-9): an LSTM over factors, and a softmax on its last hidden state.
+
+    forward: (batch, length, factors) -> log probabilities of the classes, (batch, classes).
+    """
+
+    def __init__(self, factors: int, hidden: int, generator: torch.Generator, classes: int = 2):
+        super().__init__()
+        self.lstm = nn.LSTM(factors, hidden, batch_first=True)
+        self.output = nn.Linear(hidden, classes)
+        networks.initialise(self.output, generator)
+        with torch.no_grad():
+            for weight in self.lstm.parameters():
+                weight.uniform_(-(hidden**-0.5), hidden**-0.5, generator=generator)
+
+    def forward(self, codes: Tensor) -> Tensor:  # noqa: D102
+        _, (last, _) = self.lstm(codes)
+        return F.log_softmax(self.output(last[-1]), dim=-1)
+
+
+class Centre(nn.Module):
+    """Takes 0.5 from each pixel, so that the mean frame is 0.
+
+    Frames are mostly near 0.5: uncentred, the first steps move all inputs of a unit one way and most units fall silent.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:  # noqa: D102
+        return images - 0.5
+
+
+class ConvolutionalClassifier(nn.Module):
+    """The ablation without a model of frames: convolutions in the encoder's place, trained with the LSTM as one.
+
+    forward: frames (batch, length, 3, 32, 32) -> log probabilities, (batch, 2).
+    """
+
+    def __init__(self, settings: Settings, generator: torch.Generator):
+        super().__init__()
+        self.body, features = networks.BODIES["convolutional"]((3, 32, 32), settings.channels)
+        self.body.insert(0, Centre())
+        self.head = nn.Linear(features, settings.latent)
+        networks.initialise(self, generator)
+        self.classifier = SequenceClassifier(settings.latent, settings.hidden, generator)
+
+    def forward(self, images: Tensor) -> Tensor:  # noqa: D102
+        codes = self.head(self.body(images.flatten(0, 1)))
+        return self.classifier(codes.unflatten(0, images.shape[:2]))
+
+
+def frame_loss(model: VAE, images: Tensor, noise: Tensor) -> Tensor:
+    """Minus equation (4-1), mean over images (batch, 3, 32, 32), in nats; noise: (batch, latent), standard normal.
+
+    beta 0 is the plain auto-encoder: the same network with neither a divergence nor, so noise is not looked at, a draw.
+    """
+    return model.free_energy(images, noise if model.config.beta > 0 else torch.zeros_like(noise)).total.mean()
+
+
+def frame_model(
+    part: Part, beta: float, settings: Settings, workshop: Workshop, seed: int, name: str, data: str
+) -> VAE:
+    """A β-VAE of single frames, trained without labels on the frames of a part; beta 0: a plain auto-encoder.
+
+    The noise of a pixel is normal, its scale is learned and starts at 1/6, the standard deviation of a frame's pixels
+    by construction. data: what the part is, for the workshop.
+    """
+    config = VAEConfig((3, 32, 32), settings.widths, settings.latent, noise="learned", scale=1 / 6, beta=beta)
+    model = VAE(config, torch.Generator().manual_seed(seed))
+    model.body.insert(0, Centre())
+
+    def loss(generator: torch.Generator) -> Tensor:
+        picked = torch.randint(len(part.frames), (settings.batch_size,), generator=generator)
+        return frame_loss(model, part.frames[picked], torch.randn(len(picked), settings.latent, generator=generator))
+
+    what = {"config": asdict(config), "settings": asdict(settings), "data": data, "seed": seed}
+    return workshop.trained(model, what, lambda m: fit(m, loss, settings.frame_steps, settings.frame_rate, seed, name))
+
+
+def balance(labels: Tensor) -> Tensor:
+    """Weights that let both classes count the same: (2,), their mean over the labels is 1."""
+    return len(labels) / (2 * torch.bincount(labels, minlength=2).float())
+
+
+class Trained(NamedTuple):
+    """A classifier of sequences as it was at `step`, the best look at the validation block; last: share of training
+    sequences that it had right after the last step."""
+
+    model: nn.Module
+    step: int
+    last: float
+
+
+def train_sequences(
+    model: nn.Module, train: Part, inputs: Tensor | DiagonalGaussian, held_out: Part, held_out_inputs: Tensor,
+    settings: Settings, seed: int,
+) -> Trained:  # fmt: skip
+    """Maximise equation (4-10), both classes weighted the same, and keep the step with the best validation loss.
+
+    inputs: what each sequence shows, (n, length, ...); of a DiagonalGaussian a new draw is taken each step, as the
+    expectation in (4-10) asks for.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(model.parameters(), settings.sequence_rate)
+    weights, judge = balance(train.labels), balance(held_out.labels)
+    means = inputs.mean if isinstance(inputs, DiagonalGaussian) else inputs
+    best = (float("inf"), 0, None)
+    for step in range(1, settings.sequence_steps + 1):
+        picked = torch.randint(len(train.labels), (settings.batch_size,), generator=generator)
+        shown = means[picked]
+        if isinstance(inputs, DiagonalGaussian):
+            noise = torch.randn(shown.shape, generator=generator)
+            shown = DiagonalGaussian(shown, inputs.log_var[picked]).sample(noise)
+        loss = F.nll_loss(model(shown), train.labels[picked], weights)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if step % settings.check == 0:
+            with torch.no_grad():
+                judged = float(F.nll_loss(model(held_out_inputs), held_out.labels, judge))
+            if judged < best[0]:
+                best = (judged, step, copy.deepcopy(model.state_dict()))
+    if best[2] is None:
+        raise FloatingPointError("the validation loss was never finite; try a smaller sequence_rate")
+    last = accuracies(predict(model, means), train.labels)["accuracy"]
+    model.load_state_dict(best[2])
+    return Trained(model, best[1], last)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The more probable class of each sequence: (n,)."""
+    return model(inputs).argmax(dim=-1)
+
+
+def accuracies(predicted: Tensor, labels: Tensor) -> dict[str, float]:
+    """Share that is right, and "balanced": the mean of that share over the two classes, 0.5 for any constant answer."""
+    right = (predicted == labels).float()
+    return {
+        "accuracy": float(right.mean()),
+        "balanced": float(torch.stack([right[labels == state].mean() for state in (0, 1)]).mean()),
+    }
+
+
+def power_features(part: Part) -> np.ndarray:
+    """What the SVM sees: the standardised log powers of a sequence, mean over its windows, (n, 3 * electrodes)."""
+    return part.powers[part.sequences.numpy()].mean(axis=1).reshape(len(part.sequences), -1)
+
+
+def support_vectors(train: np.ndarray, labels: Tensor, held_out: np.ndarray, judge: Tensor, settings: Settings) -> SVC:
+    """An SVM with radial kernel and balanced classes; its C is the first of the best on the held-out sequences."""
+    fitted = [SVC(C=c, class_weight="balanced").fit(train, labels.numpy()) for c in settings.strengths]
+    scores = [accuracies(torch.from_numpy(model.predict(held_out)), judge)["balanced"] for model in fitted]
+    return fitted[int(np.argmax(scores))]
+
+
+# The experiment
+
+
+class Fold(NamedTuple):
+    """What one fold leaves: metrics of each model, and the models of frames by name, with its parts."""
+
+    metrics: dict[str, dict[str, float]]
+    frame_models: dict[str, VAE]
+    parts: dict[str, Part]
+
+
+def run_fold(recording: Recording, test: int, validation: int, settings: Settings, workshop: Workshop) -> Fold:
+    """All models trained on all blocks but two, chosen on one of the two, judged on the other."""
+    # Two blocks that change roles leave the same training blocks, so they share seed and models of frames.
+    seed = settings.seed + settings.blocks * min(test, validation) + max(test, validation)
+    rest = [block for block in range(settings.blocks) if block not in (test, validation)]
+    parts = prepare(recording, settings.cut, {"train": rest, "validation": [validation], "test": [test]})
+    train, held_out, judged = parts["train"], parts["validation"], parts["test"]
+    most = int(train.labels.float().mean() > 0.5)
+    metrics = {"majority": accuracies(torch.full_like(judged.labels, most), judged.labels)}
+
+    features = {role: power_features(part) for role, part in parts.items()}
+    svm = support_vectors(features["train"], train.labels, features["validation"], held_out.labels, settings)
+    metrics[SVM] = accuracies(torch.from_numpy(svm.predict(features["test"])), judged.labels)
+    metrics[SVM]["training"] = float(svm.score(features["train"], train.labels.numpy()))
+
+    def judge(name: str, model: nn.Module, shown: Mapping[str, Tensor], inputs: Tensor | DiagonalGaussian) -> None:
+        found = train_sequences(model, train, inputs, held_out, shown["validation"], settings, seed)
+        metrics[name] = accuracies(predict(found.model, shown["test"]), judged.labels)
+        metrics[name]["training"] = accuracies(predict(found.model, shown["train"]), train.labels)["accuracy"]
+        metrics[name] |= {"step": found.step, "training_at_the_end": found.last}
+
+    images = {role: part.in_sequences(part.frames) for role, part in parts.items()}
+    network = ConvolutionalClassifier(settings, torch.Generator().manual_seed(seed))
+    judge(CONVOLUTION, network, images, images["train"])
+
+    models = {}
+    for name, beta in ((AUTO, 0.0), (BETA, settings.beta), (PLAIN, 1.0)):
+        data = f"{recording.identity['content_hash']}, blocks {rest}"
+        where = f"{name}, without blocks {min(test, validation) + 1} and {max(test, validation) + 1}"
+        model = models[name] = frame_model(train, beta, settings, workshop, seed, where, data)
+        with torch.no_grad():
+            posteriors = {role: model.encode(part.frames) for role, part in parts.items()}
+        codes = {role: parts[role].in_sequences(posterior.mean) for role, posterior in posteriors.items()}
+        drawn = DiagonalGaussian(codes["train"], train.in_sequences(posteriors["train"].log_var))
+        for which, inputs in ((name, codes["train"]), (DRAWN, drawn)):
+            if which == DRAWN and name != BETA:
+                continue
+            classifier = SequenceClassifier(settings.latent, settings.hidden, torch.Generator().manual_seed(seed))
+            judge(which, classifier, codes, inputs)
+        metrics[name] |= _frame_metrics(model, judged, posteriors["test"])
+    return Fold(metrics, models, parts)
+
+
+@torch.no_grad()
+def _frame_metrics(model: VAE, part: Part, posterior: DiagonalGaussian) -> dict[str, float]:
+    """On the test block: the root mean squared error of a pixel, nats a frame, and factors with more than 0.01 nats."""
+    rebuilt = model.decode(posterior.mean).sigmoid()
+    each = 0.5 * (posterior.mean.square() + posterior.log_var.exp() - 1.0 - posterior.log_var).mean(dim=0)
+    result = {"pixel_error": float((rebuilt - part.frames).square().mean().sqrt())}
+    if model.config.beta > 0:
+        result |= {"divergence": float(each.sum()), "active": int((each > 0.01).sum())}
+    return result
+
+
+def leaks(recording: Recording, settings: Settings) -> dict[str, dict[str, list[float]]]:
+    """Balanced accuracy of two models when test data are picked at random, and when they are blocks of time.
+
+    "windows": the SVM; at random half of all sequences train, a quarter chooses, a quarter tests. "samples": the
+    nearest neighbour of single samples (14 voltages), three quarters against one.
+    """
+    cut, found = settings.cut, {"windows": {"random": []}, "samples": {"random": [], "blocks": []}}
+    whole = prepare(recording, cut, {"train": range(settings.blocks)})["train"]
+    features = power_features(whole)
+    spans = cut.block_spans(len(recording.samples))
+    voltages, states = recording.samples, torch.from_numpy(recording.closed)
+
+    def nearest(train: np.ndarray, test: np.ndarray) -> float:
+        limits = robust_limits(voltages[train])
+        standard = standard_of(limits.clip(voltages[train]))
+        shown = [standard.apply(limits.clip(voltages[rows])) for rows in (train, test)]
+        model = KNeighborsClassifier(1).fit(shown[0], recording.closed[train])
+        return accuracies(torch.from_numpy(model.predict(shown[1])), states[test])["balanced"]
+
+    for number in range(settings.random_splits):
+        random = np.random.RandomState(settings.seed + number)
+        order = random.permutation(len(features))
+        train, held_out, test = np.split(order, [len(order) // 2, 3 * len(order) // 4])
+        svm = support_vectors(
+            features[train], whole.labels[train], features[held_out], whole.labels[held_out], settings
+        )
+        predicted = torch.from_numpy(svm.predict(features[test]))
+        found["windows"]["random"].append(accuracies(predicted, whole.labels[test])["balanced"])
+        order = random.permutation(len(voltages))
+        found["samples"]["random"].append(nearest(*np.split(order, [3 * len(order) // 4])))
+    for test in range(len(spans)):
+        rest = np.concatenate([np.arange(*span) for block, span in enumerate(spans) if block != test])
+        found["samples"]["blocks"].append(nearest(rest, np.arange(*spans[test])))
+    return found
+
+
+def blocks_possible(recording: Recording, cut: Cut, most: int = 8) -> dict[str, int]:
+    """Number of equal blocks -> sequences of the rarer state in the block that has fewest of them."""
+    counts = {}
+    for blocks in range(2, most + 1):
+        each = Cut(cut.window, cut.hop, cut.length, blocks)
+        labels = [each.labels(recording.closed, *span) for span in each.block_spans(len(recording.closed))]
+        counts[str(blocks)] = min(int(min(part.sum(), len(part) - part.sum())) for part in labels)
+    return counts
+
+
+class Comparison(NamedTuple):
+    """Mean difference of two models over the test blocks, with the ends of its 95 % interval by Student's t."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says of the first model against the second."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "not told apart"
+
+
+def by_block(folds: Sequence[Mapping], model: str, measure: str = "balanced") -> np.ndarray:
+    """A measure of a model for each test block, mean over the validation blocks: (blocks,)."""
+    tests = sorted({fold["test"] for fold in folds})
+    return np.array([np.mean([f["models"][model][measure] for f in folds if f["test"] == test]) for test in tests])
+
+
+def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
+    """The paired Comparison of two models' values (blocks,). Raises ValueError for fewer than two blocks."""
+    apart = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    if len(apart) < 2:
+        raise ValueError("an interval needs two test blocks or more")
+    half = stats.t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / np.sqrt(len(apart))
+    return Comparison(float(apart.mean()), float(apart.mean() - half), float(apart.mean() + half))
+
+
+@torch.no_grad()
+def _drawn(fold: Fold, settings: Settings) -> dict[str, Tensor]:
+    """Five test frames with open eyes and five with closed, rebuilt, and the three busiest factors moved."""
+    part = fold.parts["test"]
+    last = part.sequences[:, -1]
+    chosen = [last[part.labels == state] for state in (0, 1)]
+    picked = torch.cat([of[torch.linspace(0, len(of) - 1, 5).round().long()] for of in chosen])
+    images = {"frames": part.frames[picked]}
+    for name, model in fold.frame_models.items():
+        images[f"rebuilt/{name}"] = model.decode(model.encode(part.frames[picked]).mean).sigmoid()
+    model = fold.frame_models[BETA]
+    posterior = model.encode(part.frames)
+    each = 0.5 * (posterior.mean.square() + posterior.log_var.exp() - 1.0 - posterior.log_var).mean(dim=0)
+    busiest = each.argsort(descending=True)[:3]
+    codes = torch.zeros(3, 5, settings.latent)
+    codes[torch.arange(3)[:, None], torch.arange(5), busiest[:, None]] = torch.linspace(-2, 2, 5)
+    images["traversal"] = model.decode(codes).sigmoid()
+    return {name: (255 * values).round().to(torch.uint8) for name, values in images.items()} | {"nats": each[busiest]}
+
+
+def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
+    """Chapter B6: each block is the test block in turn, with several validation blocks.
+
+    And a control: one fold of a made-up recording as long as the real one, in which the answer is known to be.
+    """
+    recording = load_eye_state(workshop.data_root)
+    folds, tensors = [], {}
+    for test in range(settings.blocks):
+        for after in range(1, settings.validations + 1):
+            validation = (test + after) % settings.blocks
+            fold = run_fold(recording, test, validation, settings, workshop)
+            folds.append({"test": test, "validation": validation, "models": fold.metrics})
+            tensors = tensors or _drawn(fold, settings)
+    cut, spans = settings.cut, settings.cut.block_spans(len(recording.samples))
+    whole = log_band_powers(robust_limits(recording.samples).clip(recording.samples), cut.window, cut.hop)
+    back = [recording.channels.index(name) for name in ("O1", "O2")]
+    tensors["alpha"] = torch.from_numpy(whole[:, 0, back].mean(axis=1)).float()
+    tensors["closed"] = torch.from_numpy(recording.closed).to(torch.uint8)
+    labels = [cut.labels(recording.closed, *span) for span in spans]
+    metrics = {
+        "folds": folds,
+        "leaks": leaks(recording, settings),
+        "control": run_fold(synthetic("a control", seconds=117), 0, 1, settings, workshop).metrics,
+        "blocks": [
+            {"start": start, "stop": stop, "sequences": len(found), "closed": int(found.sum())}
+            | {"alpha": _alpha(recording, cut, start, stop, back)}
+            for (start, stop), found in zip(spans, labels, strict=True)
+        ],
+        "blocks_possible": blocks_possible(recording, cut),
+    }
+    return recording.identity, metrics, tensors
+
+
+def _alpha(recording: Recording, cut: Cut, start: int, stop: int, back: Sequence[int]) -> float:
+    """Log alpha power at the back of the head, closed minus open: mean over sequences of the block."""
+    samples = robust_limits(recording.samples).clip(recording.samples[start:stop])
+    alpha = log_band_powers(samples, cut.window, cut.hop)[:, 0, list(back)].mean(axis=1)
+    alpha = alpha[cut.sequences(len(alpha))].mean(axis=1)
+    labels = cut.labels(recording.closed, start, stop)
+    return float(alpha[labels == 1].mean() - alpha[labels == 0].mean())
+
+
+# Theorem 4.1, in a model whose sums can be carried out
+
+
+class Bound(NamedTuple):
+    """The terms of Theorem 4.1 in nats. lstm: (4-10). frames: the sum of (4-11). evidence: ln p(X, y). to_posterior:
+    KL(q(Z) || p(Z|X, y)). to_prior: KL(q(Z) || p(Z))."""
+
+    lstm: Tensor
+    frames: Tensor
+    evidence: Tensor
+    to_posterior: Tensor
+    to_prior: Tensor
+
+
+def discrete_bound(log_q: Tensor, log_prior: Tensor, log_emission: Tensor, log_label: Tensor, beta: float) -> Bound:
+    """All terms of Theorem 4.1 where a factor has k values, by summing over all k^M sequences of factors.
+
+    log_q: ln q(z|x_i), (M, k). log_prior: ln p(z), (k,). log_emission: ln p(x_i|z), (M, k). log_label: ln p(y|Z) for
+    the label that was seen, (k,) * M. Raises ValueError for another shape of log_label.
+    """
+    length, k = log_q.shape
+    if log_label.shape != (k,) * length:
+        raise ValueError(f"log_label must be {(k,) * length}, one entry a sequence, got {tuple(log_label.shape)}")
+
+    def over_sequences(each: Tensor) -> Tensor:
+        """Sum over i of each[i, z_i], for all sequences: (k,) * M."""
+        return sum(each[i].reshape([k if axis == i else 1 for axis in range(length)]) for i in range(length))
+
+    joint_q = over_sequences(log_q)
+    prior = over_sequences(log_prior.expand(length, k))
+    joint = prior + over_sequences(log_emission) + log_label
+    evidence = torch.logsumexp(joint.flatten(), dim=0)
+    q = log_q.exp()
+    divergence = (q * (log_q - log_prior)).sum(dim=1)
+    return Bound(
+        lstm=(joint_q.exp() * log_label).sum(),
+        frames=((q * log_emission).sum(dim=1) - beta * divergence).sum(),
+        evidence=evidence,
+        to_posterior=(joint_q.exp() * (joint_q - joint + evidence)).sum(),
+        to_prior=divergence.sum(),
+    )
+
+
+def best_encoder(log_prior: Tensor, log_emission: Tensor, beta: float) -> Tensor:
+    """The q(z|x_i) with the largest (4-11): proportional to p(z) p(x_i|z)^(1/β); ln q, (M, k)."""
+    return torch.log_softmax(log_prior + log_emission / beta, dim=1)
