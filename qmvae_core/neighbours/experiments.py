@@ -43,10 +43,14 @@ class Workshop(NamedTuple):
         """The model with the weights of an earlier run with these settings, or trained now; in evaluation mode, frozen.
 
         settings: whatever the weights depend on: configuration, length, seed, the content hash of the data.
+        Raises records.RecordError where the weights that were kept do not fit the model.
         """
         path = self.folder / f"{records.config_hash(settings)}.safetensors"
         if path.exists():
-            model.load_state_dict(load_file(path))
+            try:
+                model.load_state_dict(load_file(path))
+            except RuntimeError as error:
+                raise records.RecordError(f"{path} holds weights of another network; delete it: {error}") from None
         else:
             train(model)
             records.save_tensors(path, model.state_dict())
