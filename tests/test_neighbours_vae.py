@@ -117,7 +117,11 @@ TINY = {"smoke": dataclasses.replace(vae.SETTINGS["smoke"], steps=3, betas=(1.0,
 
 
 def test_an_experiment_is_taken_up_where_it_was_left_and_ends_with_the_same_numbers(tmp_path, capsys):
-    first = experiments.obtain("B1", "smoke", TINY, vae.carry_out, out=tmp_path / "a")
+    commits = iter([{"commit": "before", "dirty": False}, {"commit": "after", "dirty": True}])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "provenance", lambda: next(commits))
+        first = experiments.obtain("B1", "smoke", TINY, vae.carry_out, out=tmp_path / "a")
+    assert first.record["provenance"] == {"commit": "before", "dirty": False}
     assert "step 3 of 3" in capsys.readouterr().out
     kept = sorted((tmp_path / "a" / "work" / "B1").iterdir())
     assert len(kept) == len(vae.variants(TINY["smoke"]))

@@ -107,14 +107,15 @@ def obtain(
     folder = records.REPOSITORY / (out or usual)
     if profile == COMMITTED:
         return read(folder, name)
-    start = time.monotonic()
+    start, code = time.monotonic(), records.provenance()  # before the files that this run adds to the repository
     workshop = Workshop(folder / "work" / name, data_root or (STAND_IN if profile == "smoke" else None))
     identity, metrics, tensors = carry_out(settings[profile], workshop)
     records.save_tensors(folder / f"{name}.safetensors", tensors)
     record = {
         "format": records.FORMAT, "id": name, "profile": profile, "settings": asdict(settings[profile]),
         "data": identity, "metrics": metrics, "seconds": time.monotonic() - start,
-        "tensors_sha256": _sha256(folder / f"{name}.safetensors"), "provenance": records.provenance(),
+        "tensors_sha256": _sha256(folder / f"{name}.safetensors"),
+        "provenance": {**records.provenance(), "commit": code["commit"], "dirty": code["dirty"]},
     }  # fmt: skip
     records.write_json(folder / f"{name}.json", record)
     return read(folder, name)
