@@ -30,7 +30,7 @@ class Settings:
     the differences between seeds are of interest; on digits the first is used.
     """
 
-    steps: int = 1200
+    steps: int = 1000
     rounds: int = 2
     vae_steps: int = 1500
     batch_size: int = 64
