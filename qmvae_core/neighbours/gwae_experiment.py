@@ -30,9 +30,9 @@ class Settings:
     the differences between seeds are of interest; on digits the first is used.
     """
 
-    steps: int = 1000
+    steps: int = 800
     rounds: int = 2
-    vae_steps: int = 1500
+    vae_steps: int = 1000
     batch_size: int = 64
     learning_rate: float = 2e-3
     vae_learning_rate: float = 1e-3
