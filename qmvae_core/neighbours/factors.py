@@ -17,27 +17,29 @@ from torch import Tensor
 
 SIDE = 28  # pixels
 FINER = 4  # a pixel is the mean of FINER x FINER points
+HORIZON = 4.0  # where the wall ends and the floor begins, in pixels below the middle of the image
 SHAPES = ("square", "disc", "triangle")
-# Factor -> its values. Places and sizes are in pixels from the middle of the image, brightness is a grey value.
+# Factor -> its values. Wall, floor and figure are grey values; size and place are in pixels, the place from the middle.
 FACTORS = {
+    "wall": (0.0, 0.15, 0.3, 0.45),
+    "floor": (0.05, 0.2, 0.35, 0.5),
+    "figure": (0.7, 0.8, 0.9, 1.0),
+    "size": (3.0, 4.0, 5.0, 6.0),
+    "place": (-4.5, -2.25, 0.0, 2.25, 4.5),
     "shape": tuple(range(len(SHAPES))),
-    "across": (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0),
-    "down": (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0),
-    "size": (2.5, 3.0, 3.5, 4.0, 4.5),
-    "brightness": (0.4, 0.55, 0.7, 0.85, 1.0),
 }
 LETTERS = "ACEFGHJKMNPRTUVWXYadefhkmnrtuvwxy"  # without those that can be read as a digit, such as O, l, S and Z
 
 
 class Scenes(NamedTuple):
-    """Every combination of the factors. images: (n, 1, 28, 28) uint8. factors: (n, 5) places in FACTORS' values."""
+    """Every combination of the factors. images: (n, 1, 28, 28) uint8. factors: (n, 6) places in FACTORS' values."""
 
     images: Tensor
     factors: Tensor
 
 
 def scenes() -> Scenes:
-    """All 3,675 scenes, the last factor running fastest."""
+    """All 3,840 scenes, the last factor running fastest."""
     sizes = [len(values) for values in FACTORS.values()]
     factors = torch.cartesian_prod(*(torch.arange(size) for size in sizes))
     values = [torch.tensor(known)[factors[:, i]] for i, known in enumerate(FACTORS.values())]
@@ -45,17 +47,17 @@ def scenes() -> Scenes:
     return Scenes((255 * images).round().to(torch.uint8), factors)
 
 
-def render(shape: Tensor, across: Tensor, down: Tensor, size: Tensor, brightness: Tensor) -> Tensor:
-    """Scenes (n, 1, 28, 28) in [0, 1] of factors (n,): a figure of one grey value on black, with smoothed edges.
+def render(wall: Tensor, floor: Tensor, figure: Tensor, size: Tensor, place: Tensor, shape: Tensor) -> Tensor:
+    """Scenes (n, 1, 28, 28) in [0, 1] of factors (n,): a figure before a wall and a floor, with smoothed edges.
 
     size: half the side of the square. The disc and the triangle have the square's area, so that size is no hint of
     the shape. Raises ValueError for a shape that is no place in SHAPES.
     """
-    if not all(0 <= int(place) < len(SHAPES) for place in shape):
+    if not all(0 <= int(value) < len(SHAPES) for value in shape):
         raise ValueError(f"shape must be 0 to {len(SHAPES) - 1}, a place in {SHAPES}, got {shape.unique().tolist()}")
     points = (torch.arange(SIDE * FINER) + 0.5) / FINER - SIDE / 2
-    across, down, size = (value[:, None, None] for value in (across, down, size))
-    x, y = points - across, points[:, None] - down
+    size, place = size[:, None, None], place[:, None, None]
+    x, y = points - place, points[:, None]
     inner = size * math.sqrt(4 / (3 * math.sqrt(3)))  # of the circle in the triangle, whose area is 3 sqrt(3) inner²
     inside = torch.stack(
         [
@@ -64,15 +66,16 @@ def render(shape: Tensor, across: Tensor, down: Tensor, size: Tensor, brightness
             (y <= inner) & (math.sqrt(3) * x.abs() - y <= 2 * inner),  # upright, its centre of gravity in the middle
         ]
     )
-    chosen = inside[shape.long(), torch.arange(len(shape))].float()
-    cover = chosen.unflatten(2, (SIDE, FINER)).unflatten(1, (SIDE, FINER)).mean(dim=(2, 4))
-    return brightness[:, None, None, None] * cover[:, None]
+    chosen = inside[shape.long(), torch.arange(len(shape))]
+    wall, floor, figure = (grey[:, None, None] for grey in (wall, floor, figure))
+    light = torch.where(chosen, figure, torch.where(y < HORIZON, wall, floor))
+    return light.unflatten(2, (SIDE, FINER)).unflatten(1, (SIDE, FINER)).mean(dim=(2, 4))[:, None]
 
 
 def letters(count: int, seed: int) -> Tensor:
     """White letters on black, laid out like MNIST's digits: (count, 1, 28, 28) uint8.
 
-    Each is turned by up to 15 degrees, of one of three weights, scaled into 20 x 20 pixels and centred. The digits'
+    Each is turned by up to 15 degrees, of one of four weights, scaled into 20 x 20 pixels and centred. The digits'
     strokes are a pen's and these are a typeface's: easier to tell apart than one hand's letters from its digits.
     """
     random = np.random.RandomState(seed)

@@ -30,13 +30,13 @@ class Settings:
     the differences between seeds are of interest; on digits the first is used.
     """
 
-    steps: int = 800
+    steps: int = 1200
     rounds: int = 2
     vae_steps: int = 1000
     batch_size: int = 64
     learning_rate: float = 2e-3
     vae_learning_rate: float = 1e-3
-    betas: tuple[float, ...] = (1.0, 4.0)
+    betas: tuple[float, ...] = (1.0, 4.0, 8.0)
     seeds: tuple[int, ...] = (0, 1)
     scene_latent: int = 6
     digit_latent: int = 10
