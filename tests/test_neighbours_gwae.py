@@ -339,7 +339,7 @@ def random_digits(root):
 
 def test_the_experiment_has_every_model_and_comes_out_the_same_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(gwae_experiment, "load_digits", random_digits)
-    tiny = dataclasses.replace(gwae_experiment.SETTINGS["smoke"], steps=1, vae_steps=1, judged=12, trees=1)
+    tiny = dataclasses.replace(gwae_experiment.SETTINGS["smoke"], steps=1, judged=12, trees=1)
     first, again = (
         experiments.obtain("B3", "smoke", {"smoke": tiny}, gwae_experiment.carry_out, out=tmp_path / name)
         for name in ("one", "two")
