@@ -1,0 +1,156 @@
+"""Images that are rendered here: scenes whose factors are known, and letters that are no digits; and the DCI scores.
+
+Source of the scores: Eastwood and Williams, "A framework for the quantitative evaluation of disentangled
+representations", ICLR 2018. Nothing here depends on what the machine has installed: the typeface ships with Pillow.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from sklearn.ensemble import RandomForestClassifier
+from torch import Tensor
+
+SIDE = 28  # pixels
+FINER = 4  # a pixel is the mean of FINER x FINER points
+HORIZON = 4.0  # where the wall ends and the floor begins, in pixels below the middle of the image
+SHAPES = ("square", "disc", "triangle")
+# Factor -> its values. Wall, floor and figure are grey values; size and place are in pixels, the place from the middle.
+FACTORS = {
+    "wall": (0.0, 0.15, 0.3, 0.45),
+    "floor": (0.05, 0.2, 0.35, 0.5),
+    "figure": (0.7, 0.8, 0.9, 1.0),
+    "size": (3.0, 4.0, 5.0, 6.0),
+    "place": (-4.5, -2.25, 0.0, 2.25, 4.5),
+    "shape": tuple(range(len(SHAPES))),
+}
+LETTERS = "ACEFGHJKMNPRTUVWXYadefhkmnrtuvwxy"  # without those that can be read as a digit, such as O, l, S and Z
+
+
+class Scenes(NamedTuple):
+    """Every combination of the factors. images: (n, 1, 28, 28) uint8. factors: (n, 6) places in FACTORS' values."""
+
+    images: Tensor
+    factors: Tensor
+
+
+def scenes() -> Scenes:
+    """All 3,840 scenes, the last factor running fastest."""
+    sizes = [len(values) for values in FACTORS.values()]
+    factors = torch.cartesian_prod(*(torch.arange(size) for size in sizes))
+    values = [torch.tensor(known)[factors[:, i]] for i, known in enumerate(FACTORS.values())]
+    images = torch.cat([render(*part) for part in zip(*(value.split(500) for value in values), strict=True)])
+    return Scenes((255 * images).round().to(torch.uint8), factors)
+
+
+def render(wall: Tensor, floor: Tensor, figure: Tensor, size: Tensor, place: Tensor, shape: Tensor) -> Tensor:
+    """Scenes (n, 1, 28, 28) in [0, 1] of factors (n,): a figure before a wall and a floor, with smoothed edges.
+
+    size: half the side of the square. The disc and the triangle have the square's area, so that size is no hint of
+    the shape. Raises ValueError for a shape that is no place in SHAPES.
+    """
+    if not all(0 <= int(value) < len(SHAPES) for value in shape):
+        raise ValueError(f"shape must be 0 to {len(SHAPES) - 1}, a place in {SHAPES}, got {shape.unique().tolist()}")
+    points = (torch.arange(SIDE * FINER) + 0.5) / FINER - SIDE / 2
+    size, place = size[:, None, None], place[:, None, None]
+    x, y = points - place, points[:, None]
+    inner = size * math.sqrt(4 / (3 * math.sqrt(3)))  # of the circle in the triangle, whose area is 3 sqrt(3) inner²
+    inside = torch.stack(
+        [
+            torch.maximum(x.abs(), y.abs()) <= size,
+            x.square() + y.square() <= 4 * size.square() / math.pi,
+            (y <= inner) & (math.sqrt(3) * x.abs() - y <= 2 * inner),  # upright, its centre of gravity in the middle
+        ]
+    )
+    chosen = inside[shape.long(), torch.arange(len(shape))]
+    wall, floor, figure = (grey[:, None, None] for grey in (wall, floor, figure))
+    light = torch.where(chosen, figure, torch.where(y < HORIZON, wall, floor))
+    return light.unflatten(2, (SIDE, FINER)).unflatten(1, (SIDE, FINER)).mean(dim=(2, 4))[:, None]
+
+
+def letters(count: int, seed: int) -> Tensor:
+    """White letters on black, laid out like MNIST's digits: (count, 1, 28, 28) uint8.
+
+    Each is turned by up to 15 degrees, of one of four weights, scaled into 20 x 20 pixels and centred. The digits'
+    strokes are a pen's and these are a typeface's: easier to tell apart than one hand's letters from its digits.
+    """
+    random = np.random.RandomState(seed)
+    return torch.from_numpy(np.stack([_letter(random) for _ in range(count)]))[:, None]
+
+
+def _letter(random: np.random.RandomState) -> np.ndarray:
+    letter, weight, angle = LETTERS[random.randint(len(LETTERS))], random.randint(0, 4), random.uniform(-15, 15)
+    font = ImageFont.load_default(size=60)
+    left, top, right, bottom = (int(edge) for edge in font.getbbox(letter, stroke_width=weight))
+    mask = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(mask).text((-left, -top), letter, fill=255, font=font, stroke_width=weight)
+    mask = mask.rotate(angle, Image.Resampling.BILINEAR, expand=True)
+    mask = mask.crop(mask.getbbox())
+    scale = 20 / max(mask.size)
+    mask = mask.resize([max(1, round(scale * length)) for length in mask.size], Image.Resampling.BOX)
+    canvas = Image.new("L", (SIDE, SIDE))
+    canvas.paste(mask, ((SIDE - mask.width) // 2, (SIDE - mask.height) // 2))
+    return np.asarray(canvas)
+
+
+class DCI(NamedTuple):
+    """Scores in [0, 1], 1 the best: each dimension has one factor, each factor one dimension, all can be read off."""
+
+    disentanglement: float
+    completeness: float
+    informativeness: float
+
+
+def disentanglement(importance: Tensor) -> float:
+    """How far each dimension of the code is about one factor alone, in [0, 1].
+
+    importance: R (dimensions, factors), none negative: how much the prediction of a factor rests on a dimension. With
+    P_ik = R_ik / sum_k R_ik it is the sum over i of w_i (1 - H(P_i) / ln factors), w_i the dimension's part of all R.
+    """
+    weights = importance.sum(dim=1) / importance.sum()
+    return float((weights * (1 - _entropy(importance) / math.log(importance.shape[1]))).sum())
+
+
+def completeness(importance: Tensor) -> float:
+    """How far each factor lies in one dimension alone, in [0, 1]: the mean over factors of 1 - H(P_k) / ln dimensions.
+
+    importance: as for `disentanglement`; here a factor's column is what is divided by its sum.
+    """
+    return float((1 - _entropy(importance.T) / math.log(importance.shape[0])).mean())
+
+
+def _entropy(rows: Tensor) -> Tensor:
+    """Entropy in nats of each row divided by its sum; a row of zeros, which has no entropy, counts as spread evenly."""
+    sums = rows.sum(dim=1, keepdim=True)
+    parts = torch.where(sums > 0, rows / sums.clamp(min=1e-300), 1 / rows.shape[1])
+    return -torch.xlogy(parts, parts).sum(dim=1)
+
+
+def dci(codes: Tensor, factors: Tensor, seed: int, trees: int = 20, fitted: int | None = None) -> tuple[DCI, Tensor]:
+    """The three scores of codes (n, dimensions) against factors (n, k) of integers, and R (dimensions, k).
+
+    A random forest predicts each factor from the code. R is its drop of impurity by dimension; every split looks at
+    all dimensions, since a split among a few would make unneeded ones important. Informativeness is the mean share of
+    the factors that are right among the rows that were not fitted on. fitted: how many rows are, drawn by the seed;
+    None: half. Raises ValueError where a factor has one value or the code one dimension: H / ln 1 is not defined.
+    """
+    if codes.shape[1] < 2 or factors.shape[1] < 2:
+        raise ValueError(f"DCI needs two or more dimensions and factors, got {codes.shape[1]} and {factors.shape[1]}")
+    constant = [k for k in range(factors.shape[1]) if len(factors[:, k].unique()) < 2]
+    if constant:
+        raise ValueError(f"factor {constant[0]} has one value only, so nothing can be about it; leave it out")
+    order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))
+    fit, judge = order[: fitted or len(codes) // 2], order[fitted or len(codes) // 2 :]
+    columns, right = [], []
+    for k in range(factors.shape[1]):
+        forest = RandomForestClassifier(trees, max_features=None, random_state=seed)
+        forest.fit(codes[fit].double().numpy(), factors[fit, k].numpy())
+        columns.append(torch.from_numpy(forest.feature_importances_))
+        right.append(forest.score(codes[judge].double().numpy(), factors[judge, k].numpy()))
+    importance = torch.stack(columns, dim=1)
+    scores = DCI(disentanglement(importance), completeness(importance), float(np.mean(right)))
+    return scores, importance

@@ -1,0 +1,245 @@
+"""The experiment of chapter B3: Gromov-Wasserstein auto-encoders beside VAEs, on scenes with known factors and digits.
+
+`gwae` has the model, `factors` the scenes and their scores. Asked of the codes: does each dimension have a factor of
+its own, and does a score tell strange images from the digits that were trained on?
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score, roc_curve
+from torch import Tensor
+
+from qmvae_core.data import DigitData, load_digits
+from qmvae_core.gaussians import DiagonalGaussian
+from qmvae_core.neighbours import factors, vae
+from qmvae_core.neighbours.experiments import Workshop, fit
+from qmvae_core.neighbours.gwae import GWAE, PRIORS, GWAEConfig, distances, fitted, gromov_cost
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How large the experiment is. steps, batch_size, learning_rate: of every model. rounds: of the critic in a step.
+
+    learning_rate: of 0.0003, 0.001 and 0.002 the one with the lowest objective of a GWAE after some hundred steps, on
+    the validation part of the digits. judged: images of a test set. seeds: of the trainings on scenes, where the
+    differences between seeds are of interest; on digits the first is used.
+    """
+
+    steps: int = 1000
+    rounds: int = 2
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    betas: tuple[float, ...] = (1.0, 4.0, 8.0)
+    seeds: tuple[int, ...] = (0, 1)
+    scene_latent: int = 6
+    digit_latent: int = 10
+    judged: int = 1000
+    trees: int = 20
+
+
+SMOKE = Settings(steps=4, rounds=1, betas=(4.0,), seeds=(0,), judged=40, trees=2)
+SETTINGS = {"smoke": SMOKE, "quick": Settings()}
+SCENE_PRIORS = ("neural", "factorised")
+POINTS = 101  # of a ROC curve
+DRAWN = 40  # model pairs whose distances are kept
+
+
+def trained(config: GWAEConfig, images: Tensor, settings: Settings, seed: int, workshop: Workshop, told: dict) -> GWAE:
+    """A GWAE trained on images (n, c, h, w) uint8, or the one that the workshop has kept; told: what the images are."""
+    model = GWAE(config, torch.Generator().manual_seed(seed))
+    s = settings
+    what = {"config": asdict(config), "settings": asdict(s), "seed": seed, **told}
+    name = f"GWAE, {config.prior} prior, {told['data']}, seed {seed}"
+    return workshop.trained(
+        model, what, lambda m: fitted(m, images, s.steps, s.batch_size, s.learning_rate, s.rounds, seed, name)
+    )
+
+
+def trained_vae(
+    config: vae.VAEConfig, images: Tensor, settings: Settings, seed: int, workshop: Workshop, told: dict
+) -> vae.VAE:
+    """A VAE of the same widths and batches, as `trained`."""
+    model = vae.VAE(config, torch.Generator().manual_seed(seed))
+
+    def loss(generator: torch.Generator) -> Tensor:
+        picked = torch.randint(len(images), (settings.batch_size,), generator=generator)
+        noise = torch.randn(settings.batch_size, config.latent, generator=generator)
+        return model.free_energy(images[picked].float() / 255, noise).total.mean()
+
+    what = {"config": asdict(config), "settings": asdict(settings), "seed": seed, **told}
+    name = f"VAE, beta {config.beta:g}, {told['data']}, seed {seed}"
+    return workshop.trained(model, what, lambda m: fit(m, loss, settings.steps, settings.learning_rate, seed, name))
+
+
+def coded(model: GWAE | vae.VAE, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean code (n, latent) of images (n, c, h, w), and the image in [0, 1] that is decoded from it."""
+    if isinstance(model, GWAE):
+        codes = model.encoder(images).mean
+        return codes, model.decode(codes)
+    codes = model.encode(images).mean
+    return codes, model.decode(codes).sigmoid()
+
+
+def noise_ratio(images: Tensor, rebuilt: Tensor) -> float:
+    """Peak signal-to-noise ratio in decibels of images in [0, 1]: -10 log10 of the mean squared error of a pixel."""
+    return float(-10 * (images - rebuilt).square().mean().log10())
+
+
+def strangeness(model: GWAE | vae.VAE, images: Tensor, seed: int) -> dict[str, Tensor]:
+    """Scores (n,) of images (n, c, h, w) that should be higher outside the training distribution; the first is the
+    source's: the potential of the code with its decoded image, or minus the prior's log density of the code.
+    """
+    codes, rebuilt = coded(model, images)
+    error = (images - rebuilt).square().flatten(1).sum(dim=1)
+    if isinstance(model, GWAE):
+        return {
+            "potential, decoded": model.critic(rebuilt, codes),
+            "potential": model.critic(images, codes),
+            "squared error": error,
+        }
+    zeros = torch.zeros_like(codes)
+    noise = torch.randn(codes.shape, generator=torch.Generator().manual_seed(seed))
+    return {
+        "prior": -DiagonalGaussian(zeros, zeros).log_prob(codes),
+        "free energy": model.free_energy(images, noise).total,
+        "squared error": error,
+    }
+
+
+def detection(inside: Tensor, outside: Tensor) -> tuple[float, Tensor]:
+    """Area under the ROC curve of scores (n,) and (m,), and the curve: hits at POINTS even shares of false alarms."""
+    truth = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))]).numpy()
+    scores = torch.cat([inside, outside]).numpy()
+    alarms, hits, _ = roc_curve(truth, scores, drop_intermediate=False)
+    even = np.linspace(0, 1, POINTS)
+    return float(roc_auc_score(truth, scores)), torch.from_numpy(np.interp(even, alarms, hits)).float()
+
+
+def fit_of_distances(model: GWAE, seed: int, count: int = 400) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """How well the distances of `count` model pairs agree, and the first of the pairs' distances to be drawn."""
+    codes = model.prior(count, torch.Generator().manual_seed(seed))
+    scale = model.log_scale.exp()
+    between_images, between_codes = distances(model.decode(codes)), scale * distances(codes)
+    both = torch.stack([between_images, between_codes])
+    numbers = {
+        "cost": float(gromov_cost(*both)),
+        "mean_distance": float(between_images.mean()),
+        "scale": float(scale),
+        "correlation": float(both.corrcoef()[0, 1]),
+    }
+    few = codes[:DRAWN]
+    return numbers, {"images": distances(model.decode(few)), "codes": scale * distances(few)}
+
+
+@torch.no_grad()
+def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
+    """Chapter B3: scenes with known factors by DCI, then strange images told from digits, and what is to be drawn."""
+    data = load_digits(workshop.data_root)
+    metrics, tensors = {"scenes": {}, "digits": {}, "distances": {}}, {}
+    _scenes(settings, workshop, metrics, tensors)
+    _digits(settings, workshop, data, metrics, tensors)
+    return data.identity, metrics, tensors
+
+
+def _scenes(settings: Settings, workshop: Workshop, metrics: dict, tensors: dict) -> None:
+    all_scenes = factors.scenes()
+    order = torch.randperm(len(all_scenes.images), generator=torch.Generator().manual_seed(0))
+    held_out, kept = order[: len(order) // 10], order[len(order) // 10 :]
+    images, told = all_scenes.images[kept], {"data": "scenes"}
+    tensors["scenes"] = all_scenes.images[held_out[:10]]
+    d, s = settings.scene_latent, settings
+    for seed in settings.seeds:
+        models = {}
+        with torch.enable_grad():
+            for beta in settings.betas:
+                config = vae.VAEConfig(widths=GWAEConfig.widths, latent=d, beta=beta)
+                models[f"VAE, β = {beta:g}"] = trained_vae(config, images, s, seed, workshop, told)
+            for prior in SCENE_PRIORS:
+                models[f"GWAE, {prior}"] = trained(GWAEConfig(prior, latent=d), images, s, seed, workshop, told)
+        for name, model in models.items():
+            codes, rebuilt = coded(model, all_scenes.images.float() / 255)
+            scores, importance = factors.dci(codes, all_scenes.factors, seed, settings.trees)
+            row = scores._asdict() | {
+                "noise_ratio": noise_ratio(all_scenes.images[held_out].float() / 255, rebuilt[held_out])
+            }
+            metrics["scenes"].setdefault(name, []).append(row)
+            if seed == settings.seeds[0]:
+                tensors[f"{name}/importance"] = importance.float()
+                tensors[f"{name}/rebuilt"] = _bytes(rebuilt[held_out[:10]])
+            if seed == settings.seeds[0] and isinstance(model, GWAE):
+                tensors[f"{name}/walk"] = _bytes(walk(model, codes))
+
+
+def walk(model: GWAE, codes: Tensor, columns: int = 7) -> Tensor:
+    """Decoded images (latent, columns, c, h, w): each row moves one dimension over its 5th to 95th percentile.
+
+    codes: (n, latent) of data. The other dimensions stay at their medians.
+    """
+    shares = torch.linspace(0.05, 0.95, columns)
+    rows = codes.median(dim=0).values.repeat(codes.shape[1], columns, 1)
+    for i in range(codes.shape[1]):
+        rows[i, :, i] = codes[:, i].quantile(shares)
+    return model.decode(rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
+
+
+def _digits(settings: Settings, workshop: Workshop, data: DigitData, metrics: dict, tensors: dict) -> None:
+    seed, count, d, s = settings.seeds[0], settings.judged, settings.digit_latent, settings
+    images, told = data.train["mnist"].images, {"data": "digits", "hash": data.identity["content_hash"]}
+    sets = strange(data, count)
+    tensors |= {f"sets/{name}": made[:10] for name, made in sets.items()}
+    inside = data.test["mnist"].images[:count].float() / 255
+    models = {}
+    with torch.enable_grad():
+        config = vae.VAEConfig(widths=GWAEConfig.widths, latent=d)
+        models["VAE"] = trained_vae(config, images, s, seed, workshop, told)
+        for prior in PRIORS:
+            models[f"GWAE, {prior}"] = trained(GWAEConfig(prior, latent=d), images, s, seed, workshop, told)
+    for name, model in models.items():
+        known = strangeness(model, inside, seed)
+        areas = {}
+        for other, made in sets.items():
+            if other == "digits":
+                continue
+            found = strangeness(model, made.float() / 255, seed)
+            for score in known:
+                areas.setdefault(score, {})[other], curve = detection(known[score], found[score])
+                tensors[f"{name}/{score}/{other}"] = curve
+        metrics["digits"][name] = {"noise_ratio": noise_ratio(inside, coded(model, inside)[1]), "areas": areas}
+        tensors[f"{name}/digits/rebuilt"] = _bytes(coded(model, inside[:10])[1])
+        generator = torch.Generator().manual_seed(seed)
+        if isinstance(model, GWAE):
+            parts = model.objective(inside, torch.Generator().manual_seed(seed))._asdict()
+            metrics["digits"][name]["objective"] = {part: float(value) for part, value in parts.items()}
+            metrics["distances"][name], kept = fit_of_distances(model, seed)
+            tensors |= {f"{name}/distances/{which}": value for which, value in kept.items()}
+            drawn = model.decode(model.prior(10, generator))
+        else:
+            drawn = model.decode(torch.randn(10, d, generator=generator)).sigmoid()
+        tensors[f"{name}/digits/generated"] = _bytes(drawn)
+    mixture = models["GWAE, mixture"]
+    tensors["components"] = _bytes(mixture.decode(mixture.prior.standardise(mixture.prior.means)))
+
+
+def strange(data: DigitData, count: int) -> dict[str, Tensor]:
+    """Sets of `count` images (n, 1, 28, 28) uint8, from near to far: the digits themselves, mirrored, letters, SVHN.
+
+    "house numbers" are SVHN's test images in grey, brought to 28 x 28.
+    """
+    digits = data.test["mnist"].images
+    grey = data.test["svhn"].images[:count].float().mean(dim=1, keepdim=True)
+    grey = F.interpolate(grey, size=digits.shape[-2:], mode="area")
+    return {
+        "digits": digits[:count],
+        "mirrored digits": digits[:count].flip(-1),
+        "letters": factors.letters(count, seed=0),
+        "house numbers": grey.round().to(torch.uint8),
+    }
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return (255 * images).round().to(torch.uint8)
