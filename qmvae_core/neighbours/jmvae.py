@@ -1,6 +1,6 @@
 """JMVAE and JMVAE-kl: how well the joint code knows one modality, and what is lost where the other one is missing.
 
-Source: Suzuki, Nakayama and Matsuo 2016 (arXiv:1611.01891). The model is `qmvae_core.models.jmvae`; here it gets a
+Source: Suzuki, Nakayama and Matsuo 2016 (arXiv:1611.01891). The model is `qmvae_core.models.JMVAE`; here it gets a
 label as its second modality, and joint, marginal and conditional likelihoods are estimated by importance sampling.
 """
 
