@@ -65,6 +65,16 @@ def test_a_committed_record_has_the_settings_that_quick_has_now(notebook):
 
 
 @chapters
+def test_a_chapter_has_its_symbols_what_its_source_says_and_checks_at_the_end(notebook):
+    cells = nbformat.read(notebook, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert "\n## What the source says, what we find\n" in text
+    assert "| symbol | meaning |" in text
+    assert cells[-2].source.endswith("## Checks")
+    assert "assert " in cells[-1].source
+
+
+@chapters
 def test_a_chapter_runs_on_the_stand_in_and_says_so(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("QMVAE_DATA_ROOT", "/no/such/folder")
