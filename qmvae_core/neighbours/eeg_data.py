@@ -130,7 +130,7 @@ def synthetic(reason: str, seconds: int = 40, seed: int = 0) -> Recording:
     wave = np.sin(2 * np.pi * 10 * time + 0.3 * np.cumsum(random.standard_normal(len(time))) / 12)
     samples = 4300 + noise + strength * (wave * (0.3 + closed))[:, None]
     samples[[700, 3300], [2, 9]] += 40_000
-    notes = [f"A made-up electroencephalogram is used ({reason}): nothing follows from it about a brain"]
+    notes = [f"A made-up electroencephalogram is used ({reason}): no evidence about any brain"]
     return Recording(samples, closed, CHANNELS, _identity(STAND_IN, notes, samples, closed))
 
 
