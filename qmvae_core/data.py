@@ -23,8 +23,6 @@ import numpy as np
 import torch
 from scipy.io import loadmat
 from torch import Tensor
-from torchvision import datasets
-from torchvision.datasets import mnist as idx
 
 from qmvae_core import standin
 
@@ -41,14 +39,15 @@ FILES = {
     ("svhn", "test"): ("test_32x32.mat",),
 }
 
-# torchvision publishes the sums of MNIST's compressed files only; these are of the files they hold.
+# torchvision publishes the sums of MNIST's compressed files only; these are of the files they hold. It is imported
+# where it is used, because that takes seconds.
 OFFICIAL_MD5 = {
     "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "MNIST/raw/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
     "MNIST/raw/t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "MNIST/raw/t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-    "train_32x32.mat": datasets.SVHN.split_list["train"][2],
-    "test_32x32.mat": datasets.SVHN.split_list["test"][2],
+    "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+    "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
 }
 
 # File -> the content hash of a rebuild and what it is. By content, because one .mat content can have many byte forms.
@@ -200,6 +199,8 @@ def network_answers(timeout: float = 4.0) -> bool:
 
     Asked in threads that nobody waits for afterwards, because a name look-up without a network ignores timeouts.
     """
+    from torchvision import datasets
+
     mnist = [mirror + datasets.MNIST.resources[0][0] for mirror in datasets.MNIST.mirrors]
     svhn = [datasets.SVHN.split_list["test"][0]]
     answers: dict[str, bool] = {}
@@ -235,6 +236,8 @@ def _missing_files(root: Path) -> list[str]:
 
 def _download(root: Path, missing: list[str]) -> None:
     """Fetch the missing files only: torchvision would replace a rebuilt file beside them."""
+    from torchvision import datasets
+
     try:
         if any(name.startswith("MNIST") for name in missing):
             datasets.MNIST(root, download=True)
@@ -336,6 +339,8 @@ def _decode(path: Path, reader: Callable):
 
 def _read_mnist(paths: list[Path]) -> tuple[Digits, list[str]]:
     """The digits of an image and a label file, and the content hash of each file."""
+    from torchvision.datasets import mnist as idx
+
     images = _decode(paths[0], idx.read_image_file)[:, None]
     labels = _decode(paths[1], idx.read_label_file)
     _check_images(images, MODALITIES["mnist"], paths[0])

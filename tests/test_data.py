@@ -17,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
+from torchvision import datasets
 
 from qmvae_core import data
 from qmvae_core.data import (
@@ -45,6 +46,12 @@ SORTED_PAIRS = {
     "train": "43359cc9e596a4eb058199f7d3ea3e313440cafdfb40466c301d5560bd57116c",
     "test": "03e5c587777e4cb542680461d0bd9069b5135a169afee283ded49350696cca3e",
 }
+
+
+def test_the_official_sums_of_svhn_are_those_that_torchvision_checks():
+    for split in ("train", "test"):
+        _, name, sum_of_bytes = datasets.SVHN.split_list[split]
+        assert data.OFFICIAL_MD5[name] == sum_of_bytes
 
 
 # A small data root in torchvision's layout
@@ -360,8 +367,8 @@ def test_only_what_is_missing_is_downloaded(tmp_path, empty_folder, monkeypatch)
         shutil.copy(tmp_path / "source" / f"{split}_32x32.mat", root)
 
     monkeypatch.setattr(data, "network_answers", lambda: True)
-    monkeypatch.setattr(data.datasets, "SVHN", fetch_svhn)
-    monkeypatch.setattr(data.datasets, "MNIST", lambda *_, **__: pytest.fail("MNIST was there"))
+    monkeypatch.setattr(datasets, "SVHN", fetch_svhn)
+    monkeypatch.setattr(datasets, "MNIST", lambda *_, **__: pytest.fail("MNIST was there"))
     assert load_digits(accept_unknown=True).identity["kind"] == "real"
     assert asked == [(Path("data"), "test", True)]
 
@@ -371,7 +378,7 @@ def test_a_broken_download_is_an_error(empty_folder, monkeypatch):
         raise RuntimeError("Error downloading")
 
     monkeypatch.setattr(data, "network_answers", lambda: True)
-    monkeypatch.setattr(data.datasets, "MNIST", broken)
+    monkeypatch.setattr(datasets, "MNIST", broken)
     with pytest.raises(DataError, match="download into data failed.*Delete"):
         load_digits()
 

@@ -8,6 +8,7 @@ import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from qmvae_core import records
+from qmvae_core.data import standin_digits
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.neighbours import experiments, vae
 
@@ -111,6 +112,19 @@ def test_a_condition_reaches_encoder_and_decoder(generator):
 def test_a_config_that_cannot_be_is_refused(choice, message):
     with pytest.raises(ValueError, match=message):
         vae.VAEConfig(**choice)
+
+
+@pytest.fixture(scope="module")
+def standin():
+    return standin_digits()
+
+
+@pytest.fixture(autouse=True)
+def _made_once(monkeypatch, request):
+    """The stand-in takes seconds to make, so the experiments here share one."""
+    if "tmp_path" in request.fixturenames:
+        made = request.getfixturevalue("standin")
+        monkeypatch.setattr(vae, "load_digits", lambda root: made)
 
 
 TINY = {"smoke": dataclasses.replace(vae.SETTINGS["smoke"], steps=3, betas=(1.0,), judged=10)}
