@@ -295,7 +295,7 @@ def judged_vae(model: VAE, fit: Digits, test: Digits, settings: Settings) -> tup
 
 
 def qmvae_models(real: bool) -> Iterable[tuple[str, nn.Module]]:
-    """Q-MVAE's readings with the weights that their committed records name, where these are at hand.
+    """Q-MVAE's readings, with the committed weights that their records name.
 
     Without real data: one untrained model with small networks, so that the code runs.
     """
@@ -303,14 +303,10 @@ def qmvae_models(real: bool) -> Iterable[tuple[str, nn.Module]]:
         small = f"{READINGS[0]}+mnist.widths=[8]+svhn.widths=[2,2]"
         yield "untrained", build_model(reading(small)).eval()
         return
-    folders = (records.REPOSITORY / "results", records.REPOSITORY / "runs" / "quick")
+    evidence = records.REPOSITORY / "results"
     for name in READINGS:
-        record = records.read_record(folders[0] / "runs" / f"quick-qmvae-{name}-seed0.json")
-        evidence = next((f for f in folders if (f / "weights" / f"{record['id']}.safetensors").exists()), None)
-        if evidence is None:
-            print(f"Q-MVAE {name}: its weights are not at hand, so it is left out; python -m qmvae_core run makes them")
-        else:
-            yield name, study.load_model(record, evidence)
+        record = records.read_record(evidence / "runs" / f"quick-qmvae-{name}-seed0.json")
+        yield name, study.load_model(record, evidence)
 
 
 def judged_qmvae(model: nn.Module, test: dict[str, Digits]) -> dict[str, dict]:
