@@ -17,7 +17,7 @@ from torch import Tensor
 from qmvae_core.data import DigitData, load_digits
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.neighbours import factors, vae
-from qmvae_core.neighbours.experiments import Workshop, fit
+from qmvae_core.neighbours.experiments import Workshop
 from qmvae_core.neighbours.gwae import GWAE, PRIORS, GWAEConfig, distances, fitted, gromov_cost
 
 
@@ -64,16 +64,8 @@ def trained_vae(
     config: vae.VAEConfig, images: Tensor, settings: Settings, seed: int, workshop: Workshop, told: dict
 ) -> vae.VAE:
     """A VAE of the same widths and batches, as `trained`."""
-    model = vae.VAE(config, torch.Generator().manual_seed(seed))
-
-    def loss(generator: torch.Generator) -> Tensor:
-        picked = torch.randint(len(images), (settings.batch_size,), generator=generator)
-        noise = torch.randn(settings.batch_size, config.latent, generator=generator)
-        return model.free_energy(images[picked].float() / 255, noise).total.mean()
-
-    what = {"config": asdict(config), "settings": asdict(settings), "seed": seed, **told}
     name = f"VAE, beta {config.beta:g}, {told['data']}, seed {seed}"
-    return workshop.trained(model, what, lambda m: fit(m, loss, settings.steps, settings.learning_rate, seed, name))
+    return vae.train_on(images, None, config, settings, seed, workshop, name, told)
 
 
 def coded(model: GWAE | vae.VAE, images: Tensor) -> tuple[Tensor, Tensor]:

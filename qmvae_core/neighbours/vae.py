@@ -7,6 +7,7 @@ al. 2015. What is minimised is the free energy, minus the evidence lower bound.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
@@ -191,19 +192,35 @@ def variants(settings: Settings) -> dict[str, VAEConfig]:
 
 def train(config: VAEConfig, data: DigitData, settings: Settings, workshop: Workshop, name: str) -> VAE:
     """A VAE trained on MNIST and, if it is conditional, the labels; or the one that the workshop has kept."""
+    told = {"data": data.identity["content_hash"]}
     train = data.train["mnist"]
-    model = VAE(config, torch.Generator().manual_seed(settings.seed))
+    return train_on(train.images, train.labels, config, settings, settings.seed, workshop, name, told)
+
+
+def train_on(
+    images: Tensor,
+    labels: Tensor | None,
+    config: VAEConfig,
+    settings,
+    seed: int,
+    workshop: Workshop,
+    name: str,
+    told: Mapping,
+) -> VAE:
+    """A VAE trained on images (n, c, h, w) uint8; a conditional one needs their labels. told: what the images are.
+
+    settings: a dataclass with steps, batch_size and learning_rate.
+    """
+    model = VAE(config, torch.Generator().manual_seed(seed))
 
     def loss(generator: torch.Generator) -> Tensor:
-        picked = torch.randint(len(train.images), (settings.batch_size,), generator=generator)
+        picked = torch.randint(len(images), (settings.batch_size,), generator=generator)
         noise = torch.randn(settings.batch_size, config.latent, generator=generator)
-        labels = train.labels[picked] if config.labels else None
-        return model.free_energy(train.images[picked].float() / 255, noise, labels).total.mean()
+        known = labels[picked] if config.labels else None
+        return model.free_energy(images[picked].float() / 255, noise, known).total.mean()
 
-    what = {"config": asdict(config), "settings": asdict(settings), "data": data.identity["content_hash"]}
-    return workshop.trained(
-        model, what, lambda m: fit(m, loss, settings.steps, settings.learning_rate, settings.seed, name)
-    )
+    what = {"config": asdict(config), "settings": asdict(settings), "seed": seed, **told}
+    return workshop.trained(model, what, lambda m: fit(m, loss, settings.steps, settings.learning_rate, seed, name))
 
 
 @torch.no_grad()
