@@ -39,8 +39,7 @@ FILES = {
     ("svhn", "test"): ("test_32x32.mat",),
 }
 
-# torchvision publishes the sums of MNIST's compressed files only; these are of the files they hold. It is imported
-# where it is used, because that takes seconds.
+# torchvision, imported where it is used because that takes seconds, publishes MNIST's sums of compressed files only.
 OFFICIAL_MD5 = {
     "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "MNIST/raw/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -415,8 +414,7 @@ def pair_indices(labels_a: Tensor, labels_b: Tensor, rounds: int = 30, seed: int
 
     labels_a, labels_b: (n_a,) and (n_b,) integers, 0 to 9. The rule, its order and its errors are tuple_indices'.
     """
-    index = tuple_indices({"a": labels_a, "b": labels_b}, rounds, seed)
-    return index["a"], index["b"]
+    return tuple(tuple_indices({"a": labels_a, "b": labels_b}, rounds, seed).values())
 
 
 def tuple_indices(labels: dict[str, Tensor], rounds: int = 30, seed: int = 0) -> dict[str, Tensor]:

@@ -55,19 +55,15 @@ def confusion(labels: Tensor, predicted: Tensor) -> list[list[int]]:
 @torch.no_grad()
 def shared_codes(model: nn.Module, digits: Mapping[str, Digits], index: Mapping[str, Tensor]) -> np.ndarray:
     """The means of q(z | the given modalities): (n, shared) for index tensors (n,) into each modality's digits."""
-    count = len(next(iter(index.values())))
-    parts = []
-    for start in range(0, count, BATCH):
-        rows = slice(start, start + BATCH)
-        images = {name: digits[name].batch(index[name][rows].long()) for name in index}
-        parts.append(model.encode_shared(images).mean.cpu())
-    return torch.cat(parts).numpy()
+    parts = zip(*(rows.split(BATCH) for rows in index.values()), strict=True)
+    images = ({name: digits[name].batch(i.long()) for name, i in zip(index, part, strict=True)} for part in parts)
+    return torch.cat([model.encode_shared(each).mean.cpu() for each in images]).numpy()
 
 
 @torch.no_grad()
 def private_codes(model: nn.Module, modality: str, digits: Digits) -> np.ndarray:
     """The means of q(h|x) of all digits of a modality: (n, private)."""
-    parts = torch.arange(len(digits), device=digits.labels.device).split(BATCH)
+    parts = _all_rows(digits).split(BATCH)
     return torch.cat([model.encode_private(modality, digits.batch(i)).mean.cpu() for i in parts]).numpy()
 
 
