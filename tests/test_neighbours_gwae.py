@@ -61,16 +61,16 @@ def test_the_cost_of_matrices_is_pots_at_the_same_coupling(generator):
     assert float(gwae.gromov_cost(first[pairs], second[pairs], 2)) == pytest.approx(float(theirs) * 7 / 6)
 
 
-def test_no_coupling_beats_pot_on_a_case_that_can_be_searched(generator):
+def test_pot_ends_at_the_best_permutation_of_a_case_that_can_be_searched(generator):
     first, second = matrix(draw(generator, 5, 3)), matrix(draw(generator, 5, 2))
     searched = min(
         float(gwae.gromov_cost(first, second[list(order)][:, list(order)], 2))
         for order in itertools.permutations(range(5))
     )
     starts = [np.eye(5)[list(order)] / 5 for order in itertools.permutations(range(5))]
+    # Between Euclidean distances the cost is concave in the coupling, so the best one is a permutation.
     exact = min(ot.gromov.gromov_wasserstein2(first.numpy(), second.numpy(), G0=start) for start in starts)
-    assert exact <= searched + 1e-9
-    assert float(gwae.gromov_cost(first, second, 2)) >= exact - 1e-9
+    assert searched == pytest.approx(exact, abs=1e-9)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
@@ -96,16 +96,13 @@ def test_the_best_scale_has_no_better_neighbour(generator):
     assert least < more
 
 
-def test_a_function_of_slope_one_stays_below_the_wasserstein_distance_and_a_steeper_one_is_penalised(generator):
+def test_a_function_is_penalised_for_any_slope_but_one(generator):
     x, z = draw(generator, 20, 1, 2, 2), draw(generator, 20, 3)
     direction = torch.nn.functional.normalize(draw(generator, 7), dim=0)
 
     def linear(slope):
         return lambda x, z: slope * torch.cat([x.flatten(1), z], dim=1) @ direction
 
-    first, second = torch.cat([x.flatten(1), z], dim=1).split(10)
-    exact = ot.emd2([], [], ot.dist(first.numpy(), second.numpy(), metric="euclidean"))
-    assert abs(float(linear(1.0)(x, z)[:10].mean() - linear(1.0)(x, z)[10:].mean())) <= exact
     for slope in (1.0, 0.25, 3.0):
         assert float(gwae.gradient_penalty(linear(slope), x, z)) == pytest.approx((slope - 1) ** 2)
 
@@ -204,6 +201,8 @@ def test_critic_and_model_pull_in_opposite_directions_and_each_moves_itself_alon
     after = model.state_dict()
     assert all(not torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
     assert not torch.equal(before["log_scale"], after["log_scale"])
+    gwae.fitted(model, (255 * images).byte(), 2, 4, 1e-2, 0, 0, "without rounds of the critic")
+    assert all(torch.equal(value, after[name]) for name, value in model.critic.state_dict(prefix="critic.").items())
 
 
 def test_training_brings_distances_and_images_closer(generator):
@@ -275,19 +274,20 @@ def test_the_scores_of_an_importance_are_those_of_a_loop_with_scipys_entropy(gen
 def test_a_code_that_is_the_factors_scores_one_and_a_turned_or_empty_one_does_not(generator):
     known = torch.randint(0, 4, (1200, 3), generator=generator)
     code = known + 0.05 * torch.randn(1200, 3, generator=generator)
-    scores, importance = factors.dci(code[:, [2, 0, 1]], known, seed=0, trees=5)
+    scores, importance, right = factors.dci(code[:, [2, 0, 1]], known, seed=0, trees=5)
+    assert float(right.mean()) == pytest.approx(scores.informativeness)
     assert importance.argmax(dim=0).tolist() == [1, 2, 0]
     assert min(scores) > 0.99
     # One more dimension of noise is used by nothing, and a doubled one spreads a factor: only completeness falls.
     doubled = torch.cat([code, code[:, :1] + 0.02 * torch.randn(1200, 1, generator=generator)], dim=1)
-    spread, _ = factors.dci(doubled, known, seed=0, trees=25)
+    spread, *_ = factors.dci(doubled, known, seed=0, trees=25)
     assert spread.disentanglement > 0.95
     assert spread.completeness < 0.95
     turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator))
-    mixed, _ = factors.dci(code @ turn, known, seed=0, trees=5)
+    mixed, *_ = factors.dci(code @ turn, known, seed=0, trees=5)
     assert mixed.disentanglement < 0.6
     assert mixed.completeness < 0.6
-    empty, _ = factors.dci(torch.randn(1200, 3, generator=generator), known, seed=0, trees=5)
+    empty, *_ = factors.dci(torch.randn(1200, 3, generator=generator), known, seed=0, trees=5)
     assert empty.disentanglement < 0.05
     assert empty.informativeness == pytest.approx(0.25, abs=0.05)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from qmvae_core.data import DataError
 from qmvae_core.neighbours import experiments, runoff
@@ -143,7 +144,38 @@ def test_the_weights_that_forecast_the_validation_half_year_best_are_kept(tmp_pa
     model = runoff.DeepLSTM(1, 3, torch.Generator().manual_seed(0))
     start = {name: value.clone() for name, value in model.state_dict().items()}
     kept, _ = runoff.train(model, series, 2008, settings, 0, "wild", experiments.Workshop(tmp_path))
-    assert all(torch.equal(value, start[name]) for name, value in kept.state_dict().items())
+    assert all(torch.equal(kept.state_dict()[name], value) for name, value in start.items())
+    assert int(kept.step) == 0
+
+
+def changed(series: runoff.Runoff, first: datetime.date, after: datetime.date) -> runoff.Runoff:
+    """The series with other values from one day to the one before another."""
+    values = series.values.clone()
+    values[series.between(first, after)] += torch.linspace(0, 9, (after - first).days)
+    return series._replace(values=values)
+
+
+def test_only_the_validation_half_year_has_a_say_in_which_weights_are_kept(tmp_path):
+    series = runoff.standin_runoff()
+    settings = dataclasses.replace(TINY["smoke"], steps=60, check=2, learning_rate=0.05)
+    half_year = datetime.date(2010, 1, 1), datetime.date(2010, 7, 1)
+
+    def kept(name: str, series: runoff.Runoff) -> tuple[nn.Module, runoff.Scale]:
+        model = runoff.DeepLSTM(1, 3, torch.Generator().manual_seed(0))
+        return runoff.train(model, series, 2008, settings, 0, name, experiments.Workshop(tmp_path / name))
+
+    model, scale = kept("as it is", series)
+    later, later_scale = kept("other test days", changed(series, half_year[1], datetime.date(2013, 1, 1)))
+    assert later_scale == scale
+    assert all(torch.equal(later.state_dict()[name], value) for name, value in model.state_dict().items())
+    other, other_scale = kept("other validation", changed(series, *half_year))
+    assert other_scale == scale
+    assert int(other.step) != int(model.step)
+
+    days = series.values[series.between(datetime.date(2008, 1, 1), half_year[1])]
+    made = runoff.forecasts(model, scale, series, 2008)[series.between(*half_year)]
+    error = (scale.normalised(made) - scale.normalised(days[-len(made) :])).square().mean()
+    assert float(model.error) == pytest.approx(float(error), rel=1e-4)
 
 
 def test_skill_is_nothing_for_persistence_and_one_for_the_truth(generator):
@@ -161,6 +193,8 @@ def test_the_experiment_judges_every_model_and_persistence_is_yesterday(tmp_path
     names = ["LSTM, 1 layer, short", "LSTM, 2 layers, short", "LSTM, 2 layers, long", "4-4-1", "persistence"]
     assert set(found.record["metrics"]["indices"]) == set(found.record["metrics"]["skill"]) == set(names)
     assert found.record["metrics"]["skill"]["persistence"] == {"0": pytest.approx(0.0, abs=1e-6)}
+    assert found.record["metrics"]["kept"]["4-4-1"]["0"]["step"] <= TINY["smoke"].steps_without_memory
+    assert set(found.record["metrics"]["indices of all test days"]) == set(names)
     for month, judged in found.record["metrics"]["indices"]["persistence"]["0"].items():
         observed, made = found.tensors[f"{month}/observed"], found.tensors[f"{month}/persistence"]
         torch.testing.assert_close(made[1:], observed[:-1])

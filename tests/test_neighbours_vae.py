@@ -130,6 +130,34 @@ def _made_once(monkeypatch, request):
 TINY = {"smoke": dataclasses.replace(vae.SETTINGS["smoke"], steps=3, betas=(1.0,), judged=10)}
 
 
+@pytest.mark.parametrize("labels", [0, 10])
+def test_what_is_measured_is_what_a_loop_over_the_images_finds(labels, generator, monkeypatch):
+    monkeypatch.setattr(vae, "PART", 2)
+    model = vae.VAE(vae.VAEConfig(shape=(1, 4, 4), widths=(8,), latent=3, labels=labels), generator).eval()
+    images, known = torch.rand(5, 1, 4, 4, generator=generator), torch.tensor([3, 1, 4, 1, 5])
+    settings = vae.Settings(draws=4000)
+    with torch.no_grad():
+        found, each = vae.measured(model, images, known, settings)
+        for i, (image, label) in enumerate(zip(images, known, strict=True)):
+            told = label[None] if labels else None
+            q = model.encode(image[None], told)
+            z = Normal(q.mean, (0.5 * q.log_var).exp()).sample((20_000,))[:, 0]
+            logits = model.decode(z, told.expand(len(z)) if labels else None)
+            likelihood = -torch.nn.functional.binary_cross_entropy_with_logits(
+                logits, image.expand_as(logits), reduction="none"
+            ).sum(dim=(1, 2, 3))
+            weight = Normal(0, 1).log_prob(z).sum(-1) - Normal(q.mean, (0.5 * q.log_var).exp()).log_prob(z).sum(-1)
+            exact = torch.logsumexp(likelihood + weight, dim=0) - math.log(len(z))
+            assert float(each["log_evidence"][i]) == pytest.approx(float(exact), abs=0.05)
+    assert found["log_evidence"] == pytest.approx(float(each["log_evidence"].mean()), abs=1e-5)
+    assert found["bound"] == pytest.approx(float(each["bound"].mean()), abs=1e-5)
+    assert found["bound"] == pytest.approx(found["log_likelihood"] - found["divergence"], abs=1e-4)
+    with torch.no_grad():
+        by_dimension = vae.nats_by_dimension(model.encode(images, known if labels else None))
+    assert float(by_dimension.sum()) == pytest.approx(found["divergence"], rel=1e-5)
+    assert found["active"] == int((by_dimension > 0.01).sum())
+
+
 def test_an_experiment_is_taken_up_where_it_was_left_and_ends_with_the_same_numbers(tmp_path, capsys):
     commits = iter([{"commit": "before", "dirty": False}, {"commit": "after", "dirty": True}])
     with pytest.MonkeyPatch.context() as patch:

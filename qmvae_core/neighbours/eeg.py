@@ -24,7 +24,7 @@ from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.neighbours.eeg_data import Recording, load_eye_state, synthetic
 from qmvae_core.neighbours.eeg_frames import Cut, frames, log_band_powers, robust_limits, standard_of
 from qmvae_core.neighbours.experiments import Workshop, fit
-from qmvae_core.neighbours.vae import VAE, VAEConfig
+from qmvae_core.neighbours.vae import VAE, VAEConfig, nats_by_dimension
 
 SVM, AUTO, CONVOLUTION, BETA = "PSD-SVM", "AE-LSTM", "CNN-LSTM", "β-VAE-LSTM"
 DRAWN, PLAIN = "β-VAE-LSTM, drawn factors", "VAE-LSTM, β = 1"
@@ -335,7 +335,7 @@ def run_fold(recording: Recording, test: int, validation: int, settings: Setting
 def _frame_metrics(model: VAE, part: Part, posterior: DiagonalGaussian) -> dict[str, float]:
     """On the test block: the root mean squared error of a pixel, nats a frame, and factors with more than 0.01 nats."""
     rebuilt = model.decode(posterior.mean).sigmoid()
-    each = 0.5 * (posterior.mean.square() + posterior.log_var.exp() - 1.0 - posterior.log_var).mean(dim=0)
+    each = nats_by_dimension(posterior)
     result = {"pixel_error": float((rebuilt - part.frames).square().mean().sqrt())}
     if model.config.beta > 0:
         result |= {"divergence": float(each.sum()), "active": int((each > 0.01).sum())}
@@ -428,7 +428,7 @@ def _drawn(fold: Fold, settings: Settings) -> dict[str, Tensor]:
         images[f"rebuilt/{name}"] = model.decode(model.encode(part.frames[picked]).mean).sigmoid()
     model = fold.frame_models[BETA]
     posterior = model.encode(part.frames)
-    each = 0.5 * (posterior.mean.square() + posterior.log_var.exp() - 1.0 - posterior.log_var).mean(dim=0)
+    each = nats_by_dimension(posterior)
     busiest = each.argsort(descending=True)[:3]
     codes = torch.zeros(3, 5, settings.latent)
     codes[torch.arange(3)[:, None], torch.arange(5), busiest[:, None]] = torch.linspace(-2, 2, 5)

@@ -30,7 +30,6 @@ DEAP_CHANNELS = (
     "Fp2", "AF4", "Fz", "F4", "F8", "FC6", "FC2", "Cz", "C4", "T8", "CP6", "CP2", "P4", "P8", "PO4", "O2",
 )  # fmt: skip
 DEAP_SHAPES = {"data": (40, 40, 8064), "labels": (40, 4)}
-DEAP_BASELINE = 384  # samples before the video starts: three seconds
 
 
 @dataclass(frozen=True, eq=False)

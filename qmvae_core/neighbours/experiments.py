@@ -6,6 +6,7 @@ A chapter shows the committed record of its experiment, or carries the experimen
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -59,30 +60,29 @@ class Workshop(NamedTuple):
 
 def fit(
     model: nn.Module, loss: Callable[[torch.Generator], Tensor], steps: int, learning_rate: float, seed: int, name: str
-) -> list[float]:
-    """Take `steps` steps of Adam on loss(generator), a mean over a batch in nats; returns the mean of each tenth.
+) -> None:
+    """Take `steps` steps of Adam on loss(generator), a mean over a batch in nats.
 
     Prints a line each tenth, with an estimate of what is left. Raises FloatingPointError where the loss is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], learning_rate)
-    tenth, since, means, start = max(steps // 10, 1), [], [], time.monotonic()
+    tenth, since, start = max(steps // 10, 1), [], time.monotonic()
     for step in range(1, steps + 1):
         value = loss(generator)
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         optimiser.step()
         since.append(value.detach())
-        if step % tenth == 0:
-            means.append(float(torch.stack(since).mean()))
+        if step % tenth == 0 or step == steps:
+            mean = float(torch.stack(since).mean())
             since.clear()
-            if not means[-1] - means[-1] == 0:
+            if not math.isfinite(mean):
                 raise FloatingPointError(
                     f"{name}: the loss is not finite before step {step}; try a smaller learning rate"
                 )
             left = (time.monotonic() - start) / step * (steps - step)
-            print(f"{name}: step {step:,} of {steps:,}, loss {means[-1]:.1f}, {left:.0f} s left", flush=True)
-    return means
+            print(f"{name}: step {step:,} of {steps:,}, loss {mean:.1f}, {left:.0f} s left", flush=True)
 
 
 def obtain(

@@ -130,13 +130,15 @@ def _entropy(rows: Tensor) -> Tensor:
     return -torch.xlogy(parts, parts).sum(dim=1)
 
 
-def dci(codes: Tensor, factors: Tensor, seed: int, trees: int = 20, fitted: int | None = None) -> tuple[DCI, Tensor]:
-    """The three scores of codes (n, dimensions) against factors (n, k) of integers, and R (dimensions, k).
+def dci(
+    codes: Tensor, factors: Tensor, seed: int, trees: int = 20, fitted: int | None = None
+) -> tuple[DCI, Tensor, Tensor]:
+    """The scores of codes (n, dimensions) against factors (n, k) of integers, R (dimensions, k), and the shares right.
 
     A random forest predicts each factor from the code. R is its drop of impurity by dimension; every split looks at
-    all dimensions, since a split among a few would make unneeded ones important. Informativeness is the mean share of
-    the factors that are right among the rows that were not fitted on. fitted: how many rows are, drawn by the seed;
-    None: half. Raises ValueError where a factor has one value or the code one dimension: H / ln 1 is not defined.
+    all dimensions, since a split among a few would make unneeded ones important. The shares right, (k,),
+    are of the rows that were not fitted on, and informativeness is their mean. fitted: how many rows are, drawn by the
+    seed; None: half. Raises ValueError where a factor has one value or the code one dimension: H / ln 1 is not defined.
     """
     if codes.shape[1] < 2 or factors.shape[1] < 2:
         raise ValueError(f"DCI needs two or more dimensions and factors, got {codes.shape[1]} and {factors.shape[1]}")
@@ -153,4 +155,4 @@ def dci(codes: Tensor, factors: Tensor, seed: int, trees: int = 20, fitted: int 
         right.append(forest.score(codes[judge].double().numpy(), factors[judge, k].numpy()))
     importance = torch.stack(columns, dim=1)
     scores = DCI(disentanglement(importance), completeness(importance), float(np.mean(right)))
-    return scores, importance
+    return scores, importance, torch.tensor(right)

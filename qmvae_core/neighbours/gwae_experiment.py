@@ -155,9 +155,10 @@ def _scenes(settings: Settings, workshop: Workshop, metrics: dict, tensors: dict
                 models[f"GWAE, {prior}"] = trained(GWAEConfig(prior, latent=d), images, s, seed, workshop, told)
         for name, model in models.items():
             codes, rebuilt = coded(model, all_scenes.images.float() / 255)
-            scores, importance = factors.dci(codes, all_scenes.factors, seed, settings.trees)
+            scores, importance, right = factors.dci(codes, all_scenes.factors, seed, settings.trees)
             row = scores._asdict() | {
-                "noise_ratio": noise_ratio(all_scenes.images[held_out].float() / 255, rebuilt[held_out])
+                "right": dict(zip(factors.FACTORS, right.tolist(), strict=True)),
+                "noise_ratio": noise_ratio(all_scenes.images[held_out].float() / 255, rebuilt[held_out]),
             }
             metrics["scenes"].setdefault(name, []).append(row)
             if seed == settings.seeds[0]:

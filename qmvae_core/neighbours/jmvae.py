@@ -327,7 +327,8 @@ def judge_for(data: DigitData, settings: Settings) -> DigitClassifier:
 def image_label(data: DigitData, settings: Settings, workshop: Workshop) -> tuple[dict, dict[str, Tensor]]:
     """All models of image and label, judged on the first test images; metrics, and tensors for figures."""
     judge = judge_for(data, settings)
-    data = replace(data, **{s: {"mnist": binary(getattr(data, s)["mnist"])} for s in ("train", "test")})
+    known = data.identity | {"content_hash": data.identity["content_hash"] + ", black and white"}
+    data = replace(data, identity=known, **{s: {"mnist": binary(getattr(data, s)["mnist"])} for s in ("train", "test")})
     test = data.test["mnist"].select(slice(0, settings.judged))
     images, labels = test.batch(), test.labels
     metrics, tensors = {}, {}
@@ -335,11 +336,12 @@ def image_label(data: DigitData, settings: Settings, workshop: Workshop) -> tupl
     for name, model in baselines(data, settings, workshop).items():
         told = labels if model.config.labels else None
         noise = torch.randn(draws, len(images), settings.latent, generator=torch.Generator().manual_seed(settings.seed))
-        parts = [slice(start, start + PART) for start in range(0, len(images), PART)]
-        found = [model.log_evidence(images[p], noise[:, p], None if told is None else told[p]) for p in parts]
-        quantity = "image given label" if model.config.labels else IMAGE
-        tensors[f"{name}/{quantity}"] = torch.cat(found)
-        metrics[name] = summary({quantity: tensors[f"{name}/{quantity}"]})
+        values = {
+            "image given label" if model.config.labels else IMAGE: model.log_evidence(images, noise, told),
+            "reconstruction": model.free_energy(images, noise[0], told).log_likelihood,
+        }
+        tensors |= {f"{name}/{quantity}": value for quantity, value in values.items()}
+        metrics[name] = summary(values)
     real = [spread(images[labels == digit]) for digit in range(CLASSES) if (labels == digit).sum() > 1]
     for alpha in settings.alphas:
         model = trained(alpha, data, settings, workshop)
@@ -350,6 +352,7 @@ def image_label(data: DigitData, settings: Settings, workshop: Workshop) -> tupl
         values["image by sum"] = torch.logsumexp(every, dim=-1)
         values["image given label"] = values["image, label"] - marginal[labels]
         values["label given image"] = posterior.gather(1, labels[:, None])[:, 0]
+        values["reconstruction"] = values["bound image from label"] + values["kl to label"]
         drawn = images_from_labels(model, settings.generated, settings.seed)
         read = judge.predict(drawn.flatten(0, 1)).view(drawn.shape[:2])
         named = label_probabilities(model, images, settings.draws, settings.seed).argmax(dim=-1)

@@ -23,6 +23,7 @@ from qmvae_core.neighbours.experiments import Workshop, fit
 
 COVARIANCES = ("diagonal", "full")
 NOISES = ("bernoulli", "normal", "learned")
+PART = 100  # images whose importance draws are decoded together
 
 
 class CholeskyGaussian(NamedTuple):
@@ -153,7 +154,14 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def log_evidence(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """ln p(x) by importance sampling from q(z|x), in nats: (batch,); noise: (K, batch, latent)."""
+        """ln p(x), or that given the label, by importance sampling from q(z|x), in nats: (batch,).
+
+        noise: (K, batch, latent).
+        """
+        if len(images) > PART:
+            parts = [slice(start, start + PART) for start in range(0, len(images), PART)]
+            told = [None if labels is None else labels[part] for part in parts]
+            return torch.cat([self.log_evidence(images[p], noise[:, p], t) for p, t in zip(parts, told, strict=True)])
         posterior = self.encode(images, labels)
         codes = posterior.sample(noise)
         zeros = torch.zeros_like(codes)
@@ -170,7 +178,7 @@ class Settings:
     learning_rate: float = 1e-3
     betas: tuple[float, ...] = (0.25, 1.0, 4.0, 16.0)
     judged: int = 1000
-    draws: int = 100
+    draws: int = 500
     seed: int = 0
 
 
@@ -219,30 +227,30 @@ def train_on(
         known = labels[picked] if config.labels else None
         return model.free_energy(images[picked].float() / 255, noise, known).total.mean()
 
-    what = {"config": asdict(config), "settings": asdict(settings), "seed": seed, **told}
-    return workshop.trained(model, what, lambda m: fit(m, loss, settings.steps, settings.learning_rate, seed, name))
+    length = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": seed}
+    what = {"config": asdict(config), "batch": settings.batch_size, **length, **told}
+    return workshop.trained(model, what, lambda m: fit(m, loss, **length, name=name))
 
 
 @torch.no_grad()
-def measured(model: VAE, images: Tensor, labels: Tensor, settings: Settings) -> dict[str, float]:
-    """Means over images (n, c, h, w) in [0, 1], in nats but for `active`: dimensions with more than 0.01 nats."""
+def measured(
+    model: VAE, images: Tensor, labels: Tensor, settings: Settings
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Means over images (n, c, h, w) in [0, 1], and of some the value of each image, (n,).
+
+    All in nats but `squared_error`, a sum over the pixels, and `active`: dimensions with more than 0.01 nats.
+    """
     generator = torch.Generator().manual_seed(settings.seed)
     labels = labels if model.config.labels else None
     noise = torch.randn(len(images), model.config.latent, generator=generator)
     found = model.free_energy(images, noise, labels)
     many = torch.randn(settings.draws, len(images), model.config.latent, generator=generator)
-    evidence = torch.cat(
-        [
-            model.log_evidence(part, draws, told)
-            for part, draws, told in zip(
-                images.split(100), many.split(100, dim=1), _split(labels, len(images)), strict=True
-            )
-        ]
-    )
+    evidence = model.log_evidence(images, many, labels)
     posterior = model.encode(images, labels)
     mean = model.decode(posterior.mean, labels).sigmoid()
+    bound = found.log_likelihood - found.divergence
     result = {
-        "bound": float((found.log_likelihood - found.divergence).mean()),
+        "bound": float(bound.mean()),
         "log_likelihood": float(found.log_likelihood.mean()),
         "divergence": float(found.divergence.mean()),
         "log_evidence": float(evidence.mean()),
@@ -250,13 +258,13 @@ def measured(model: VAE, images: Tensor, labels: Tensor, settings: Settings) -> 
         "scale": float(model.log_scale.exp()),
     }
     if isinstance(posterior, DiagonalGaussian):
-        each = 0.5 * (posterior.mean.square() + posterior.log_var.exp() - 1.0 - posterior.log_var).mean(dim=0)
-        result["active"] = int((each > 0.01).sum())
-    return result
+        result["active"] = int((nats_by_dimension(posterior) > 0.01).sum())
+    return result, {"bound": bound, "log_evidence": evidence}
 
 
-def _split(labels: Tensor | None, count: int) -> list[Tensor | None]:
-    return [None] * -(-count // 100) if labels is None else list(labels.split(100))
+def nats_by_dimension(posterior: DiagonalGaussian) -> Tensor:
+    """The mean divergence to the prior of each dimension, (d,) nats, for posteriors (batch, d)."""
+    return DiagonalGaussian(*(value.unsqueeze(-1) for value in posterior)).kl_to_prior().mean(dim=0)
 
 
 @torch.no_grad()
@@ -271,7 +279,8 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     for name, config in variants(settings).items():
         with torch.enable_grad():
             model = train(config, data, settings, workshop, name)
-        metrics[name] = measured(model, images, labels, settings)
+        metrics[name], each = measured(model, images, labels, settings)
+        tensors |= {f"{name}/{quantity}": values for quantity, values in each.items()}
         told = torch.arange(10) if config.labels else None
         reconstructed = model.decode(model.encode(images[:10], labels[:10]).mean, labels[:10]).sigmoid()
         tensors[f"{name}/reconstructed"] = (255 * reconstructed).round().to(torch.uint8)
