@@ -461,7 +461,7 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
         "control": run_fold(synthetic("a control", seconds=117), 0, 1, settings, workshop).metrics,
         "blocks": [
             {"start": start, "stop": stop, "sequences": len(found), "closed": int(found.sum())}
-            | {"alpha": _alpha(recording, cut, start, stop, back)}
+            | {"alpha": alpha_gain(recording, cut, start, stop, back)}
             for (start, stop), found in zip(spans, labels, strict=True)
         ],
         "blocks_possible": blocks_possible(recording, cut),
@@ -469,7 +469,7 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     return recording.identity, metrics, tensors
 
 
-def _alpha(recording: Recording, cut: Cut, start: int, stop: int, back: Sequence[int]) -> float:
+def alpha_gain(recording: Recording, cut: Cut, start: int, stop: int, back: Sequence[int]) -> float:
     """Log alpha power at the back of the head, closed minus open: mean over sequences of the block."""
     samples = robust_limits(recording.samples).clip(recording.samples[start:stop])
     alpha = log_band_powers(samples, cut.window, cut.hop)[:, 0, list(back)].mean(axis=1)

@@ -21,7 +21,7 @@ from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.neighbours.experiments import fit
 
 PRIORS = ("neural", "factorised", "mixture")
-SLOPE = 0.2  # of the leaky activations, as in the source
+SLOPE = 0.2  # of the leaky activations
 
 
 # The terms of the objective
@@ -50,7 +50,7 @@ def best_scale(first: Tensor, second: Tensor) -> Tensor:
 
 
 def reconstruction_cost(images: Tensor, rebuilt: Tensor) -> Tensor:
-    """Half the squared error, summed over pixels, mean over (batch, c, h, w): that of a Wasserstein AE."""
+    """Half the squared error of images (batch, c, h, w), a sum over pixels and a mean over the batch: Wasserstein AE's."""
     return 0.5 * (images - rebuilt).square().flatten(1).sum(dim=1).mean()
 
 
