@@ -50,7 +50,7 @@ def best_scale(first: Tensor, second: Tensor) -> Tensor:
 
 
 def reconstruction_cost(images: Tensor, rebuilt: Tensor) -> Tensor:
-    """Half the squared error of images (batch, c, h, w), a sum over pixels and a mean over the batch: Wasserstein AE's."""
+    """Half the squared error of images (batch, c, h, w): a sum over pixels, a mean over the batch."""
     return 0.5 * (images - rebuilt).square().flatten(1).sum(dim=1).mean()
 
 
