@@ -101,7 +101,7 @@ def fit(
         raise ValueError("a training that stops after some minutes needs a folder to go on from")
     _check(model, training, train, seeds)
     train = {name: train[name] for name in model.modalities}  # no other modality, and no other order, has a say
-    key = run_key(model, training, seeds, train)
+    key = f"{run_key(model, training, seeds, train)} on {device.type}"  # whose generators draw other noise
     checkpoint = Path(folder) / "checkpoint.pt" if folder is not None else None
     stop_at = math.inf if minutes is None else time.monotonic() + 60 * minutes
     with _precision(training.precision):
@@ -523,7 +523,7 @@ def _restore(path: Path, key: str, loop: _Loop) -> _Position:
         ) from error
     if content.get("key") != key:
         raise CheckpointError(
-            f"{path} belongs to a run with another config, data or seeds; choose another folder or delete the file"
+            f"{path} belongs to a run with another config, data, seeds or device; choose another folder or delete it"
         )
     _put_back(loop.learner, content["state"])
     loop.names = content["names"]

@@ -660,9 +660,18 @@ def test_checkpoint_of_another_run_is_refused_and_kept(small_config, small_digit
         "labels": {"train": {**run["train"], "ink": Digits(ink.images, ink.labels.flip(0))}},
         "images": {"train": {**run["train"], "ink": Digits(ink.images.flip(0), ink.labels)}},
     }[change]
-    with pytest.raises(CheckpointError, match="another config, data or seeds"):
+    with pytest.raises(CheckpointError, match="another config, data, seeds or device"):
         quiet(**{**run, **other}, folder=tmp_path)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_checkpoint_of_another_kind_of_device_is_refused(small_config, small_digits, tmp_path):
+    quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"key": content["key"].replace("cpu", "cuda")}, path)
+    with pytest.raises(CheckpointError, match="or device"):
+        quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
