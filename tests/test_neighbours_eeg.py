@@ -264,8 +264,10 @@ def test_a_recording_with_one_state_or_of_bytes_is_refused(tmp_path):
 
 def test_a_root_without_the_recording_gets_the_stand_in_and_says_so(tmp_path, capsys, recording):
     found = eeg_data.load_eye_state(tmp_path)
-    assert "STAND-IN" in capsys.readouterr().out
+    assert f"STAND-IN DATA ({tmp_path} has no {eeg_data.FILE})" in capsys.readouterr().out
     assert found.identity["kind"] == "stand-in"
+    assert eeg_data.load_eye_state("stand-in").identity == found.identity
+    assert "(was wanted)" in capsys.readouterr().out
     assert eeg_data.FILE in found.identity["notes"][0]
     assert found.identity["content_hash"] == recording.identity["content_hash"]
     back = found.channels.index("O1")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from qmvae_core.data import DEFAULT_ROOT, STAND_IN, DataError
+from qmvae_core.data import STAND_IN, DataError
+from qmvae_core.neighbours.experiments import series_file
 
 FILE = "eeg/eeg-eye-state.csv"
 COLUMNS = ("AF3", "F7", "F3", "FC5", "T7", "P", "O1", "O2", "P8", "T8", "FC6", "F4", "F8", "AF4", "class")
@@ -46,20 +46,13 @@ class Recording:
 
 
 def load_eye_state(root: str | Path | None = None) -> Recording:
-    """The eye-state recording below a data root, checked; a stand-in where the root has none.
+    """The eye-state recording below a data root, checked; a stand-in where the root has none (`series_file`).
 
-    root: a folder, or "stand-in". Without it QMVAE_DATA_ROOT counts, without that data/ in the repository.
     Raises DataError for a file that is damaged.
     """
-    chosen = root if root is not None else os.environ.get("QMVAE_DATA_ROOT") or DEFAULT_ROOT
-    if str(chosen) == STAND_IN:
-        return synthetic("it was asked for")
-    path = Path(chosen).expanduser() / FILE
-    if not path.is_file():
-        reason = f"the data root has no {FILE}"
-        # Printed and not warned: a warning goes to standard error, which a strict notebook check reads as a failure.
-        print(f"STAND-IN EEG, made up: {reason}. Its numbers say that the code runs, and nothing about a brain.")
-        return synthetic(reason)
+    path = series_file(root, FILE)
+    if path is None:
+        return synthetic(f"no {FILE} was found or wanted")
     samples, closed = read_eye_state(path)
     digest = content_hash(samples, closed)
     notes = ["EEG eye state: one person, one continuous recording of 14 channels (OpenML 1471, ODC-PDDL)"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from qmvae_core import records
-from qmvae_core.data import STAND_IN
+from qmvae_core.data import DEFAULT_ROOT, STAND_IN
 
 COMMITTED = "committed"
 PROFILES = (COMMITTED, "smoke", "quick")
@@ -83,6 +84,21 @@ def fit(
                 )
             left = (time.monotonic() - start) / step * (steps - step)
             print(f"{name}: step {step:,} of {steps:,}, loss {mean:.1f}, {left:.0f} s left", flush=True)
+
+
+def series_file(root: str | Path | None, file: str) -> Path | None:
+    """A file below a data root (without one: QMVAE_DATA_ROOT or data/), or None where the root has none.
+
+    For the root "stand-in" it is None too. That the series is then made up is printed.
+    """
+    root = root or os.environ.get("QMVAE_DATA_ROOT") or DEFAULT_ROOT
+    path = Path(root).expanduser() / file
+    if str(root) != STAND_IN and path.is_file():
+        return path
+    reason = "was wanted" if str(root) == STAND_IN else f"{Path(root).expanduser()} has no {file}"
+    # Printed and not warned: a warning goes to standard error, which a strict notebook check reads as a failure.
+    print(f"STAND-IN DATA ({reason}): the series is made up. Its numbers say that the code runs, and nothing else.")
+    return None
 
 
 def obtain(

@@ -11,7 +11,6 @@ import datetime
 import hashlib
 import itertools
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qmvae_core.data import DEFAULT_ROOT, STAND_IN, DataError
-from qmvae_core.neighbours.experiments import Workshop, fit
+from qmvae_core.data import DataError
+from qmvae_core.neighbours.experiments import Workshop, fit, series_file
 
 FILE = "river/usgs_01031500_daily.txt"  # below a data root
 COLUMNS = ("YR", "MNTH", "DY", "OBS_RUN")
@@ -230,6 +229,16 @@ class Settings:
     last: int = 2012  # last year of the test
     seeds: tuple[int, ...] = (0, 1, 2)
 
+    @property
+    def validation(self) -> datetime.date:
+        """The first day of the validation half-year, the day after the last that trains."""
+        return datetime.date(self.after, 1, 1)
+
+    @property
+    def test(self) -> datetime.date:
+        """The first day of the test, the day after the validation half-year."""
+        return datetime.date(self.after, 7, 1)
+
 
 SETTINGS = {
     "smoke": Settings(units=8, steps=4, steps_without_memory=4, check=2, short=2008, long=2007, seeds=(0,)),
@@ -238,20 +247,17 @@ SETTINGS = {
 
 
 def load_runoff(root: str | None = None) -> Runoff:
-    """The runoff below a data root (without one: QMVAE_DATA_ROOT or data/), or the stand-in, which is announced."""
-    root = root or os.environ.get("QMVAE_DATA_ROOT") or str(DEFAULT_ROOT)
-    path = Path(root).expanduser() / FILE
-    if root != STAND_IN and path.exists():
-        return read_runoff(path)
-    print(f"stand-in data: no {FILE} was {'wanted' if root == STAND_IN else 'found'}, so the runoff is made up.")
-    return standin_runoff()
+    """The runoff below a data root, or the stand-in where the root has none (`series_file`)."""
+    path = series_file(root, FILE)
+    return standin_runoff() if path is None else read_runoff(path)
 
 
 def flood_months(runoff: Runoff, settings: Settings) -> list[datetime.date]:
     """The first day of the wettest month of each test year, after the half-year of validation."""
     found = []
     for year in range(settings.after, settings.last + 1):
-        months = [datetime.date(year, month, 1) for month in range(7 if year == settings.after else 1, 13)]
+        months = [datetime.date(year, month, 1) for month in range(1, 13)]
+        months = [month for month in months if month >= settings.test]
         found.append(max(months, key=lambda month: float(runoff.values[runoff.between(month, _next(month))].mean())))
     return found
 
@@ -265,11 +271,11 @@ def train(model: nn.Module, runoff: Runoff, first: int, settings: Settings, seed
 
     Returns (model, scale); the model's buffers `step` and `error` say which weights, and how they forecast it.
     """
-    start, stop = datetime.date(first, 1, 1), datetime.date(settings.after, 1, 1)
-    days = runoff.values[runoff.between(start, stop)]
+    start = datetime.date(first, 1, 1)
+    days = runoff.values[runoff.between(start, settings.validation)]
     scale = Scale(float(days.min()), float(days.max()))
     days = scale.normalised(days)
-    checked = runoff.between(stop, datetime.date(settings.after, 7, 1))
+    checked = runoff.between(settings.validation, settings.test)
     before = scale.normalised(runoff.values[runoff.day(start) : checked.stop])[None]
     model.register_buffer("step", torch.tensor(0))
     model.register_buffer("error", torch.tensor(math.inf))
@@ -324,7 +330,7 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     """Chapter B5: networks of one and two layers, short and long histories, 4-4-1 and persistence, by the indices."""
     runoff = load_runoff(workshop.data_root)
     stretches = {f"{month:%Y-%m}": runoff.between(month, _next(month)) for month in flood_months(runoff, settings)}
-    test = runoff.between(datetime.date(settings.after, 7, 1), datetime.date(settings.last + 1, 1, 1))
+    test = runoff.between(settings.test, datetime.date(settings.last + 1, 1, 1))
     metrics: dict = {"indices": {}, "indices of all test days": {}, "skill": {}, "kept": {}}
     tensors = {f"{month}/observed": runoff.values[days] for month, days in stretches.items()}
 
