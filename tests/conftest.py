@@ -18,6 +18,7 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, databas
 settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items):
     """Of several processes, one runs all tests of a file; and one all those that need the built book, which is slow."""
     for item in items:
