@@ -72,11 +72,12 @@ paper: setup ## run the paper's settings (needs a GPU and real data), print its 
 benchmark: setup ## measure steps per second and memory beside another trainer; DEVICE=cuda for a GPU
 	$(PY) -m benchmarks --device $(DEVICE)
 
-# In JOBS processes of one thread each, since processes of several threads would wait for each other. The second line runs
+# In JOBS processes of one thread each, since processes of several threads would wait for each other; a file's tests share one,
+# and what it makes for them: the built book, trained models. In alphabetical order long files are not last. The second line runs
 # every notebook that is stored with its outputs and compares them, cell by cell.
 test: export OMP_NUM_THREADS = 1
 test: setup ## run the tests, then compare the stored outputs of the notebooks with fresh ones
-	$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadgroup
+	$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile --no-loadscope-reorder
 	notebooks=$$($(PY) tests/notebook_kinds.py) && \
 		$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile --nbval --nbval-current-env $$notebooks
 

@@ -17,15 +17,6 @@ from qmvae_core.models import ModalityConfig, ModelConfig
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
 
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items):
-    """Of several processes, one runs all tests of a file; and one all those that need the built book, which is slow."""
-    for item in items:
-        group = "built book" if "built_book" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 SMALL_MODALITIES = {
     "ink": ModalityConfig(shape=(1, 6, 6), network="dense", widths=(8,), private=3),
     "photo": ModalityConfig(
