@@ -4,7 +4,8 @@ The rule, written before the runs. A claim about one number is judged like a cel
 claim that compares is judged on paired seeds: the differences of the runs with one seed have a 95 % interval by
 Student's t, and the claim "holds" if all of the interval is on its side, "fails" if none of it is, and is "undecided"
 else. Only runs of the paper's length, on real data, with at least `tables.LEAST_SEEDS` seeds decide; with less the
-claim is "undecided", and the numbers of the longest runs that there are stand beside it.
+claim is "undecided", and the numbers of the longest profile that has all its runs stand beside it. Runs of different
+profiles are never compared.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ ORDER = ("fails", "undecided", "holds")
 
 
 class Finding(NamedTuple):
-    """verdict: one of ORDER. evidence: the numbers behind it, in words."""
+    """verdict: one of ORDER. evidence: the numbers behind it, in words. complete: whether all its runs were there."""
 
     verdict: str
     evidence: str
+    complete: bool = True
 
 
 class Claim(NamedTuple):
@@ -64,7 +66,7 @@ def _judged(differences: Sequence[float], used: Sequence[Mapping], beside: str, 
     """The finding on a difference that a claim calls positive, or equal to `target`, in points; used: its records."""
     count, interval = len(differences), interval_of(differences)
     spread = f", {interval[0]:+.1f} to {interval[1]:+.1f}" if interval else ""
-    said = f"{np.mean(differences):+.1f} points {beside} ({count} seed{'s' * (count > 1)}{spread})"
+    said = f"{np.mean(differences):+.1f} points {beside} ({used[0]['profile']} profile, {_seeds(count)}{spread})"
     long_enough = all(r["data"]["kind"] == "real" and r["profile"] == "paper" for r in used)
     if not long_enough or count < tables.LEAST_SEEDS:
         return Finding("undecided", said)
@@ -74,10 +76,14 @@ def _judged(differences: Sequence[float], used: Sequence[Mapping], beside: str, 
     return Finding("holds" if low > 0 else "fails" if high < 0 else "undecided", said)
 
 
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count > 1)}"
+
+
 def _difference(records, one: str, other: str, path: Sequence[str], target: float | None = None) -> Finding:
     found = paired_differences(records, one, other, path)
     if not found:
-        return Finding("undecided", f"no seed has both {one} and {other}")
+        return Finding("undecided", f"no seed has both {one} and {other}", complete=False)
     used = [r for r in records if r["reading"] in (one, other) and r["seed"] in found]
     return _judged(list(found.values()), used, f"over {other}", target)
 
@@ -88,7 +94,8 @@ def _above_all(path: Sequence[str], models: Sequence[str] = BASELINES):
     def judge(records, reading):
         findings = [_difference(records, reading, model, path) for model in models]
         verdict = min((finding.verdict for finding in findings), key=ORDER.index)
-        return Finding(verdict, "; ".join(finding.evidence for finding in findings))
+        evidence = "; ".join(finding.evidence for finding in findings)
+        return Finding(verdict, evidence, all(finding.complete for finding in findings))
 
     return judge
 
@@ -104,7 +111,7 @@ def _within(one: Sequence[str], other: Sequence[str], beside: str):
     def judge(records, reading):
         group = [r for r in records if r["reading"] == reading]
         if not group:
-            return Finding("undecided", f"no record of {reading}")
+            return Finding("undecided", f"no record of {reading}", complete=False)
         return _judged([tables.metric(r, one) - tables.metric(r, other) for r in group], group, beside)
 
     return judge
@@ -117,11 +124,11 @@ def _cell(model: str, column: str, reported: Mapping, columns: Mapping):
         name = reading if model == "qmvae" else model
         group = [r for r in records if r["reading"] == name]
         if not group:
-            return Finding("undecided", f"no record of {name}")
+            return Finding("undecided", f"no record of {name}", complete=False)
         row = tables.compare(group, reported, {column: columns[column]}).iloc[0]
         verdict = {"agrees": "holds", "above": "fails", "below": "fails"}.get(row["verdict"], "undecided")
-        seeds = f"{len(group)} seed{'s' * (len(group) > 1)}"
-        return Finding(verdict, f"ours {row['ours']} ({seeds}), paper {row['paper']}: {row['verdict']}")
+        ours = f"ours {row['ours']} ({row['profile']} profile, {_seeds(len(group))})"
+        return Finding(verdict, f"{ours}, paper {row['paper']}: {row['verdict']}")
 
     return judge
 
@@ -194,8 +201,15 @@ CLAIMS = (
 
 
 def findings(records: Sequence[Mapping], reading: str) -> dict[str, Finding]:
-    """Key of each claim -> what the records say to it; records of one profile, Q-MVAE by `reading`."""
-    return {claim.key: claim.judge(records, reading) for claim in CLAIMS}
+    """Key of each claim -> what the records say to it, Q-MVAE by `reading`.
+
+    The finding is that of a profile that decides the claim, else of the longest that has all its runs.
+    """
+    found = {}
+    for claim in CLAIMS:
+        by_length = [claim.judge(group, reading) for group in tables.by_profile(records)]
+        found[claim.key] = max(by_length, key=lambda finding: (finding.verdict != "undecided", finding.complete))
+    return found
 
 
 def ledger(records: Sequence[Mapping], reading: str) -> pd.DataFrame:

@@ -259,17 +259,31 @@ def probe_gaps(records: Sequence[Mapping]) -> pd.DataFrame:
     return _rows(records, cells)
 
 
-def longest(records: Sequence[Mapping]) -> list[Mapping]:
-    """The finished records of the profile with the most training steps, real data before stand-in.
+def by_profile(records: Sequence[Mapping]) -> list[list[Mapping]]:
+    """The finished records in order, a list for each profile, that of the longest runs first.
 
-    Raises RecordError if there is none.
+    Stand-in runs are left out where there are runs on real data. Raises RecordError if no record is finished.
     """
     done = [r for r in records if r["status"] == "ok"]
     if not done:
         raise RecordError("there is no finished record; make one with: python -m qmvae_core run")
-    real = [r for r in done if r["data"]["kind"] == "real"] or done
-    most = max(real, key=lambda r: r["cost"]["steps"])["profile"]
-    return in_order([r for r in real if r["profile"] == most])
+    groups: dict[str, list[Mapping]] = {}
+    for record in in_order([r for r in done if r["data"]["kind"] == "real"] or done):
+        groups.setdefault(record["profile"], []).append(record)
+    return sorted(groups.values(), key=lambda group: -max(record["cost"]["steps"] for record in group))
+
+
+def longest(records: Sequence[Mapping]) -> list[Mapping]:
+    """The finished records of the profile with the most training steps. Raises like `by_profile`."""
+    return by_profile(records)[0]
+
+
+def widest(records: Sequence[Mapping]) -> list[Mapping]:
+    """The finished records of the profile with the most readings, to compare most with; of several, the longest.
+
+    Raises like `by_profile`.
+    """
+    return max(by_profile(records), key=lambda group: len({record["reading"] for record in group}))
 
 
 def first_seeds(records: Sequence[Mapping]) -> list[Mapping]:

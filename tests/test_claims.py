@@ -68,7 +68,8 @@ def test_a_comparison_holds_fails_or_is_undecided_by_its_interval(ours, theirs, 
 
 def test_a_reading_without_its_loss_is_compared_with_itself():
     records = [*several("as-printed", [80, 81, 82]), *several("default+beta=0", [70, 71.5, 72])]
-    assert WITHOUT.judge(records, "as-printed") == ("undecided", "no seed has both as-printed and as-printed+beta=0")
+    missing = claims.Finding("undecided", "no seed has both as-printed and as-printed+beta=0", complete=False)
+    assert WITHOUT.judge(records, "as-printed") == missing
     records += several("as-printed+beta=0", [90, 91.5, 92])
     assert WITHOUT.judge(records, "as-printed").verdict == "fails"
 
@@ -78,13 +79,13 @@ def test_what_is_short_or_not_real_decides_nothing_but_is_shown(changes):
     records = [*several("default", [80, 81, 82], **changes), *several("default+beta=0", [70, 71, 72], **changes)]
     found = WITHOUT.judge(records, "default")
     assert found.verdict == "undecided"
-    assert "+10.0 points over default+beta=0 (3 seeds" in found.evidence
+    assert f"+10.0 points over default+beta=0 ({changes.get('profile', 'paper')} profile, 3 seeds" in found.evidence
 
 
 def test_two_seeds_decide_nothing():
     records = [*several("default", [80, 80.1]), *several("default+beta=0", [70, 70.1])]
     assert WITHOUT.judge(records, "default").verdict == "undecided"
-    assert WITHOUT.judge(records[:1], "default") == ("undecided", "no seed has both default and default+beta=0")
+    assert WITHOUT.judge(records[:1], "default").evidence == "no seed has both default and default+beta=0"
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(4.9, "holds"), (5.1, "holds"), (9.0, "fails"), (-4.9, "fails")])
@@ -135,7 +136,7 @@ def test_every_reported_cell_is_a_claim_and_is_judged_as_in_its_table():
         assert found.verdict == verdict
         row = tables.table1(records).set_index("column").loc["SVHN→MNIST"]
         assert (row["verdict"], row["ours"]) == (table_verdict, found.evidence.split(" (")[0].removeprefix("ours "))
-    assert cell.judge([], "default") == ("undecided", "no record of default")
+    assert cell.judge([], "default") == ("undecided", "no record of default", False)
 
 
 def test_the_ledger_lists_every_claim_once_failures_first():
@@ -160,12 +161,36 @@ def test_altering_one_record_changes_the_ledger():
     assert not before.equals(claims.ledger(records[1:], "default"))
 
 
-def test_the_longest_runs_are_taken_and_real_data_comes_first():
+def test_runs_of_different_profiles_are_never_compared():
+    long, short = several("default", [90]), several("default", [80, 81, 82], profile="quick", steps=10)
+    short += several("dmvae", [70, 71, 72], profile="quick", steps=10)
+    found = claims.findings([*short, *long], "default")
+    assert found[GAIN.key].evidence.startswith("+10.0 points over dmvae (quick profile, 3 seeds")
+    own = found[claim("Q-MVAE, SVHN→MNIST: 81.3 %").key]
+    assert own == ("undecided", "ours 90.0 (paper profile, 1 seed), paper 81.3 ± 0.5: none: fewer than 3 seeds", True)
+
+
+def test_a_profile_that_decides_goes_before_one_that_has_more_runs():
+    short = [r for name in ("default", *BASELINES) for r in several(name, [80, 81, 82], profile="quick", steps=10)]
+    long = [*several("default", [80, 81, 82]), *several("dmvae", [90, 91.5, 92])]
+    above = claim("above every compared model in SVHN→MNIST").key
+    assert claims.findings([*short, *long], "default")[above].verdict == "fails"
+    assert "no seed has both default and mvae" in claims.findings(long, "default")[above].evidence
+    undecided = claims.findings([*short, *long[:1]], "default")[above]
+    assert undecided.complete
+    assert undecided.evidence.count("(quick profile, 3 seeds") == len(BASELINES)
+
+
+def test_profiles_are_ordered_by_length_and_real_data_comes_first():
     records = [
         record(profile="quick", steps=10), record(profile="paper", steps=100, kind="stand-in"),
         record(profile="sensitivity", steps=20, status="failed"), record(profile="other", steps=15, seed=3),
+        record("mvae", profile="quick", steps=12),
     ]  # fmt: skip
+    assert [[r["profile"] for r in group] for group in tables.by_profile(records)] == [["other"], ["quick", "quick"]]
     assert [r["profile"] for r in tables.longest(records)] == ["other"]
+    assert [r["reading"] for r in tables.widest(records)] == ["mvae", "default"]
+    assert [r["profile"] for r in tables.widest(records[:4])] == ["other"]
     assert [r["profile"] for r in tables.longest(records[1:2])] == ["paper"]
     with pytest.raises(RecordError, match="no finished record"):
         tables.longest(records[2:3])
