@@ -273,6 +273,11 @@ def by_profile(records: Sequence[Mapping]) -> list[list[Mapping]]:
     return sorted(groups.values(), key=lambda group: -max(record["cost"]["steps"] for record in group))
 
 
+def finished(records: Sequence[Mapping]) -> list[Mapping]:
+    """The finished records of every profile, the longest runs first. Raises like `by_profile`."""
+    return [record for group in by_profile(records) for record in group]
+
+
 def longest(records: Sequence[Mapping]) -> list[Mapping]:
     """The finished records of the profile with the most training steps. Raises like `by_profile`."""
     return by_profile(records)[0]

@@ -188,6 +188,7 @@ def test_profiles_are_ordered_by_length_and_real_data_comes_first():
         record("mvae", profile="quick", steps=12),
     ]  # fmt: skip
     assert [[r["profile"] for r in group] for group in tables.by_profile(records)] == [["other"], ["quick", "quick"]]
+    assert [r["cost"]["steps"] for r in tables.finished(records)] == [15, 12, 10]
     assert [r["profile"] for r in tables.longest(records)] == ["other"]
     assert [r["reading"] for r in tables.widest(records)] == ["mvae", "default"]
     assert [r["profile"] for r in tables.widest(records[:4])] == ["other"]
