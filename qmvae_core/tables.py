@@ -184,7 +184,7 @@ def as_points(
     said: dict[str, Point | None] = {}
     for record in in_order([r for r in records if r["status"] == "ok"]):
         for column, path in columns.items():
-            cell = f"{paper.NAMES[record['model']]} {column}\n{record['reading']}, {record['profile']}"
+            cell = f"{paper.NAMES[record['model']]} {column}\n{record['reading']}, {record['profile']} profile"
             if applies(record, path):
                 values.setdefault(cell, []).append(metric(record, path))
             given = _said(reported, record["model"], column)
