@@ -19,6 +19,7 @@ from qmvae_core.records import RecordError
 
 LEAST_SEEDS = 3
 NOT_APPLICABLE = "not applicable"
+LONGER = "a longer run"  # the name in `to_show` of a second run of the main reading
 
 
 def in_order(records: Sequence[Mapping]) -> list[Mapping]:
@@ -297,6 +298,26 @@ def first_seeds(records: Sequence[Mapping]) -> list[Mapping]:
     for record in in_order(records):
         found.setdefault((record["profile"], record["model"], record["reading"]), record)
     return list(found.values())
+
+
+def to_show(records: Sequence[Mapping], reading: str) -> dict[str, Mapping]:
+    """Name of a reading -> the record that pictures show of it: the lowest seed of the widest profile.
+
+    Where a longer profile has a run of `reading`, that is added under LONGER. Where no run has `reading`, the first of
+    another stands in its place. Raises like `by_profile`.
+    """
+    shown = {record["reading"]: record for record in first_seeds(widest(records))}
+    own = shown.setdefault(reading, next(iter(shown.values())))
+    longer = longest([record for record in records if record["reading"] == own["reading"]])[0]
+    if longer["profile"] != own["profile"]:
+        shown[LONGER] = longer
+    return shown
+
+
+def title(record: Mapping, direction: str) -> str:
+    """The title of a picture: model, reading, number of steps and direction."""
+    of = f"{paper.NAMES[record['model']]} ({record['reading']}, {record['cost']['steps']:,} steps)"
+    return f"{of}, {direction.replace('->', ' to ')}"
 
 
 def panel_shares(records: Sequence[Mapping]) -> pd.DataFrame:

@@ -394,6 +394,29 @@ def test_first_seeds_are_the_lowest_of_each_group_in_a_stable_order():
     assert [r["id"] for r in tables.first_seeds(mixed[::-1])] == expected
 
 
+def test_pictures_show_runs_of_equal_length_and_then_a_longer_one_of_the_main_reading():
+    few = {"profile": "quick", "cost": {"steps": 10}}
+    short = [record(2, **few), record(1, **few), record(5, model="mvae", reading="mvae", **few)]
+    long = [record(4), record(3), record(0, reading="as-printed")]
+
+    def shown(records):
+        found = tables.to_show(records, "default")
+        return {name: (r["profile"], r["reading"], r["seed"]) for name, r in found.items()}
+
+    alike = {"default": ("quick", "default", 1), "mvae": ("quick", "mvae", 5)}
+    assert shown(short) == alike
+    assert shown([*long[:2], *short]) == alike | {tables.LONGER: ("paper", "default", 3)}
+    assert shown([*short, long[2]]) == alike
+    assert shown(long) == {"as-printed": ("paper", "as-printed", 0), "default": ("paper", "default", 3)}
+    assert shown(short[2:]) == {"default": ("quick", "mvae", 5), "mvae": ("quick", "mvae", 5)}
+    with pytest.raises(RecordError, match="no finished record"):
+        shown([])
+
+
+def test_the_title_of_a_picture_says_model_reading_steps_and_direction():
+    assert tables.title(record(), "mnist->svhn") == "Q-MVAE (default, 131,410 steps), mnist to svhn"
+
+
 def test_panel_shares_count_every_image_of_a_panel():
     found = tables.panel_shares([record(forth=0.9, back=0.8)]).to_dict("records")
     assert [(row["direction"], row["panel, %"], row["all, %"]) for row in found] == [
