@@ -1,4 +1,4 @@
-"""`python -m qmvae_core plan | run | status | collect | render | oracles`: the study from the command line."""
+"""`python -m qmvae_core plan | run | status | collect | amend | render | oracles`: the study from the command line."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("plan", "run", "status"):
             command.add_argument("--readings", nargs="+", help="instead of the profile's own")
             command.add_argument("--seeds", nargs="+", type=int, help="instead of the profile's own")
-        if name == "run":
+        if name in ("run", "amend"):
             command.add_argument("--data-root", help="a data root, or 'stand-in'")
+        if name == "run":
             command.add_argument("--device", default="auto", help="cpu, cuda, or auto")
             command.add_argument("--minutes", type=float, help=MINUTES)
             command.add_argument("--scheduler", help=SCHEDULER)
@@ -135,6 +136,13 @@ def _collect(options: argparse.Namespace) -> int:
     return 0
 
 
+def _amend(options: argparse.Namespace) -> int:
+    data = study.data_for(options.profile, options.data_root)
+    for name, added in study.amend(_evidence(options), options.profile, data):
+        print(f"{name}: {', '.join(added) or 'lacks nothing'}", flush=True)
+    return 0
+
+
 def _render(options: argparse.Namespace) -> int:
     study.render(_evidence(options), options.notebooks.resolve())
     return 0
@@ -157,11 +165,13 @@ HELP = {
     "run": "carry out the runs that are not done",
     "status": "say which runs are done, failed, started or to do",
     "collect": "print the tables that the records give",
+    "amend": "give records what evaluation came to measure after them, from their weights",
     "render": "execute the results notebooks of a copied book on the records",
     "oracles": "train the digit judges that are missing",
 }
 COMMANDS = {
-    "plan": _plan, "run": _run, "status": _status, "collect": _collect, "render": _render, "oracles": _oracles,
+    "plan": _plan, "run": _run, "status": _status, "collect": _collect, "amend": _amend, "render": _render,
+    "oracles": _oracles,
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ Everything is a function of a model, digits and a generator, so that a validatio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import permutations
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from qmvae_core import diagnosis
 from qmvae_core.data import Digits, tuple_indices
 from qmvae_core.diagnosis import BATCH, share
+from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import TEST_CODES
 from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import seed_for
@@ -55,9 +56,15 @@ def confusion(labels: Tensor, predicted: Tensor) -> list[list[int]]:
 @torch.no_grad()
 def shared_codes(model: nn.Module, digits: Mapping[str, Digits], index: Mapping[str, Tensor]) -> np.ndarray:
     """The means of q(z | the given modalities): (n, shared) for index tensors (n,) into each modality's digits."""
+    return torch.cat([posterior.mean.cpu() for posterior in _shared_posteriors(model, digits, index)]).numpy()
+
+
+def _shared_posteriors(
+    model: nn.Module, digits: Mapping[str, Digits], index: Mapping[str, Tensor]
+) -> Iterator[DiagonalGaussian]:
     parts = zip(*(rows.split(BATCH) for rows in index.values()), strict=True)
-    images = ({name: digits[name].batch(i.long()) for name, i in zip(index, part, strict=True)} for part in parts)
-    return torch.cat([model.encode_shared(each).mean.cpu() for each in images]).numpy()
+    for part in parts:
+        yield model.encode_shared({name: digits[name].batch(i.long()) for name, i in zip(index, part, strict=True)})
 
 
 @torch.no_grad()
@@ -92,23 +99,62 @@ def probe_accuracies(
     trained on the codes of the same images, each modality's on its own and all of them together, and has no entry
     "joint".
     """
-    pairs = tuple_indices({name: d.labels for name, d in train.items()}, rounds=1, seed=seed)
-    first = next(iter(pairs))
-    given = [pairs] if model.has_joint_code else [{name: index} for name, index in pairs.items()]
-    codes = np.concatenate([shared_codes(model, train, index) for index in given])
-    truth = train[first].labels[pairs[first].long()].cpu().numpy()
-    probe = linear_probe(codes, np.tile(truth, len(given)))
-
+    probe = _table2_probe(model, train, seed)
     found = {}
     for name, digits in judged.items():
         predicted = probe.predict(shared_codes(model, judged, {name: _all_rows(digits)}))
         found[name] = share(predicted == digits.labels.cpu().numpy())
     if not model.has_joint_code:
         return found
-    pairs = tuple_indices({name: d.labels for name, d in judged.items()}, rounds=1, seed=seed)
-    truth = judged[first].labels[pairs[first].long()].cpu().numpy()
+    pairs, truth = _one_round(judged, seed)
     found["joint"] = share(probe.predict(shared_codes(model, judged, pairs)) == truth)
     return found
+
+
+@torch.no_grad()
+def joint_code(
+    model: nn.Module, train: Mapping[str, Digits], judged: Mapping[str, Digits], seed: int = 0
+) -> dict[str, dict]:
+    """Whom the joint code follows where the codes of a pair disagree, by the probe of Table 2: "train" and "judged".
+
+    On one round of pairs of each: the accuracy on their "joint" codes and on the codes of each modality "alone"; the
+    accuracy on the joint codes of those pairs where one modality "only" is read rightly by its own code; and the
+    median "precision" of q(z|x), over images and dimensions. Without joint codes there is nothing: {}.
+    """
+    if not model.has_joint_code:
+        return {}
+    probe = _table2_probe(model, train, seed)
+    found = {}
+    for split, digits in (("train", train), ("judged", judged)):
+        pairs, truth = _one_round(digits, seed)
+        joint = probe.predict(shared_codes(model, digits, pairs)) == truth
+        right, precision = {}, {}
+        for name, index in pairs.items():
+            posteriors = list(_shared_posteriors(model, digits, {name: index}))
+            right[name] = probe.predict(torch.cat([p.mean.cpu() for p in posteriors]).numpy()) == truth
+            precision[name] = float(np.median(torch.cat([(-p.log_var).exp().cpu() for p in posteriors]).numpy()))
+        only = {name: hits & (sum(right.values()) == 1) for name, hits in right.items()}
+        found[split] = {
+            "joint": share(joint),
+            "alone": {name: share(hits) for name, hits in right.items()},
+            "only": {name: share(joint[where]) for name, where in only.items() if where.any()},
+            "precision": precision,
+        }
+    return found
+
+
+def _table2_probe(model: nn.Module, train: Mapping[str, Digits], seed: int):
+    pairs, truth = _one_round(train, seed)
+    given = [pairs] if model.has_joint_code else [{name: index} for name, index in pairs.items()]
+    codes = np.concatenate([shared_codes(model, train, index) for index in given])
+    return linear_probe(codes, np.tile(truth, len(given)))
+
+
+def _one_round(digits: Mapping[str, Digits], seed: int) -> tuple[dict[str, Tensor], np.ndarray]:
+    """One round of the pairing, in which each paired image occurs once, and the digits of the pairs."""
+    pairs = tuple_indices({name: each.labels for name, each in digits.items()}, rounds=1, seed=seed)
+    first = next(iter(pairs))
+    return pairs, digits[first].labels[pairs[first].long()].cpu().numpy()
 
 
 def leakage(
@@ -190,6 +236,7 @@ def evaluate(
         "cross_generation": cross,
         "confusion": tables,
         "probe": probe_accuracies(model, train, judged, seed),
+        "joint_code": joint_code(model, train, judged, seed),
         "joint_coherence": joint_coherence(
             model, oracles, generator_for(seed, "coherence"), count=max(map(len, judged.values()))
         ),

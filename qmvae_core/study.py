@@ -27,7 +27,7 @@ from torch import nn
 
 from qmvae_core import records, sensitivity
 from qmvae_core.data import STAND_IN, DigitData, load_digits, validation_split
-from qmvae_core.evaluation import evaluate
+from qmvae_core.evaluation import evaluate, joint_code
 from qmvae_core.models import build_model, from_known_fields, reading, training_changes
 from qmvae_core.models.readings import BEST, MODELS_COMPARED
 from qmvae_core.oracles import CONFIGS, DigitClassifier, OracleConfig, prepare_oracles
@@ -38,6 +38,8 @@ RESULTS = records.REPOSITORY / "results"
 NOTEBOOKS = records.REPOSITORY / "notebooks"
 TRAINING_NOTEBOOK = NOTEBOOKS / "07_train.ipynb"
 RESULTS_NOTEBOOKS = ("08_table1", "09_table2", "10_figure3", "11_figure4", "12_figure5", "13_verdicts")
+# What evaluation came to measure when there were records already: `amend` gives it to them.
+LATER_METRICS = {"joint_code": joint_code}
 # For processes that train on a CPU: PyTorch then asks the system for large pages of memory, where it has them.
 MEMORY_SETTINGS = {"THP_MEM_ALLOC_ENABLE": "1"}
 PATIENCE = 120.0  # seconds to wait for another process's lock; one whose parent has died is gone in two
@@ -328,6 +330,30 @@ def load_model(record: Mapping, evidence: Path) -> nn.Module:
     model = build_model(record["config"]["model"])
     model.load_state_dict(load_file(path))
     return model.eval()
+
+
+def amend(evidence: Path, name: str, data: DigitData) -> Iterator[tuple[str, list[str]]]:
+    """Give the finished records of a profile the LATER_METRICS that they lack, measured on their stored weights.
+
+    Each names under "amended" the code and machine that measured what was added; nothing else in it changes. Yields
+    its id and what was added. Raises RecordError where there is no such record, where the data are not those on which
+    a record was judged, and like `load_model`.
+    """
+    done = records.load_records(evidence / "runs", profile=name, status="ok")
+    if not done:
+        raise records.RecordError(f"{evidence / 'runs'} has no finished record of the profile {name!r}")
+    by = records.provenance()  # before the first record is changed, after which the repository is not clean
+    for record in done:
+        missing = [each for each in LATER_METRICS if each not in record["metrics"]]
+        if missing:
+            if any(record["data"][key] != data.identity[key] for key in ("content_hash", "n_test")):
+                raise records.RecordError(f"record {record['id']} was judged on other data than those given")
+            model = load_model(record, evidence)
+            added = {each: LATER_METRICS[each](model, data.train, data.test, record["seed"]) for each in missing}
+            record["metrics"] |= added
+            record["amended"] = record.get("amended", {}) | dict.fromkeys(missing, by)
+            records.write_json(evidence / "runs" / f"{record['id']}.json", record)
+        yield record["id"], missing
 
 
 # The whole plan

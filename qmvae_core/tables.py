@@ -260,6 +260,25 @@ def probe_gaps(records: Sequence[Mapping]) -> pd.DataFrame:
     return _rows(records, cells)
 
 
+def joint_codes(records: Sequence[Mapping]) -> pd.DataFrame:
+    """`evaluation.joint_code` in per cent: a row for the training pairs of each record, and one for the test pairs."""
+
+    def cells(record):
+        measured = record["metrics"].get("joint_code")
+        if not measured:
+            yield {"pairs": "no joint code" if measured == {} else "not measured"}
+            return
+        for split, found in measured.items():
+            row = {"pairs": "train" if split == "train" else "test"}
+            row |= {name: f"{100 * value['accuracy']:.1f}" for name, value in found["alone"].items()}
+            row["joint"] = f"{100 * found['joint']['accuracy']:.1f}"
+            for name, value in found["only"].items():
+                row[f"joint, only {name} right"] = f"{100 * value['accuracy']:.0f} (of {value['n']:,})"
+            yield row | {f"precision, {name}": f"{value:.1f}" for name, value in found["precision"].items()}
+
+    return _rows(records, cells).fillna("")
+
+
 def by_profile(records: Sequence[Mapping]) -> list[list[Mapping]]:
     """The finished records in order, a list for each profile, that of the longest runs first.
 

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from qmvae_core import diagnosis, evaluation
-from qmvae_core.data import Digits, validation_split
+from qmvae_core.data import Digits, tuple_indices, validation_split
 from qmvae_core.evaluation import (
     confusion,
     cross_generated,
     evaluate,
     generator_for,
+    joint_code,
     joint_coherence,
     leakage,
     probe_accuracies,
@@ -321,7 +322,45 @@ def test_the_probe_of_a_model_without_joint_codes_is_trained_on_the_codes_of_eac
     assert turned["ink"]["accuracy"] + turned["photo"]["accuracy"] < 1.4
     found = evaluate(model, train, judged, JUDGES)
     assert found["probe"] == turned
+    assert found["joint_code"] == {}
     assert all(swaps.keys() == {"source", "target"} for swaps in found["code_swaps"].values())
+
+
+def test_the_joint_code_follows_a_modality_where_the_two_disagree(train, judged):
+    """Judged photos with a bright last pixel are misread, and dark ones of ink; the joint code believes the photo."""
+
+    class Torn(Model):
+        def read(self, name, images):
+            turned = images[:, 0, 1, 1] > 0.5 if name == "photo" else images[:, 0, 1, 1] < 0.2
+            return torch.where(turned & (images[:, 0, 1, 0] > 0), read(images) + 1, read(images)) % 10
+
+        def encode_shared(self, images):
+            name = "photo" if "photo" in images else "ink"
+            mean = nn.functional.one_hot(self.read(name, images[name]), 10).float()
+            return DiagonalGaussian(mean, torch.full_like(mean, -math.log(4.0) if name == "photo" else 0.0))
+
+    taught = {name: Digits(d.images.clone(), d.labels) for name, d in train.items()}
+    for digits in taught.values():
+        digits.images[:, 0, 1, 0] = 0  # nothing is misread there
+    model = Torn()
+    found = joint_code(model, taught, judged, seed=3)
+    assert found == evaluate(model, taught, judged, JUDGES, seed=3)["joint_code"]
+    assert found["train"]["joint"]["accuracy"] == 1.0
+    assert found["train"]["only"] == {}
+    hits = {}
+    for name, rows in tuple_indices({name: d.labels for name, d in judged.items()}, rounds=1, seed=3).items():
+        seen = model.read(name, judged[name].batch(rows.long())).tolist()
+        hits[name] = [a == b for a, b in zip(seen, judged[name].labels[rows.long()].tolist(), strict=True)]
+    for name, each in hits.items():
+        assert found["judged"]["alone"][name] == share(np.array(each))
+    assert found["judged"]["joint"] == share(np.array(hits["photo"]))
+    torn = [(a, b) for a, b in zip(hits["ink"], hits["photo"], strict=True) if a != b]
+    counts = {"ink": sum(a for a, _ in torn), "photo": sum(b for _, b in torn)}
+    assert min(counts.values()) > 50
+    for name, accuracy in (("ink", 0.0), ("photo", 1.0)):
+        only = found["judged"]["only"][name]
+        assert (only["accuracy"], only["n"]) == (accuracy, counts[name])
+    assert found["judged"]["precision"] == {"ink": 1.0, "photo": pytest.approx(4.0)}
 
 
 # Leakage

@@ -16,6 +16,7 @@ import torch
 from qmvae_core import __main__ as command_line
 from qmvae_core import records, study
 from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
+from qmvae_core.evaluation import joint_code
 from qmvae_core.models import MODELS, READINGS, build_model, reading
 from qmvae_core.models.readings import MODELS_COMPARED
 from qmvae_core.oracles import DigitClassifier, OracleError
@@ -413,6 +414,51 @@ def test_weights_are_loaded_only_if_they_are_those_of_the_record(tmp_path, monke
         study.load_model(first, tmp_path)
 
 
+def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_else(
+    tmp_path, monkeypatch, capsys, small_profile
+):
+    _, written = train_and_judge(tmp_path, monkeypatch)
+    monkeypatch.setattr(study, "data_for", lambda name, root: small_data())
+    command = ["amend", "--profile", "smoke", "--evidence", str(tmp_path)]
+    assert command_line.main(command) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{record['id']}: joint_code" for record in written]
+    data = small_data()
+    for before, after in zip(written, load_records(tmp_path / "runs"), strict=True):
+        model = study.load_model(before, tmp_path)
+        expected = joint_code(model, data.train, data.test, before["seed"])
+        assert after["metrics"] == METRICS | {"joint_code": expected}
+        assert after["amended"]["joint_code"].keys() == after["provenance"].keys()
+        assert {key: after[key] for key in before if key != "metrics"} == {
+            key: before[key] for key in before if key != "metrics"
+        }
+    content = {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
+    assert command_line.main(command) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{record['id']}: lacks nothing" for record in written]
+    assert content == {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": small_data().identity | {"content_hash": "other"}}, "was judged on other data than those given"),
+        ({"data": small_data().identity | {"n_test": {"mnist": 1}}}, "was judged on other data than those given"),
+        ({"weights_sha256": "0"}, "does not hold the weights that its record names"),
+        ({"status": "failed"}, "has no finished record of the profile 'smoke'"),
+    ],
+    ids=["data", "part", "weights", "failed"],
+)
+def test_a_record_that_cannot_be_amended_is_named_and_left_as_it_is(
+    tmp_path, monkeypatch, small_profile, change, message
+):
+    run, (record,) = train_and_judge(tmp_path, monkeypatch, seeds=(0,))
+    path = record_path(run, 0, tmp_path)
+    records.write_json(path, record | change)
+    content = path.read_bytes()
+    with pytest.raises(RecordError, match=message):
+        list(study.amend(tmp_path, "smoke", small_data()))
+    assert path.read_bytes() == content
+
+
 def test_a_loss_that_is_not_finite_leaves_a_failure_record_for_each_seed(tmp_path, monkeypatch, small_profile):
     def fail(*_, **__):
         raise NonFiniteLoss("quadruplet is nan at epoch 1, step 7, seed 3")
@@ -644,6 +690,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["collect"], r"qmvae_core: there is no folder of records .*; make it with: python -m qmvae_core run"),
+        (["amend"], r"qmvae_core: there is no folder of records .*; make it with: python -m qmvae_core run"),
         (["plan", "--readings", "defalt"], r"qmvae_core: unknown reading 'defalt'; the known ones are .*"),
         (["plan", "--seeds", "1", "1"], r"qmvae_core: seeds must be different and not negative, got \[1, 1\]"),
     ],

@@ -371,6 +371,24 @@ def test_a_model_without_private_codes_stands_beside_the_others_in_words():
     assert list(table["mnist, linear probe"]) == ["no private code", "11.0"]
 
 
+def test_joint_codes_have_a_row_for_training_and_for_test_pairs():
+    found = {"joint": hits(0.9), "alone": {"mnist": hits(0.95), "svhn": hits(0.8)}}
+    judged = found | {"only": {"mnist": hits(0.7, 200), "svhn": hits(0.25, 4)}, "precision": {"mnist": 1, "svhn": 2.25}}
+    train = found | {"only": {}, "precision": {"mnist": 1.5, "svhn": 3.0}}
+    measured, lacking, mixture = record(1), record(2), record(3)
+    measured["metrics"]["joint_code"] = {"train": train, "judged": judged}
+    mixture["metrics"]["joint_code"] = {}
+    first, second, *others = tables.joint_codes([measured, lacking, mixture]).to_dict("records")
+    assert (first["pairs"], second["pairs"]) == ("train", "test")
+    assert (second["mnist"], second["svhn"], second["joint"]) == ("95.0", "80.0", "90.0")
+    assert second["joint, only mnist right"] == "70 (of 200)"
+    assert second["joint, only svhn right"] == "25 (of 4)"
+    assert first["joint, only mnist right"] == ""
+    assert (second["precision, mnist"], second["precision, svhn"]) == ("1.0", "2.2")
+    assert [row["pairs"] for row in others] == ["not measured", "no joint code"]
+    assert [row["seed"] for row in others] == [2, 3]
+
+
 def test_probe_gaps_are_single_minus_joint():
     (row,) = tables.probe_gaps([record(probe=(0.95, 0.80, 0.90))]).to_dict("records")
     assert (row["mnist - joint"], row["svhn - joint"]) == ("+5.0", "-10.0")
