@@ -138,8 +138,8 @@ def _collect(options: argparse.Namespace) -> int:
 
 def _amend(options: argparse.Namespace) -> int:
     data = study.data_for(options.profile, options.data_root)
-    for name, added in study.amend(_evidence(options), options.profile, data):
-        print(f"{name}: {', '.join(added) or 'lacks nothing'}", flush=True)
+    for name, outcome in study.amend(_evidence(options), options.profile, data):
+        print(f"{name}: {outcome}", flush=True)
     return 0
 
 

@@ -317,12 +317,16 @@ def record_path(run: Run, seed: int, evidence: Path) -> Path:
     return evidence / "runs" / f"{run.record_id(seed)}.json"
 
 
+def _weights(record: Mapping, evidence: Path) -> Path:
+    return evidence / "weights" / f"{record['id']}.safetensors"
+
+
 def load_model(record: Mapping, evidence: Path) -> nn.Module:
     """The trained model of a record, in eval mode, on the CPU.
 
     Raises RecordError if its weights are missing or are not those that the record names.
     """
-    path = evidence / "weights" / f"{record['id']}.safetensors"
+    path = _weights(record, evidence)
     if not path.exists():
         raise records.RecordError(f"there are no weights {path}; make them with: python -m qmvae_core run")
     if hashlib.sha256(path.read_bytes()).hexdigest() != record["weights_sha256"]:
@@ -332,12 +336,12 @@ def load_model(record: Mapping, evidence: Path) -> nn.Module:
     return model.eval()
 
 
-def amend(evidence: Path, name: str, data: DigitData) -> Iterator[tuple[str, list[str]]]:
+def amend(evidence: Path, name: str, data: DigitData) -> Iterator[tuple[str, str]]:
     """Give the finished records of a profile the LATER_METRICS that they lack, measured on their stored weights.
 
-    Each names under "amended" the code and machine that measured what was added; nothing else in it changes. Yields
-    its id and what was added. Raises RecordError where there is no such record, where the data are not those on which
-    a record was judged, and like `load_model`.
+    Each names under "amended" the code and machine that measured what was added; nothing else in it changes, and one
+    without weights is left as it is. Yields its id and what was done. Raises RecordError where there is no finished
+    record, where the data are not those on which a record was judged, and where the weights are not its own.
     """
     done = records.load_records(evidence / "runs", profile=name, status="ok")
     if not done:
@@ -345,15 +349,20 @@ def amend(evidence: Path, name: str, data: DigitData) -> Iterator[tuple[str, lis
     by = records.provenance()  # before the first record is changed, after which the repository is not clean
     for record in done:
         missing = [each for each in LATER_METRICS if each not in record["metrics"]]
-        if missing:
-            if any(record["data"][key] != data.identity[key] for key in ("content_hash", "n_test")):
-                raise records.RecordError(f"record {record['id']} was judged on other data than those given")
-            model = load_model(record, evidence)
-            added = {each: LATER_METRICS[each](model, data.train, data.test, record["seed"]) for each in missing}
-            record["metrics"] |= added
-            record["amended"] = record.get("amended", {}) | dict.fromkeys(missing, by)
-            records.write_json(evidence / "runs" / f"{record['id']}.json", record)
-        yield record["id"], missing
+        if not missing:
+            yield record["id"], "lacks nothing"
+            continue
+        if not _weights(record, evidence).exists():
+            yield record["id"], f"has no weights in {evidence / 'weights'}, so {', '.join(missing)} cannot be added"
+            continue
+        if any(record["data"][key] != data.identity[key] for key in ("content_hash", "n_test")):
+            raise records.RecordError(f"record {record['id']} was judged on other data than those given")
+        model = load_model(record, evidence)
+        added = {each: LATER_METRICS[each](model, data.train, data.test, record["seed"]) for each in missing}
+        record["metrics"] |= added
+        record["amended"] = record.get("amended", {}) | dict.fromkeys(missing, by)
+        records.write_json(evidence / "runs" / f"{record['id']}.json", record)
+        yield record["id"], f"added {', '.join(missing)}"
 
 
 # The whole plan

@@ -421,7 +421,7 @@ def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_
     monkeypatch.setattr(study, "data_for", lambda name, root: small_data())
     command = ["amend", "--profile", "smoke", "--evidence", str(tmp_path)]
     assert command_line.main(command) == 0
-    assert capsys.readouterr().out.splitlines() == [f"{record['id']}: joint_code" for record in written]
+    assert capsys.readouterr().out.splitlines() == [f"{record['id']}: added joint_code" for record in written]
     data = small_data()
     for before, after in zip(written, load_records(tmp_path / "runs"), strict=True):
         model = study.load_model(before, tmp_path)
@@ -457,6 +457,16 @@ def test_a_record_that_cannot_be_amended_is_named_and_left_as_it_is(
     with pytest.raises(RecordError, match=message):
         list(study.amend(tmp_path, "smoke", small_data()))
     assert path.read_bytes() == content
+
+
+def test_a_record_without_weights_is_passed_over_by_amending(tmp_path, monkeypatch, small_profile):
+    _, (first, second) = train_and_judge(tmp_path, monkeypatch)
+    (tmp_path / "weights" / f"{first['id']}.safetensors").unlink()
+    found = dict(study.amend(tmp_path, "smoke", small_data()))
+    assert found[first["id"]].endswith("so joint_code cannot be added")
+    assert found[second["id"]] == "added joint_code"
+    lacking, amended = load_records(tmp_path / "runs")
+    assert (lacking, "joint_code" in amended["metrics"]) == (first, True)
 
 
 def test_a_loss_that_is_not_finite_leaves_a_failure_record_for_each_seed(tmp_path, monkeypatch, small_profile):
