@@ -261,16 +261,13 @@ def probe_gaps(records: Sequence[Mapping]) -> pd.DataFrame:
 
 
 def joint_codes(records: Sequence[Mapping]) -> pd.DataFrame:
-    """`evaluation.joint_code` in per cent: a row for the training pairs of each record, and one for the test pairs."""
+    """`evaluation.joint_code` in per cent: a row of training pairs and one of test pairs for each record with it."""
 
     def cells(record):
         measured = record["metrics"].get("joint_code")
-        if not measured:
-            yield {"pairs": "no joint code" if measured == {} else "not measured"}
-            return
-        for split, found in measured.items():
-            row = {"pairs": "train" if split == "train" else "test"}
-            row |= {name: f"{100 * value['accuracy']:.1f}" for name, value in found["alone"].items()}
+        for pairs, split in (("train", "train"), ("test", "judged")) if measured else ():
+            found = measured[split]
+            row = {"pairs": pairs} | {n: f"{100 * value['accuracy']:.1f}" for n, value in found["alone"].items()}
             row["joint"] = f"{100 * found['joint']['accuracy']:.1f}"
             for name, value in found["only"].items():
                 row[f"joint, only {name} right"] = f"{100 * value['accuracy']:.0f} (of {value['n']:,})"
