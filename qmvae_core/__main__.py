@@ -137,8 +137,7 @@ def _collect(options: argparse.Namespace) -> int:
 
 
 def _amend(options: argparse.Namespace) -> int:
-    data = study.data_for(options.profile, options.data_root)
-    for name, outcome in study.amend(_evidence(options), options.profile, data):
+    for name, outcome in study.amend(_evidence(options), options.profile, options.data_root):
         print(f"{name}: {outcome}", flush=True)
     return 0
 

@@ -90,16 +90,16 @@ def _all_rows(digits: Digits) -> Tensor:
 
 
 def probe_accuracies(
-    model: nn.Module, train: Mapping[str, Digits], judged: Mapping[str, Digits], seed: int = 0
+    model: nn.Module, train: Mapping[str, Digits], judged: Mapping[str, Digits], seed: int = 0, probe=None
 ) -> dict[str, dict]:
     """Table 2: one linear classifier, trained on joint codes, applied to each modality's codes and to joint codes.
 
     It is trained on one round of the pairing, in which each paired training image occurs once, and applied to every
     judged image of each modality and to one round of pairs of judged images. A model without a joint code has it
     trained on the codes of the same images, each modality's on its own and all of them together, and has no entry
-    "joint".
+    "joint". probe: that classifier, where it is there already.
     """
-    probe = _table2_probe(model, train, seed)
+    probe = probe or _table2_probe(model, train, seed)
     found = {}
     for name, digits in judged.items():
         predicted = probe.predict(shared_codes(model, judged, {name: _all_rows(digits)}))
@@ -113,17 +113,18 @@ def probe_accuracies(
 
 @torch.no_grad()
 def joint_code(
-    model: nn.Module, train: Mapping[str, Digits], judged: Mapping[str, Digits], seed: int = 0
+    model: nn.Module, train: Mapping[str, Digits], judged: Mapping[str, Digits], seed: int = 0, probe=None
 ) -> dict[str, dict]:
     """Whom the joint code follows where the codes of a pair disagree, by the probe of Table 2: "train" and "judged".
 
     On one round of pairs of each: the accuracy on their "joint" codes and on the codes of each modality "alone"; the
     accuracy on the joint codes of those pairs where one modality "only" is read rightly by its own code; and the
     median "precision" of q(z|x), over images and dimensions. Without joint codes there is nothing: {}.
+    probe: as of `probe_accuracies`.
     """
     if not model.has_joint_code:
         return {}
-    probe = _table2_probe(model, train, seed)
+    probe = probe or _table2_probe(model, train, seed)
     found = {}
     for split, digits in (("train", train), ("judged", judged)):
         pairs, truth = _one_round(digits, seed)
@@ -232,11 +233,12 @@ def evaluate(
                 features = oracles[target].features(images).cpu().numpy()
                 distances["cross_generation"][direction] = diagnosis.frechet(features, real[target])
     private = [name for name in judged if model.config.modalities[name].private]
+    probe = _table2_probe(model, train, seed)
     return {
         "cross_generation": cross,
         "confusion": tables,
-        "probe": probe_accuracies(model, train, judged, seed),
-        "joint_code": joint_code(model, train, judged, seed),
+        "probe": probe_accuracies(model, train, judged, seed, probe),
+        "joint_code": joint_code(model, train, judged, seed, probe),
         "joint_coherence": joint_coherence(
             model, oracles, generator_for(seed, "coherence"), count=max(map(len, judged.values()))
         ),

@@ -336,16 +336,18 @@ def load_model(record: Mapping, evidence: Path) -> nn.Module:
     return model.eval()
 
 
-def amend(evidence: Path, name: str, data: DigitData) -> Iterator[tuple[str, str]]:
+def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[tuple[str, str]]:
     """Give the finished records of a profile the LATER_METRICS that they lack, measured on their stored weights.
 
     Each names under "amended" the code and machine that measured what was added; nothing else in it changes, and one
-    without weights is left as it is. Yields its id and what was done. Raises RecordError where there is no finished
-    record, where the data are not those on which a record was judged, and where the weights are not its own.
+    without weights is left as it is. Yields its id and what was done. data_root: as of `data_for`.
+    Raises RecordError where there is no finished record, where the data are not those on which a record was judged,
+    and where the weights are not its own.
     """
     done = records.load_records(evidence / "runs", profile=name, status="ok")
     if not done:
         raise records.RecordError(f"{evidence / 'runs'} has no finished record of the profile {name!r}")
+    data = data_for(name, data_root)
     by = records.provenance()  # before the first record is changed, after which the repository is not clean
     for record in done:
         missing = [each for each in LATER_METRICS if each not in record["metrics"]]

@@ -451,18 +451,20 @@ def test_a_record_that_cannot_be_amended_is_named_and_left_as_it_is(
     tmp_path, monkeypatch, small_profile, change, message
 ):
     run, (record,) = train_and_judge(tmp_path, monkeypatch, seeds=(0,))
+    monkeypatch.setattr(study, "data_for", lambda name, root: small_data())
     path = record_path(run, 0, tmp_path)
     records.write_json(path, record | change)
     content = path.read_bytes()
     with pytest.raises(RecordError, match=message):
-        list(study.amend(tmp_path, "smoke", small_data()))
+        list(study.amend(tmp_path, "smoke"))
     assert path.read_bytes() == content
 
 
 def test_a_record_without_weights_is_passed_over_by_amending(tmp_path, monkeypatch, small_profile):
     _, (first, second) = train_and_judge(tmp_path, monkeypatch)
     (tmp_path / "weights" / f"{first['id']}.safetensors").unlink()
-    found = dict(study.amend(tmp_path, "smoke", small_data()))
+    monkeypatch.setattr(study, "data_for", lambda name, root: small_data())
+    found = dict(study.amend(tmp_path, "smoke"))
     assert found[first["id"]].endswith("so joint_code cannot be added")
     assert found[second["id"]] == "added joint_code"
     lacking, amended = load_records(tmp_path / "runs")
