@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import BATCH, config
 from qmvae_core.models import build_model, draw_noise
+from qmvae_core.networks import arrange_for_cpu
 
 
 def operations(model: str, batch: int = BATCH, modalities: int = 2) -> int:
@@ -33,41 +35,38 @@ def ceiling(turn, device: str, size: int = 2048, products: int = 20) -> None:
             a @ b
 
 
-def layers(turn, device: str, model: str) -> None:
-    """The matrix products of a step's layers, each at its own sizes: one step a turn.
+def layers(turn, device: str, model: str, batch: int = BATCH, steps: int = 10) -> None:
+    """The layers of a step alone, each at its own sizes: outputs and gradients, so many steps a turn.
 
-    Convolutions as the matrix products that they stand for, with nothing moved or rearranged: what a loop of perfect
-    kernels, and nothing else to do, would need.
+    Each layer is repeated before the next has its turn, so it finds in the caches what they hold, and nothing stands
+    between two layers. A loop of these kernels cannot be faster; one of other kernels could.
     """
     built = build_model(config(model), 0)
-    shapes: list[tuple[int, int, int, int]] = []
-    hooks = [layer.register_forward_hook(_note(shapes)) for layer in built.modules() if not list(layer.children())]
     generator = torch.Generator().manual_seed(0)
-    images = {name: torch.rand(BATCH, *m.shape, generator=generator) for name, m in built.config.modalities.items()}
-    built.loss(images, torch.arange(BATCH) % 10, draw_noise(built.noise_spec(BATCH), generator, "cpu"))
+    images = {name: torch.rand(batch, *m.shape, generator=generator) for name, m in built.config.modalities.items()}
+    noise = draw_noise(built.noise_spec(batch), generator, "cpu")
+    if device == "cpu":  # laid out as in the fast loop
+        built = arrange_for_cpu(built)
+        images = {name: each.contiguous(memory_format=torch.channels_last) for name, each in images.items()}
+    calls: list[tuple[nn.Module, Tensor]] = []
+    hooks = [
+        layer.register_forward_hook(lambda layer, inputs, _: calls.append((layer, inputs[0])))
+        for layer in built.modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+    ]
+    built.loss(images, torch.arange(batch) % 10, noise)
     for hook in hooks:
         hook.remove()
+    built.to(device)
     work = []
-    for rows, inner, columns, count in shapes:
-        a, b, c = (torch.randn(n, m, device=device) for n, m in ((rows, inner), (inner, columns), (rows, columns)))
-        work += [(a, b), (a.T, c), (c, b.T)][:count]
-    turn.about = {"steps": 1}
+    for layer, given in calls:
+        wanted = list(layer.parameters())
+        again = given.detach().to(device)
+        if given.requires_grad:  # the gradient of an image is not needed
+            wanted.append(again.requires_grad_())
+        work.append((layer, again, wanted, torch.ones_like(layer(again)).detach()))
+    turn.about = {"steps": steps}
     while not turn.over():
-        for left, right in work:
-            left @ right
-
-
-def _note(shapes: list):
-    def hook(layer, inputs, output):
-        (given,) = inputs
-        products = 2 + given.requires_grad  # the gradient of an image is not needed
-        if isinstance(layer, torch.nn.Linear):
-            shapes.append((len(given), layer.in_features, layer.out_features, products))
-        elif isinstance(layer, torch.nn.ConvTranspose2d):
-            taps = layer.kernel_size[0] * layer.kernel_size[1]
-            shapes.append((len(given) * given[0, 0].numel(), layer.in_channels, layer.out_channels * taps, products))
-        elif isinstance(layer, torch.nn.Conv2d):
-            taps = layer.kernel_size[0] * layer.kernel_size[1]
-            shapes.append((len(given) * output[0, 0].numel(), layer.in_channels * taps, layer.out_channels, products))
-
-    return hook
+        for layer, given, wanted, cotangent in work:
+            for _ in range(steps):
+                torch.autograd.grad(layer(given), wanted, cotangent)
