@@ -39,7 +39,7 @@ def layers(turn, device: str, model: str, batch: int = BATCH, steps: int = 10) -
     """The layers of a step alone, each at its own sizes: outputs and gradients, so many steps a turn.
 
     Each layer is repeated before the next has its turn, so it finds in the caches what they hold, and nothing stands
-    between two layers. A loop of these kernels cannot be faster; one of other kernels could.
+    between two layers. A loop of the same layers so laid out cannot be faster; one of other kernels could.
     """
     built = build_model(config(model), 0)
     generator = torch.Generator().manual_seed(0)
