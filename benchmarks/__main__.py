@@ -216,7 +216,7 @@ def _line(name: str, summary: dict) -> str:
     parts = [f"{name}: {summary['steps_per_second']:.1f} steps/s", f"{summary['times_the_peer']:.2f} times multivae"]
     if summary["share_of_ceiling"] is not None:
         parts.append(f"{summary['share_of_ceiling']:.0%} of the ceiling")
-        parts.append(f"{summary['share_of_layers']:.0%} of its layers alone")
+        parts.append(f"{summary['share_of_layers']:.0%} of its layers' speed")
     return "; ".join(parts)
 
 
