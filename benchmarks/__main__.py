@@ -39,8 +39,14 @@ LOOPS = {
         "captured, 5 seeds, tf32, Q-MVAE": {"model": "qmvae", "loop": "stacked", "seeds": 5, "precision": "tf32"},
     },
 }
-LIMITS = {CEILING: {"what": "ceiling"}, "layers, mvae": {"what": "layers", "model": "mvae"},
-          "layers, qmvae": {"what": "layers", "model": "qmvae"}}  # fmt: skip
+LIMITS = {
+    "cpu": {
+        CEILING: {"what": "ceiling"},
+        "layers, mvae": {"what": "layers", "model": "mvae"},
+        "layers, qmvae": {"what": "layers", "model": "qmvae"},
+    },
+    "cuda": {CEILING: {"what": "ceiling"}},
+}
 # A training's heap is large, so what it frees stays in it; that of a few layers would go back to the system each time.
 LAYERS_SETTINGS = MEMORY_SETTINGS | {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 DEFAULT = {"cpu": {"model": "qmvae", "loop": "fast"}, "cuda": {"model": "qmvae", "loop": "stacked"}}
@@ -70,7 +76,8 @@ def main() -> None:
     def compare(tasks: dict[str, dict]) -> dict[str, dict]:
         return _in_turns(tasks, options.device, options.turns, threads)
 
-    tasks = {PEER: {"what": "multivae"}, PEER_TOO: {"what": "multivae"}, **LIMITS, **LOOPS[options.device]}
+    peers = {PEER: {"what": "multivae"}, PEER_TOO: {"what": "multivae"}}
+    tasks = peers | LIMITS[options.device] | LOOPS[options.device]
     found = compare(tasks)
     record = {
         "format": FORMAT,
@@ -202,13 +209,13 @@ def _summary(name: str, record: dict) -> dict:
     ceiling, operations = contenders[CEILING], record["operations"][model]
     # a ceiling's milliseconds are of one product
     shares = [c * seeds * operations / (ceiling["operations"] * m) for m, c in zip(ms, ceiling["ms"], strict=True)]
-    layers = [each * seeds / m for m, each in zip(ms, contenders[f"layers, {model}"]["ms"], strict=True)]
     peer = name in (PEER, PEER_TOO)  # it does more arithmetic than is counted, so it gets no share
+    alone = None if peer else contenders.get(f"layers, {model}")
     return {
         "steps_per_second": 1000 / statistics.median(ms),
         "times_the_peer": statistics.median(p * seeds / m for m, p in zip(ms, contenders[PEER]["ms"], strict=True)),
         "share_of_ceiling": None if peer else statistics.median(shares),
-        "share_of_layers": None if peer else statistics.median(layers),
+        "share_of_layers": alone and statistics.median(a * seeds / m for m, a in zip(ms, alone["ms"], strict=True)),
     }
 
 
@@ -216,6 +223,7 @@ def _line(name: str, summary: dict) -> str:
     parts = [f"{name}: {summary['steps_per_second']:.1f} steps/s", f"{summary['times_the_peer']:.2f} times multivae"]
     if summary["share_of_ceiling"] is not None:
         parts.append(f"{summary['share_of_ceiling']:.0%} of the ceiling")
+    if summary["share_of_layers"] is not None:
         parts.append(f"{summary['share_of_layers']:.0%} of its layers' speed")
     return "; ".join(parts)
 

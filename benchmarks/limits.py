@@ -35,33 +35,34 @@ def ceiling(turn, device: str, size: int = 2048, products: int = 20) -> None:
             a @ b
 
 
-def layers(turn, device: str, model: str, batch: int = BATCH, steps: int = 10) -> None:
-    """The layers of a step alone, each at its own sizes: outputs and gradients, so many steps a turn.
+def layers(turn, model: str, device: str = "cpu", batch: int = BATCH, steps: int = 10) -> None:
+    """The layers of a step alone on a CPU, each at its own sizes: outputs and gradients, so many steps a turn.
 
     Each layer is repeated before the next has its turn, so it finds in the caches what they hold, and nothing stands
     between two layers. A loop of the same layers so laid out cannot be faster; one of other kernels could.
+    Raises ValueError for a GPU, where a captured step is spared the launches that this would count.
     """
-    built = build_model(config(model), 0)
+    if device != "cpu":
+        raise ValueError(f"the layers alone are no limit on {device}; measure them on the CPU")
+    built = arrange_for_cpu(build_model(config(model), 0))  # as in the fast loop, and so its images
     generator = torch.Generator().manual_seed(0)
-    images = {name: torch.rand(batch, *m.shape, generator=generator) for name, m in built.config.modalities.items()}
-    noise = draw_noise(built.noise_spec(batch), generator, "cpu")
-    if device == "cpu":  # laid out as in the fast loop
-        built = arrange_for_cpu(built)
-        images = {name: each.contiguous(memory_format=torch.channels_last) for name, each in images.items()}
+    images = {
+        name: torch.rand(batch, *m.shape, generator=generator).contiguous(memory_format=torch.channels_last)
+        for name, m in built.config.modalities.items()
+    }
     calls: list[tuple[nn.Module, Tensor]] = []
     hooks = [
         layer.register_forward_hook(lambda layer, inputs, _: calls.append((layer, inputs[0])))
         for layer in built.modules()
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
     ]
-    built.loss(images, torch.arange(batch) % 10, noise)
+    built.loss(images, torch.arange(batch) % 10, draw_noise(built.noise_spec(batch), generator, "cpu"))
     for hook in hooks:
         hook.remove()
-    built.to(device)
     work = []
     for layer, given in calls:
         wanted = list(layer.parameters())
-        again = given.detach().to(device)
+        again = given.detach()
         if given.requires_grad:  # the gradient of an image is not needed
             wanted.append(again.requires_grad_())
         work.append((layer, again, wanted, torch.ones_like(layer(again)).detach()))

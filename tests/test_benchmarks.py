@@ -104,9 +104,20 @@ def test_the_layers_alone_do_the_operations_of_the_step(model, monkeypatch):
     counted = []
     for turns in (1, 2):  # the first has the setting up with it
         with Operations() as counter:
-            limits.layers(Turns(turns), "cpu", model, batch=4, steps=3)
+            limits.layers(Turns(turns), model, batch=4, steps=3)
         counted.append(counter.total)
     assert counted[1] - counted[0] == 3 * limits.operations(model, batch=4)
+
+
+def test_the_layers_alone_are_no_limit_on_a_gpu():
+    with pytest.raises(ValueError, match="no limit on cuda"):
+        limits.layers(Turns(1), "mvae", "cuda")
+    assert list(command.LIMITS["cuda"]) == [command.CEILING]
+    record = made_up()
+    del record["contenders"]["layers, qmvae"]
+    found = command._summary("five", record)
+    assert found["share_of_layers"] is None
+    assert "layers" not in command._line("five", found)
 
 
 def test_operations_grow_with_batch_and_modalities():
