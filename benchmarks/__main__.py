@@ -83,7 +83,11 @@ def main() -> None:
         "format": FORMAT,
         "id": f"speed-{options.device}",
         "provenance": {**provenance(options.device), "threads": threads},
-        "settings": {"turns": options.turns, "environment": MEMORY_SETTINGS},
+        "settings": {
+            "turns": options.turns,
+            "environment": MEMORY_SETTINGS,
+            "environment of the layers": LAYERS_SETTINGS,
+        },
         "operations": _operations(),
         "contenders": {name: {"task": tasks[name], **each} for name, each in found.items()},
         "growth": {},
