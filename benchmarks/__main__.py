@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -83,11 +84,7 @@ def main() -> None:
         "format": FORMAT,
         "id": f"speed-{options.device}",
         "provenance": {**provenance(options.device), "threads": threads},
-        "settings": {
-            "turns": options.turns,
-            "environment": MEMORY_SETTINGS,
-            "environment of the layers": LAYERS_SETTINGS,
-        },
+        "settings": {"turns": options.turns},
         "operations": _operations(),
         "contenders": {name: {"task": tasks[name], **each} for name, each in found.items()},
         "growth": {},
@@ -113,10 +110,7 @@ def _in_turns(tasks: dict[str, dict], device: str, turns: int, threads: int) -> 
     with ExitStack() as stack:
         running = {}
         for name, task in tasks.items():
-            settings = {} if name == PEER else MEMORY_SETTINGS  # as it comes; a second entry has our settings too
-            if task.get("what") == "layers":
-                settings = LAYERS_SETTINGS
-            environment = {**os.environ, **settings, "OMP_NUM_THREADS": str(threads)}
+            environment = {**os.environ, **_settings(name, task), "OMP_NUM_THREADS": str(threads)}
             command = [sys.executable, "-m", "benchmarks", "--device", device, "--contender", json.dumps(task)]
             running[name] = stack.enter_context(
                 subprocess.Popen(
@@ -143,6 +137,12 @@ def _in_turns(tasks: dict[str, dict], device: str, turns: int, threads: int) -> 
     return found
 
 
+def _settings(name: str, task: dict) -> dict[str, str]:
+    if name == PEER:
+        return {}  # as it comes; a second entry has our settings too
+    return LAYERS_SETTINGS if task.get("what") == "layers" else MEMORY_SETTINGS
+
+
 def _answer(name: str, process: subprocess.Popen, request: str | None = None):
     if request is not None:
         process.stdin.write(request + "\n")
@@ -150,7 +150,8 @@ def _answer(name: str, process: subprocess.Popen, request: str | None = None):
     for line in process.stdout:
         if line.startswith(MARK):
             return json.loads(line.removeprefix(MARK))
-    raise RuntimeError(f"the contender {name!r} ended; run it alone: python -m benchmarks --contender '…'")
+    alone = shlex.join(["python", *process.args[1:]])
+    raise RuntimeError(f"the contender {name!r} ended; to see why, run it alone: {alone} < /dev/null")
 
 
 MARK = "benchmark answer: "
@@ -169,7 +170,8 @@ class _Turn:
         else:
             self._say(1000 * (time.perf_counter() - self.started) / self.about["steps"])
         if sys.stdin.readline().strip() != "go":
-            self._say({**self.about, **self._memory()})
+            settings = {name: os.environ[name] for name in LAYERS_SETTINGS if name in os.environ}
+            self._say({**self.about, **self._memory(), "environment": settings})
             return True
         self.started = time.perf_counter()
         return False

@@ -144,6 +144,29 @@ def made_up() -> dict:
     }
 
 
+def test_contenders_take_turns_each_with_its_own_settings(monkeypatch):
+    """Processes as the benchmark starts them; what each says it ran with comes from itself."""
+    for name in command.LAYERS_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    layers = {"what": "layers", "model": "mvae", "batch": 2, "steps": 1}
+    tasks = {"layers": layers, **dict.fromkeys(("another", command.PEER), {"what": "ceiling", "size": 16})}
+    found = command._in_turns(tasks, "cpu", turns=2, threads=1)
+    assert {name: each["environment"] for name, each in found.items()} == {
+        "layers": command.LAYERS_SETTINGS,
+        "another": command.MEMORY_SETTINGS,
+        command.PEER: {},
+    }
+    for each in found.values():
+        assert len(each["ms"]) == 2
+        assert min(each["ms"]) > 0
+    assert found["another"]["operations"] == 2 * 16**3
+
+
+def test_a_contender_that_ends_is_named():
+    with pytest.raises(RuntimeError, match="'wrong' ended.*python -m benchmarks .*no such model"):
+        command._in_turns({"wrong": {"model": "no such model"}}, "cpu", turns=1, threads=1)
+
+
 def test_ratios_are_medians_over_rounds_and_count_every_seed():
     found = command._summary("five", made_up())
     assert found["steps_per_second"] == 5.0
