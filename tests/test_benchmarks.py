@@ -14,7 +14,7 @@ from benchmarks import __main__ as command
 from benchmarks import contenders, limits
 from qmvae_core.records import REPOSITORY, read_record
 
-COMMITTED = sorted((REPOSITORY / "results" / "benchmarks").glob("speed-*.json"))
+COMMITTED = sorted((REPOSITORY / "results" / "benchmarks").rglob("speed-*.json"))
 
 
 class Operations(TorchDispatchMode):
@@ -191,3 +191,17 @@ def test_a_committed_record_says_what_follows_from_its_turns(path):
 
 def test_there_is_a_committed_record():
     assert COMMITTED
+
+
+def test_an_earlier_record_is_named_by_its_commit_and_compares_the_same():
+    newest = read_record(REPOSITORY / "results" / "benchmarks" / "speed-cpu.json")
+    earlier = [path for path in COMMITTED if path.parent.name == "earlier"]
+    assert earlier
+    for path in earlier:
+        record = read_record(path)
+        assert path.stem == f"speed-cpu-{record['provenance']['commit'][:8]}"
+        assert not record["provenance"]["dirty"]
+        assert record["operations"] == newest["operations"]
+        for name in ("fast loop, MVAE", command.PEER):
+            for key in ("task", "data", "pairs"):
+                assert record["contenders"][name][key] == newest["contenders"][name][key], (path, name, key)
