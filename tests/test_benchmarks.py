@@ -189,10 +189,6 @@ def test_a_committed_record_says_what_follows_from_its_turns(path):
         assert {len(point["ms"]) for point in points} == {record["settings"]["turns"]}
 
 
-def test_there_is_a_committed_record():
-    assert COMMITTED
-
-
 def test_an_earlier_record_is_named_by_its_commit_and_compares_the_same():
     newest = read_record(REPOSITORY / "results" / "benchmarks" / "speed-cpu.json")
     earlier = [path for path in COMMITTED if path.parent.name == "earlier"]
