@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import BATCH, config
 from qmvae_core.models import build_model, draw_noise
-from qmvae_core.networks import arrange_for_cpu
+from qmvae_core.kernels import arrange_for_cpu
 
 
 def operations(model: str, batch: int = BATCH, modalities: int = 2) -> int:

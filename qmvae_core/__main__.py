@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from qmvae_core import study, tables
+from qmvae_core import queue, study, tables
 from qmvae_core.data import DataError, real_data_at_hand
 from qmvae_core.oracles import OracleError, prepare_oracles
 from qmvae_core.records import RecordError, load_records
@@ -39,18 +40,26 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--device", default="cpu")
             command.add_argument("--data-root", help="a data root, or 'stand-in'")
             continue
+        if name == "queue":
+            command.add_argument("--data-root", help="a data root")
+            command.add_argument("--device", default="cpu", help="cpu, cuda, or auto")
+            command.add_argument("--minutes", type=float, help=MINUTES)
+            command.add_argument("--workers", type=int, help=WORKERS)
+            command.add_argument("--list", action="store_true", help="say how each run stands, and carry out none")
+            continue
         command.add_argument("--profile", default="quick", choices=sorted(study.PROFILES))
         command.add_argument("--evidence", type=Path, help="evidence folder; runs/PROFILE unless given")
         if name in ("plan", "run", "status"):
             command.add_argument("--readings", nargs="+", help="instead of the profile's own")
             command.add_argument("--seeds", nargs="+", type=int, help="instead of the profile's own")
+            command.add_argument("--precision", help="instead of the profile's own: float32, tf32 or bfloat16")
+            command.add_argument("--device", default="auto", help="cpu, cuda, or auto")
         if name in ("run", "amend"):
             command.add_argument("--data-root", help="a data root, or 'stand-in'")
         if name == "run":
-            command.add_argument("--device", default="auto", help="cpu, cuda, or auto")
             command.add_argument("--minutes", type=float, help=MINUTES)
             command.add_argument("--scheduler", help=SCHEDULER)
-            command.add_argument("--workers", type=int, help="how many, on a local cluster or under Slurm")
+            command.add_argument("--workers", type=int, help=WORKERS)
         if name == "render":
             command.add_argument("--notebooks", type=Path, required=True, help="folder of the copied notebooks")
     return parser
@@ -61,7 +70,24 @@ def _evidence(options: argparse.Namespace) -> Path:
 
 
 def _runs(options: argparse.Namespace) -> list[study.Run]:
-    return study.plan(options.profile, options.readings, options.seeds)
+    return study.plan(options.profile, options.readings, options.seeds, options.precision, _device(options) == "cuda")
+
+
+def _device(options: argparse.Namespace) -> str:
+    return study.device_here() if options.device == "auto" else options.device
+
+
+def _workers(options: argparse.Namespace, runs: int) -> int:
+    """How many processes train side by side: on a CPU two, which together take more steps than one of two threads."""
+    if options.workers is not None:
+        return _at_least_one(options.workers)
+    return min(study.SIDE_BY_SIDE, len(os.sched_getaffinity(0)), runs) if _device(options) == "cpu" else 1
+
+
+def _at_least_one(workers: int) -> int:
+    if workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {workers}")
+    return workers
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -73,7 +99,7 @@ def _plan(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     runs, evidence = _runs(options), _evidence(options)
     if options.minutes is not None and (options.scheduler or options.minutes <= 0):
-        raise ValueError("--minutes must be positive, and is for runs one after the other, without --scheduler")
+        raise ValueError("--minutes must be positive, and is for runs on this machine, without --scheduler")
     data_root = study.absolute_root(options.data_root) if options.data_root else None
     real_data = real_data_at_hand(data_root)
     todo = {}
@@ -86,6 +112,11 @@ def _run(options: argparse.Namespace) -> int:
         from qmvae_core import cluster
 
         outcomes = cluster.carry_out(todo, evidence, data_root, options.device, options.scheduler, options.workers)
+    elif (workers := _workers(options, len(todo))) > 1:
+        waiting = iter(todo.items())
+        outcomes = study.side_by_side(
+            lambda begun: next(waiting, None), lambda run: evidence, data_root, options.device, workers, options.minutes
+        )
     else:
         outcomes = study.one_by_one(todo, evidence, data_root, options.device, options.minutes)
     with contextlib.closing(outcomes):  # an interrupt anywhere below stops the runs in progress at once
@@ -93,11 +124,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(todo: Mapping[study.Run, str], outcomes: Iterator[study.Outcome], total: int) -> int:
-    seconds, failed = [], []
+    seconds, failed, stopped = [], [], False
     for run, took, error, at_once in outcomes:
         if isinstance(error, OutOfTime):
             print(f"{todo[run]}: {error}", flush=True)
-            return TO_BE_CONTINUED
+            stopped = True
+            continue
         if error is not None:
             print(f"qmvae_core: {todo[run]}: {error}", file=sys.stderr, flush=True)
             failed.append(run.id)
@@ -112,7 +144,30 @@ def _report(todo: Mapping[study.Run, str], outcomes: Iterator[study.Outcome], to
         )
     if failed:
         print(f"qmvae_core: {len(failed)} of {total} runs failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed else TO_BE_CONTINUED if stopped else 0
+
+
+def _queue(options: argparse.Namespace) -> int:
+    if options.minutes is not None and options.minutes <= 0:
+        raise ValueError("--minutes must be positive")
+    data_root = study.absolute_root(options.data_root) if options.data_root else None
+    if not real_data_at_hand(data_root):
+        raise ValueError("the queue needs real data; name a root with MNIST and SVHN with --data-root")
+    runs = queue.runs()
+    if options.list:
+        for run in runs:
+            print(f"{run.profile}  {run.id}  {study.state(run, study.default_evidence(run.profile), real_data=True)}")
+        return 0
+    failed = stopped = False
+    with contextlib.closing(
+        queue.carry_out(data_root, options.device, _workers(options, len(runs)), options.minutes)
+    ) as outcomes:
+        for run, took, error, _ in outcomes:
+            name = f"{run.profile} {run.id}"
+            stopped |= isinstance(error, OutOfTime)
+            failed |= error is not None and not isinstance(error, OutOfTime)
+            print(f"{name}: {error or f'finished in {took / 60:.1f} min'}", flush=True)
+    return 1 if failed else TO_BE_CONTINUED if stopped else 0
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -159,9 +214,11 @@ MINUTES = "stop training after so many, with a checkpoint and exit status 75; th
 SCHEDULER = (
     "carry out runs side by side with Dask: 'local', 'slurm', the address of a scheduler (tcp://host:8786) or its file"
 )
+WORKERS = "how many runs side by side; under --scheduler local or slurm, how many workers"
 HELP = {
     "plan": "list the runs of a profile",
     "run": "carry out the runs that are not done",
+    "queue": "carry out all runs that the book's verdicts wait for, in order",
     "status": "say which runs are done, failed, started or to do",
     "collect": "print the tables that the records give",
     "amend": "give records what evaluation came to measure after them, from their weights",
@@ -169,8 +226,8 @@ HELP = {
     "oracles": "train the digit judges that are missing",
 }
 COMMANDS = {
-    "plan": _plan, "run": _run, "status": _status, "collect": _collect, "amend": _amend, "render": _render,
-    "oracles": _oracles,
+    "plan": _plan, "run": _run, "queue": _queue, "status": _status, "collect": _collect, "amend": _amend,
+    "render": _render, "oracles": _oracles,
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ import torch
 
 from qmvae_core import study
 from qmvae_core.data import STAND_IN, real_data_at_hand
-from qmvae_core.study import Outcome, Run
+from qmvae_core.study import THREADS, Outcome, Run  # Dask sets each of THREADS to 1 unless told otherwise
 
 STARTED = ("local", "slurm")  # the clusters that this command starts, and ends
 PATIENCE = 60.0  # seconds until a scheduler or its first worker counts as absent
@@ -32,7 +32,6 @@ SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,  # no run waits behind another while a worker is free
     "distributed.scheduler.allowed-failures": 10,  # a lost job or machine is not the run's fault, time and again it is
 }
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # Dask sets each to 1 unless told otherwise
 
 
 def carry_out(

@@ -193,6 +193,31 @@ def joint_coherence(
     return share(torch.cat(agree))
 
 
+@torch.no_grad()
+def at_a_glance(
+    model: nn.Module,
+    train: Mapping[str, Digits],
+    judged: Mapping[str, Digits],
+    oracles: Mapping[str, DigitClassifier],
+    seed: int = 0,
+    known: int = 5000,
+    limit: int = 2000,
+) -> dict[str, float]:
+    """Tables 1 and 2 in short, for the history of a training: shares in [0, 1] under names that begin with "accuracy/".
+
+    Always the first `limit` judged images of each modality, z by its mean, and a probe that was fitted on the first
+    `known` training images.
+    """
+    few = {name: digits.select(slice(limit)) for name, digits in judged.items()}
+    found = {}
+    for source, target in permutations(judged, 2):
+        direction = f"{source}->{target}"
+        images = cross_generated(model, source, few[source], target, generator_for(seed, "glance", direction))
+        found[f"accuracy/{direction}"] = (oracles[target].predict(images) == few[source].labels).float().mean().item()
+    probed = probe_accuracies(model, {name: digits.select(slice(known)) for name, digits in train.items()}, few, seed)
+    return found | {f"accuracy/probe {name}": share["accuracy"] for name, share in probed.items()}
+
+
 def evaluate(
     model: nn.Module,
     train: Mapping[str, Digits],

@@ -420,7 +420,7 @@ def training_history(histories, alt: str | None = None) -> Picture:
     """Every term over the epochs, a panel a term and a line a seed.
 
     histories: one list for each seed; in it, for each epoch, a mapping from the term's name to its mean over the
-    epoch. Bounds and divergences are in nats, the quadruplet loss in units of the codes.
+    epoch. Bounds and divergences are in nats, the quadruplet loss in units of the codes, accuracies are shares.
     Raises ValueError if there is no epoch, or if seeds differ in terms or length.
     """
     if not len(histories) or not len(histories[0]):
@@ -441,7 +441,8 @@ def training_history(histories, alt: str | None = None) -> Picture:
         for history in histories:
             axes.plot(epochs, [epoch[name] for epoch in history], marker="o" if len(epochs) <= 20 else "", markersize=3)
         _title(axes, name)
-        axes.set_ylabel("code units" if name == "quadruplet" else "nats")
+        accuracy = name.startswith("accuracy/")
+        axes.set_ylabel("code units" if name == "quadruplet" else "share" if accuracy else "nats")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
     for axes in panels[len(names) :]:

@@ -66,3 +66,14 @@ def product_of_experts(experts: Sequence[DiagonalGaussian], prior: bool = True) 
     # softmax and logsumexp stay finite where exp(-log_var) alone would overflow
     weights = torch.softmax(stacked, dim=0)
     return DiagonalGaussian((weights * torch.stack(means)).sum(dim=0), -torch.logsumexp(stacked, dim=0))
+
+
+SMALLEST_SCALE = 1e-6  # keeps a scale away from zero
+
+
+def softmax_scales(values: Tensor) -> Tensor:
+    """Positive scales (..., d) with mean 1: a softmax over the d dimensions, times d, plus SMALLEST_SCALE.
+
+    As MMVAE's published code has it: a posterior can be sure of one dimension only at the cost of another.
+    """
+    return torch.softmax(values, dim=-1) * values.shape[-1] + SMALLEST_SCALE

@@ -102,12 +102,12 @@ def log_evidence(log_joint: Tensor, log_posterior: Tensor) -> Tensor:
     return torch.logsumexp(log_joint - log_posterior, dim=0) - math.log(len(log_joint))
 
 
-def elbo(log_likelihood: Tensor, posterior: DiagonalGaussian) -> Tensor:
-    """Equation (2): E_q[ln p(x|z)] - KL(q(z|x) ‖ p(z)), the expectation by the given draw.
+def elbo(log_likelihood: Tensor, posterior: DiagonalGaussian, kl_weight: float = 1.0) -> Tensor:
+    """Equation (2): E_q[ln p(x|z)] - w KL(q(z|x) ‖ p(z)), the expectation by the given draw, w = 1 in the paper.
 
     log_likelihood: (batch,) nats at a sample of the posterior. Returns (batch,) nats.
     """
-    return log_likelihood - posterior.kl_to_prior()
+    return log_likelihood - kl_weight * posterior.kl_to_prior()
 
 
 def joint_elbo(
@@ -115,27 +115,32 @@ def joint_elbo(
     shared: DiagonalGaussian,
     private: Mapping[str, DiagonalGaussian],
     private_kl_weights: Mapping[str, float] | None = None,
+    shared_kl_weight: float = 1.0,
 ) -> Tensor:
     """Equation (7), the bound of (5): the evidence lower bound of all modalities together, (batch,) nats.
 
-    Σ_m E[ln p(x_m | z, h_m)] - KL(q(z | x_1..x_M) ‖ p(z)) - Σ_m w_m KL(q(h_m | x_m) ‖ p(h_m)), w_m = 1 in the paper.
+    Σ_m E[ln p(x_m | z, h_m)] - w KL(q(z | x_1..x_M) ‖ p(z)) - Σ_m w_m KL(q(h_m | x_m) ‖ p(h_m)), weights 1 in the paper.
     shared: the product of experts of equation (8). log_likelihoods and private: one entry a modality.
     """
     weights = private_kl_weights or {}
-    value = -shared.kl_to_prior()
+    value = -shared_kl_weight * shared.kl_to_prior()
     for name, likelihood in log_likelihoods.items():
         value = value + likelihood - weights.get(name, 1.0) * private[name].kl_to_prior()
     return value
 
 
 def unimodal_elbo(
-    log_likelihood: Tensor, shared: DiagonalGaussian, private: DiagonalGaussian, private_kl_weight: float = 1.0
+    log_likelihood: Tensor,
+    shared: DiagonalGaussian,
+    private: DiagonalGaussian,
+    private_kl_weight: float = 1.0,
+    shared_kl_weight: float = 1.0,
 ) -> Tensor:
     """Equations (17) and (18), the bounds of (13) and (14): the evidence lower bound of one modality, (batch,) nats.
 
-    E[ln p(x | z, h)] - KL(q(z|x) ‖ p(z)) - w KL(q(h|x) ‖ p(h)), w = 1 in the paper; z from this modality's encoder.
+    E[ln p(x | z, h)] - w KL(q(z|x) ‖ p(z)) - w' KL(q(h|x) ‖ p(h)), weights 1 in the paper; z from this modality's encoder.
     """
-    return elbo(log_likelihood, shared) - private_kl_weight * private.kl_to_prior()
+    return elbo(log_likelihood, shared, shared_kl_weight) - private_kl_weight * private.kl_to_prior()
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:

@@ -6,83 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qmvae_core.gaussians import DiagonalGaussian
-
-KERNEL = {"kernel_size": 3, "stride": 2, "padding": 1}  # section 4.1 of the paper
-
-
-class TransposedConvolution(nn.ConvTranspose2d):
-    """PyTorch's layer with the numbers of KERNEL; after `arrange_for_cpu` the same function in a form for a CPU.
-
-    There the gradient of a bias inside the convolution takes longer than the convolution, so the bias is added after
-    it, and few output channels leave most of a vector register empty, so they are computed as `_FewChannels`.
-    """
-
-    arranged = False
-
-    def __init__(self, before: int, after: int):
-        super().__init__(before, after, **KERNEL, output_padding=1)  # doubles the size exactly: 4 -> 8 -> 16 -> 32
-
-    def forward(self, images: Tensor) -> Tensor:
-        """images (batch, c, h, w) -> (batch, c', 2 h, 2 w)."""
-        if not self.arranged:
-            return super().forward(images)
-        if self.out_channels < 8:
-            return _FewChannels.apply(images, self.weight, self.bias)
-        upsampled = F.conv_transpose2d(images, self.weight, None, self.stride, self.padding, self.output_padding)
-        return upsampled.add_(self.bias.view(-1, 1, 1))
-
-
-class _FewChannels(torch.autograd.Function):
-    """The transposed convolution of KERNEL as an ordinary one that gives each 2 x 2 block of pixels as channels.
-
-    In one dimension: pixel 2 i is w[1] x[i], and pixel 2 i + 1 is w[2] x[i] + w[0] x[i + 1]; so two taps are enough.
-    """
-
-    PARTS = ((0, 0, 1), (1, 0, 2), (1, 1, 0))  # pixel of the block, neighbour of the input, tap of the kernel
-
-    @staticmethod
-    def forward(ctx, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(images, weight)
-        batch, _, height, width = images.shape
-        channels = weight.shape[1]
-        kernel = weight.new_zeros(2, 2, channels, weight.shape[0], 2, 2)
-        for row, below, k in _FewChannels.PARTS:
-            for column, right, m in _FewChannels.PARTS:
-                kernel[row, column, :, :, below, right] = weight[:, :, k, m].T
-        kernel = kernel.view(4 * channels, -1, 2, 2).contiguous(memory_format=torch.channels_last)
-        blocks = F.conv2d(images, kernel, bias.repeat(4), padding=1)[:, :, 1:, 1:]
-        blocks = blocks.permute(0, 2, 3, 1).unflatten(-1, (2, 2, channels)).transpose(2, 3)
-        size = (batch, channels, 2 * height, 2 * width)
-        result = torch.empty(size, dtype=images.dtype, device=images.device, memory_format=torch.channels_last)
-        result.permute(0, 2, 3, 1).view(blocks.shape).copy_(blocks)
-        return result
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor):
-        images, weight = ctx.saved_tensors
-        for_images, for_weight, _ = torch.ops.aten.convolution_backward(
-            gradient, images, weight, None, [2, 2], [1, 1], [1, 1], True, [1, 1], 1, (True, True, False)
-        )
-        return for_images, for_weight, gradient.sum(dim=(0, 2, 3))
-
-
-def arrange_for_cpu(model: nn.Module) -> nn.Module:
-    """Rearrange a model in place for training on a CPU; it computes the same function up to rounding.
-
-    Convolutions keep their weights with the channels last, activations overwrite their input. A model so arranged
-    has gradients by autograd, and cannot be mapped over by torch.func. Returns the model.
-    """
-    for layer in model.modules():
-        if isinstance(layer, TransposedConvolution):
-            layer.arranged = True
-        if isinstance(layer, nn.ReLU):
-            layer.inplace = True
-    return model.to(memory_format=torch.channels_last)
+from qmvae_core.kernels import Convolution, Linear, TransposedConvolution
 
 
 class GaussianEncoder(nn.Module):
@@ -91,11 +18,21 @@ class GaussianEncoder(nn.Module):
     def __init__(self, body: nn.Module, features: int, latent: int):
         super().__init__()
         self.body = body
-        self.head = nn.Linear(features, 2 * latent)
+        self.head = Linear(features, 2 * latent)
 
     def forward(self, images: Tensor) -> DiagonalGaussian:
         """images (batch, c, h, w) in [0, 1] -> posterior over (batch, latent)."""
-        return DiagonalGaussian(*self.head(self.body(images)).chunk(2, dim=-1))
+        return posterior(self.head(self.body(images)))
+
+
+def posterior(parameters: Tensor) -> DiagonalGaussian:
+    """Mean and log variance, side by side in (..., 2 d), as a posterior; from here on nothing is in bfloat16."""
+    return DiagonalGaussian(*in_float32(parameters).chunk(2, dim=-1))
+
+
+def in_float32(values: Tensor) -> Tensor:
+    """What a network in bfloat16 gives, in float32; any other type as it is."""
+    return values.float() if values.dtype == torch.bfloat16 else values
 
 
 class JointEncoder(nn.Module):
@@ -107,19 +44,19 @@ class JointEncoder(nn.Module):
     def __init__(self, bodies: Mapping[str, tuple[nn.Module, int]], latent: int):
         super().__init__()
         self.bodies = nn.ModuleDict({name: body for name, (body, _) in bodies.items()})
-        self.head = nn.Linear(sum(features for _, features in bodies.values()), 2 * latent)
+        self.head = Linear(sum(features for _, features in bodies.values()), 2 * latent)
 
     def forward(self, images: Mapping[str, Tensor]) -> DiagonalGaussian:
         """Images (batch, c, h, w) in [0, 1] of every modality -> one posterior over (batch, latent)."""
         features = [body(images[name]) for name, body in self.bodies.items()]
-        return DiagonalGaussian(*self.head(torch.cat(features, dim=-1)).chunk(2, dim=-1))
+        return posterior(self.head(torch.cat(features, dim=-1)))
 
 
 def _dense_body(shape: Sequence[int], widths: Sequence[int]) -> tuple[nn.Module, int]:
     sizes = [math.prod(shape), *widths]
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+        layers += [Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers), sizes[-1]
 
 
@@ -127,7 +64,7 @@ def _convolutional_body(shape: Sequence[int], widths: Sequence[int]) -> tuple[nn
     channels = [shape[0], *widths]
     layers: list[nn.Module] = []
     for before, after in zip(channels, channels[1:], strict=False):
-        layers += [nn.Conv2d(before, after, **KERNEL), nn.ReLU()]
+        layers += [Convolution(before, after), nn.ReLU()]
     return nn.Sequential(*layers, nn.Flatten()), channels[-1] * math.prod(_smallest(shape, widths))
 
 
@@ -145,14 +82,14 @@ def _dense_decoder(shape: Sequence[int], widths: Sequence[int], latent: int) -> 
     sizes = [latent, *reversed(widths)]
     layers: list[nn.Module] = []
     for before, after in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], math.prod(shape)), nn.Unflatten(-1, tuple(shape)))
+        layers += [Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers, Linear(sizes[-1], math.prod(shape)), nn.Unflatten(-1, tuple(shape)))
 
 
 def _convolutional_decoder(shape: Sequence[int], widths: Sequence[int], latent: int) -> nn.Module:
     small = (widths[-1], *_smallest(shape, widths))
     channels = [*reversed(widths), shape[0]]
-    layers: list[nn.Module] = [nn.Linear(latent, math.prod(small)), nn.ReLU(), nn.Unflatten(-1, small)]
+    layers: list[nn.Module] = [Linear(latent, math.prod(small)), nn.ReLU(), nn.Unflatten(-1, small)]
     for before, after in zip(channels, channels[1:], strict=False):
         layers += [TransposedConvolution(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

@@ -16,7 +16,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -25,10 +26,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from qmvae_core import records, sensitivity
+from qmvae_core import hunt, records, sensitivity
 from qmvae_core.data import STAND_IN, DigitData, load_digits, validation_split
-from qmvae_core.evaluation import evaluate, joint_code
-from qmvae_core.models import build_model, from_known_fields, reading, training_changes
+from qmvae_core.evaluation import at_a_glance, evaluate, joint_code
+from qmvae_core.models import ModelConfig, build_model, from_known_fields, reading, training_changes
 from qmvae_core.models.readings import BEST, MODELS_COMPARED
 from qmvae_core.oracles import CONFIGS, DigitClassifier, OracleConfig, prepare_oracles
 from qmvae_core.panels import make_panels
@@ -42,6 +43,12 @@ RESULTS_NOTEBOOKS = ("08_table1", "09_table2", "10_figure3", "11_figure4", "12_f
 LATER_METRICS = {"joint_code": joint_code}
 # For processes that train on a CPU: PyTorch then asks the system for large pages of memory, where it has them.
 MEMORY_SETTINGS = {"THP_MEM_ALLOC_ENABLE": "1"}
+SEED_LIMIT = 2**32  # of NumPy's RandomState, by which the pairs of a seed are drawn
+LONGEST_NAME = (
+    120  # letters of a reading in the names of files, which a file system limits to 255 with all that is added
+)
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+SIDE_BY_SIDE = 2  # processes that train on a CPU by default
 PATIENCE = 120.0  # seconds to wait for another process's lock; one whose parent has died is gone in two
 
 # Papermill, which ends at once when its standard input does: that is a pipe, and only the process that started it holds
@@ -56,7 +63,7 @@ papermill()
 
 @dataclass(frozen=True)
 class Profile:
-    """How much of the study to do. readings and seeds span its plan; more_seeds replaces the seeds of some readings."""
+    """How much of the study to do. readings, seeds and precisions span its plan; more_seeds replaces some readings' seeds."""
 
     name: str
     training: TrainingConfig
@@ -64,13 +71,16 @@ class Profile:
     seeds: tuple[int, ...] = (0,)
     more_seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     validation: bool = False  # train on nine tenths of the training digits and judge on the rest, to make a choice
-    stacked: bool = False  # all seeds of a reading in one run, as on a GPU
+    precisions: tuple[str, ...] = ("float32",)
+    stacked: bool = False  # on a GPU all seeds of a reading in one run
     data_root: str | None = None  # None: look for a data root
     oracles: Mapping[str, OracleConfig] = field(default_factory=lambda: CONFIGS)
 
 
 # 3,000 steps instead of 131,410; the learning rate is ten times the paper's, to get far in so few.
 SHORT = TrainingConfig(epochs=10, steps_per_epoch=300, learning_rate=1e-3)
+# A tenth of the paper's steps, every pair once, and ten times its rate: the same product of rate and steps.
+EPOCH = TrainingConfig(epochs=1, steps_per_epoch=13_141, learning_rate=1e-3, reports=5)
 PROFILES = {
     "smoke": Profile(
         "smoke",
@@ -92,6 +102,12 @@ PROFILES = {
         SHORT,
         ("mmvae+particles=1", "dmvae+empty_group=false", "jmvae-kl+alpha=1", "mopoe+beta=2.5"),
     ),
+    # Whether bfloat16 changes a result: the same seeds by both precisions.
+    "precision": Profile(
+        "precision", SHORT, (f"{hunt.PRINTED}+all.scale=3.75",), tuple(range(5)), precisions=("float32", "bfloat16")
+    ),
+    "hunt": Profile("hunt", EPOCH, hunt.PLAN, hunt.SEEDS[:1], validation=True, precisions=("bfloat16",)),
+    "epoch": Profile("epoch", EPOCH, MODELS_COMPARED, (0, 1, 2)),
     "paper": Profile("paper", TrainingConfig(), MODELS_COMPARED, tuple(range(5)), stacked=True),
     # The authors' own length, batch and learning rate, where they trained on MNIST-SVHN and a GPU's hours allow it.
     "published": Profile(
@@ -112,20 +128,22 @@ def profile(name: str) -> Profile:
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(f"seeds must be different and not negative, got {list(seeds)}")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= SEED_LIMIT:
+        raise ValueError(f"seeds must be different, not negative and below 2**32, got {list(seeds)}")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One entry of the plan: a model under one reading, one seed or a stack of seeds.
+    """One entry of the plan: a model under one reading, one seed or a stack of seeds, in one precision.
 
-    Raises ValueError for an unknown profile or reading, and for seeds that are negative or given twice.
+    Raises ValueError for an unknown profile, reading or precision, for a value that its field cannot have, and for
+    seeds that are negative, given twice or too large.
     """
 
     profile: str
     reading: str
     seeds: tuple[int, ...]
+    precision: str = "float32"
 
     def __post_init__(self):
         profile(self.profile)
@@ -137,7 +155,12 @@ class Run:
     def training(self) -> TrainingConfig:
         """The profile's training, with what the reading changes of it."""
         return from_known_fields(
-            TrainingConfig, {**asdict(profile(self.profile).training), **training_changes(self.reading)}
+            TrainingConfig,
+            {
+                **asdict(profile(self.profile).training),
+                "precision": self.precision,
+                **training_changes(self.reading),
+            },
         )
 
     @property
@@ -148,27 +171,51 @@ class Run:
     @property
     def id(self) -> str:
         """A name for the run's folder."""
-        return f"{self.model}-{self.reading}-s{'_'.join(map(str, self.seeds))}"
+        return f"{self._name}-s{'_'.join(map(str, self.seeds))}"
 
     def record_id(self, seed: int) -> str:
         """The name of one seed's record, weights and panels."""
-        return f"{self.profile}-{self.model}-{self.reading}-seed{seed}"
+        return f"{self.profile}-{self._name}-seed{seed}"
+
+    @property
+    def _name(self) -> str:
+        """Model, reading and, if it is not float32, precision; a reading too long for a file's name has a digest."""
+        name = self.reading
+        if len(name) > LONGEST_NAME:
+            name = f"{name.partition('+')[0]}+{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        return f"{self.model}-{name}" + ("" if self.precision == "float32" else f"-{self.precision}")
 
     def config(self) -> dict:
         """All that decides the result beside seed and data."""
         return {"model": reading(self.reading).to_dict(), "training": asdict(self.training)}
 
 
-def plan(name: str, readings: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Run]:
-    """The runs of a profile, in order; readings and seeds replace the profile's own. Raises like `Run`."""
+def plan(
+    name: str,
+    readings: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    precision: str | None = None,
+    stacked: bool = False,
+) -> list[Run]:
+    """The runs of a profile, in order; readings, seeds and precision replace the profile's own.
+
+    stacked: the seeds of a reading in one run where the profile has them so, for a GPU. Raises like `Run`.
+    """
     chosen = profile(name)
+    precisions = (precision,) if precision else chosen.precisions
     if seeds is not None:
         _check_seeds(seeds)
     runs = []
     for each in readings or chosen.readings:
         numbers = tuple(seeds) if seeds else chosen.more_seeds.get(each, chosen.seeds)
-        runs += [Run(name, each, stack) for stack in ([numbers] if chosen.stacked else [(n,) for n in numbers])]
+        stacks = [numbers] if chosen.stacked and stacked else [(number,) for number in numbers]
+        runs += [Run(name, each, stack, which) for which in precisions for stack in stacks]
     return runs
+
+
+def device_here() -> str:
+    """What "auto" stands for on this machine: "cuda" where there is a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def evidence_folder(name: str | Path) -> Path:
@@ -245,18 +292,27 @@ def train(
     device: str = "cpu",
     progress: str = "auto",
     minutes: float | None = None,
+    oracles: Mapping[str, DigitClassifier] | None = None,
 ) -> Trained:
     """Train the run's seeds, from its checkpoint if there is one; a loss that is not finite leaves failure records.
 
-    minutes: of training, after which OutOfTime is raised and the checkpoint is there to go on from.
+    minutes: of training, after which OutOfTime is raised and the checkpoint is there to go on from. oracles: the judges
+    by which each report of the history has accuracies (`evaluation.at_a_glance`); None: it has none.
     Raises what `fit` raises, and RuntimeError if another process works on this run and does not end.
     """
     folder = evidence / "work" / run.id / data.identity["content_hash"][:8]  # a checkpoint belongs to its data
+    measure = None
+    if oracles is not None:
+        here = data.to(device)
+
+        def measure(model: nn.Module, seed: int) -> dict[str, float]:
+            return at_a_glance(model.eval(), here.train, here.test, oracles, seed)
+
     try:
         with alone(evidence / "work" / run.id):
             return fit(
                 reading(run.reading), run.training, data.train, run.seeds,
-                folder=folder, device=device, progress=progress, minutes=minutes,
+                folder=folder, device=device, progress=progress, minutes=minutes, measure=measure,
             )  # fmt: skip
     except NonFiniteLoss as error:
         for seed in run.seeds:
@@ -274,7 +330,7 @@ def judge(
     """
     written = []
     with alone(evidence / "work" / run.id):
-        for seed, model, history in zip(run.seeds, trained.models, trained.histories, strict=True):
+        for number, (seed, model) in enumerate(zip(run.seeds, trained.models, strict=True)):
             device = next(model.parameters()).device
             on_device = data.to(device)
             metrics = evaluate(model, on_device.train, on_device.test, oracles, seed)
@@ -284,7 +340,8 @@ def judge(
             record = _record(run, seed, data, device) | {
                 "status": "ok",
                 "metrics": metrics,
-                "history": history,
+                "history": trained.histories[number],
+                **({"plateau": {"left": trained.left[number]}} if trained.left else {}),
                 "panels": make_panels(model, oracles, on_device.test, seed, evidence / "panels", name),
                 "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
                 "cost": trained.cost,
@@ -375,16 +432,25 @@ def state(run: Run, evidence: Path, real_data: bool = False) -> str:
 
     real_data: whether real data is at hand now; then what was run on the stand-in for lack of it is to do again.
     """
-    wanted = records.config_hash(run.config())
     found = []
     for seed in run.seeds:
         path = record_path(run, seed, evidence)
         record = records.read_record(path) if path.exists() else None
         replaced = record is not None and record["data"]["kind"] == STAND_IN and real_data
-        if record is None or record["config_hash"] != wanted or (replaced and not profile(run.profile).data_root):
+        other = record is None or not _same_config(run, record["config"])
+        if other or (replaced and not profile(run.profile).data_root):
             return "started" if any((evidence / "work" / run.id).glob("*/checkpoint.pt")) else "to do"
         found.append(record["status"])
     return "failed" if "failed" in found else "done"
+
+
+def _same_config(run: Run, config: Mapping) -> bool:
+    """Whether a record's config says what the run says; a field younger than the record has its default there."""
+    try:
+        found = ModelConfig.from_dict(config["model"]), from_known_fields(TrainingConfig, config["training"])
+    except (KeyError, ValueError):
+        return False
+    return found == (reading(run.reading), run.training)
 
 
 def check_parameters(given: Iterable[str], known: Iterable[str]) -> None:
@@ -394,10 +460,30 @@ def check_parameters(given: Iterable[str], known: Iterable[str]) -> None:
         raise ValueError(f"unknown parameter {', '.join(unknown)}; the known ones are {sorted(known)}")
 
 
-def execute(notebook: Path, output: Path, parameters: Mapping, log: Path | None = None) -> None:
+class Lifeline:
+    """A pipe of which this process alone holds the one end: what runs on the other ends when that one is closed."""
+
+    def __enter__(self) -> int:
+        self.ends = os.pipe()
+        return self.ends[0]
+
+    def __exit__(self, *exception) -> None:
+        for end in self.ends:
+            os.close(end)
+
+
+def execute(
+    notebook: Path,
+    output: Path,
+    parameters: Mapping,
+    log: Path | None = None,
+    threads: int | None = None,
+    lifeline: int | None = None,
+) -> None:
     """Run a notebook by papermill, in a process of its own that does not outlive this one.
 
-    Its output is shown as it comes, or added to the file `log`. A notebook may be its own output.
+    Its output is shown as it comes, or added to the file `log`. A notebook may be its own output. threads: of its
+    arithmetic; None: the system's choice. lifeline: of a `Lifeline`; None: one of its own.
     Raises ValueError for a parameter that the notebook does not have, before anything runs, OutOfTime if its training
     does, and RuntimeError if a cell fails; the executed notebook, with the traceback, is kept as `output`.
     """
@@ -412,15 +498,13 @@ def execute(notebook: Path, output: Path, parameters: Mapping, log: Path | None 
         "--parameters_yaml", json.dumps(dict(parameters)), "--stdout-file", "-", "--no-progress-bar",
         "--log-level", "WARNING",
     ]  # fmt: skip
-    lifeline = os.pipe()
-    try:
-        with open(log, "a") if log else contextlib.nullcontext() as file:
-            done = subprocess.run(
-                command, env=_environment(), stdin=lifeline[0], stdout=file, stderr=subprocess.STDOUT if log else None
-            )
-    finally:
-        for end in lifeline:
-            os.close(end)
+    environment = _environment() | dict.fromkeys(THREADS if threads else (), str(threads))
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(log, "a")) if log else None
+        held = stack.enter_context(Lifeline()) if lifeline is None else lifeline
+        done = subprocess.run(
+            command, env=environment, stdin=held, stdout=file, stderr=subprocess.STDOUT if log else None
+        )
     if done.returncode:
         name, text = _error_of(output)
         if name == OutOfTime.__name__:
@@ -454,21 +538,25 @@ def carry_out(
     device: str = "auto",
     log: Path | None = None,
     minutes: float | None = None,
+    threads: int | None = None,
+    lifeline: int | None = None,
 ) -> None:
     """One run by papermill on the training notebook; its records are then in the evidence folder.
 
-    minutes: of training, at most. Raises like `execute`, whose log this is.
+    minutes: of training, at most. Raises like `execute`, whose log, threads and lifeline these are.
     """
     parameters = {
         "profile": run.profile,
         "reading": run.reading,
         "seeds": list(run.seeds),
+        "precision": run.precision,
         "device": device,
         "data_root": data_root,
         "evidence": str(evidence),
         "minutes": minutes,
     }
-    execute(TRAINING_NOTEBOOK, evidence / "work" / run.id / TRAINING_NOTEBOOK.name, parameters, log)
+    output = evidence / "work" / run.id / TRAINING_NOTEBOOK.name
+    execute(TRAINING_NOTEBOOK, output, parameters, log, threads, lifeline)
 
 
 class Outcome(NamedTuple):
@@ -501,6 +589,50 @@ def one_by_one(
         yield Outcome(run, time.monotonic() - started, error)
         if isinstance(error, OutOfTime):
             return
+
+
+def side_by_side(
+    next_run: Callable[[set[Run]], tuple[Run, str] | None],
+    evidence_of: Callable[[Run], Path],
+    data_root: str | None,
+    device: str,
+    workers: int,
+    minutes: float | None = None,
+) -> Iterator[Outcome]:
+    """Carry out runs in so many processes that share the cores, each outcome as it comes.
+
+    next_run: given the runs that are begun, one more with its name in messages, or None if there is none now; it is
+    asked again after each outcome. Each run's output goes to a file beside its executed notebook. minutes: for all of
+    them; the outcome of a run in which they end has OutOfTime as its error, and no other is begun.
+    """
+    begun: set[Run] = set()
+    started = time.monotonic()
+    threads = max(len(os.sched_getaffinity(0)) // workers, 1)
+
+    def one(run: Run, label: str, lifeline: int) -> Outcome:
+        at, error = time.monotonic(), None
+        left = None if minutes is None else minutes - (at - started) / 60
+        log = evidence_of(run) / "work" / run.id / "output.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        print(f"{label}: starts; output in {log}", flush=True)
+        try:
+            carry_out(run, evidence_of(run), data_root, device, log, left, threads, lifeline)
+        except RuntimeError as caught:
+            error = caught
+        return Outcome(run, time.monotonic() - at, error, workers)
+
+    with ThreadPoolExecutor(workers) as pool, Lifeline() as lifeline:  # closed first, so the threads end
+        going: set[Future] = set()
+        while True:
+            out_of_time = minutes is not None and time.monotonic() - started > 60 * minutes
+            while not out_of_time and len(going) < workers and (chosen := next_run(begun)) is not None:
+                begun.add(chosen[0])
+                going.add(pool.submit(one, *chosen, lifeline))
+            if not going:
+                return
+            done, going = wait(going, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
 
 
 def render(evidence: Path, notebooks: Path) -> None:

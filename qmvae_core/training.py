@@ -17,8 +17,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,17 +27,24 @@ from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
 from qmvae_core.data import Digits, tuple_indices
+from qmvae_core.kernels import arrange_for_cpu
 from qmvae_core.losses import LossTerms
-from qmvae_core.models import ModelConfig, Opponent, build_model, draw_noise
+from qmvae_core.models import Checked, ModelConfig, Opponent, build_model, draw_noise, known
 from qmvae_core.negatives import check_labels
-from qmvae_core.networks import arrange_for_cpu
 
-PRECISIONS = {"float32": "ieee", "tf32": "tf32"}
+# What a GPU's tensor cores may do in each; bfloat16 is of the fast loop, whose layers then multiply in it.
+PRECISIONS = {"float32": "ieee", "tf32": "tf32", "bfloat16": "ieee"}
+LEFT = 0.9  # the share of its plateau below which the mean of a chunk must be for a loss to have left it
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How long and how fast to train; the defaults are the paper's (section 4.1)."""
+class TrainingConfig(Checked):
+    """How long and how fast to train; the defaults are the paper's (section 4.1).
+
+    Raises ValueError like models.Checked, and for an unknown precision.
+    """
+
+    positive = ("epochs", "steps_per_epoch", "batch_size", "learning_rate", "rounds", "chunk", "reports")
 
     epochs: int = 10
     steps_per_epoch: int | None = None  # None: every pair once an epoch
@@ -46,7 +53,14 @@ class TrainingConfig:
     rounds: int = 30  # rounds of MMVAE's pairing; 30 gives the 1,682,040 pairs that the paper names
     pair_seed: int = 0
     chunk: int = 100  # steps whose draws are made together
-    precision: str = "float32"  # or "tf32": tensor cores of a GPU, for matrix products and convolutions
+    precision: str = (
+        "float32"  # or "tf32", on a GPU's tensor cores, or "bfloat16", on a CPU: of products in layers alone
+    )
+    reports: int = 1  # entries of the history an epoch
+
+    def __post_init__(self):
+        super().__post_init__()
+        known(PRECISIONS, "precision", self.precision)
 
 
 class NonFiniteLoss(RuntimeError):
@@ -63,11 +77,16 @@ class CheckpointError(RuntimeError):
 
 @dataclass(frozen=True)
 class Trained:
-    """What `fit` returns: one model and one history (a list of epochs' mean terms) for each seed, and the cost."""
+    """What `fit` returns: one model and one history for each seed, and the cost.
+
+    A history is a list of each report's mean terms, and of what `measure` found then. left: for each seed the number of
+    steps after which the loss that has a plateau had left it, or None if it never did; empty for a model without one.
+    """
 
     models: list[nn.Module]
     histories: list[list[dict[str, float]]]
     cost: dict
+    left: list[int | None]
 
 
 def fit(
@@ -82,15 +101,19 @@ def fit(
     progress: str = "auto",
     checkpoint_seconds: float = 30.0,
     minutes: float | None = None,
+    measure: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
 ) -> Trained:
     """Train one model for each seed, all together.
 
     train: modality -> Digits. folder: where the checkpoint lives; a run found there is resumed, to the same bits on
     the CPU. loop: one of LOOPS; None takes "stacked" on a GPU and "fast" elsewhere. progress: "bar", "lines" (one an
     epoch), "none", or "auto": a bar on a terminal, else lines. minutes: stop after so many, with a checkpoint.
+    measure: a function of a model and its seed that finds named values for the history at each report; the time that it
+    takes is not counted as training.
 
     Raises NonFiniteLoss, CheckpointError, OutOfTime, and ValueError for modalities that do not match, an unknown loop
-    or precision, no seed, minutes without a folder, or a batch with a single digit. An interrupt or a kill loses the
+    or precision, a precision that this loop or processor lacks, no seed, minutes without a folder, or a batch with a
+    single digit. An interrupt or a kill loses the
     work since the last checkpoint, no more.
     """
     device = torch.device(device)
@@ -99,7 +122,9 @@ def fit(
         raise ValueError(f"unknown loop {loop!r}; the known ones are {sorted(LOOPS)}")
     if minutes is not None and folder is None:
         raise ValueError("a training that stops after some minutes needs a folder to go on from")
-    _check(model, training, train, seeds)
+    _check(model, train, seeds)
+    if training.precision == "bfloat16" and loop != "fast":
+        raise ValueError(f"bfloat16 is a precision of the fast loop on a CPU, not of the loop {loop!r}")
     train = {name: train[name] for name in model.modalities}  # no other modality, and no other order, has a say
     key = f"{run_key(model, training, seeds, train)} on {device.type}"  # whose generators draw other noise
     checkpoint = Path(folder) / "checkpoint.pt" if folder is not None else None
@@ -110,11 +135,13 @@ def fit(
         at = _Position()
         if checkpoint is not None and checkpoint.exists():
             at = _restore(checkpoint, key, steps)
-        report = _Report(progress, training.epochs, steps.steps, at, taken=min(at.chunk * training.chunk, steps.steps))
+        taken = min(at.chunk * training.chunk, steps.steps)
+        report = _Report(progress, training.epochs, steps.steps, training.chunk, at, taken)
         with report:
-            _run(steps, at, report, training, checkpoint, key, checkpoint_seconds, stop_at)
-    histories = [[{name: row[i] for name, row in epoch.items()} for epoch in at.history] for i in range(len(seeds))]
-    return Trained(learner.models(), histories, {"loop": loop, **_cost(at, steps, device)})
+            _run(steps, at, report, training, checkpoint, key, checkpoint_seconds, stop_at, measure)
+    histories = [[{name: row[i] for name, row in each.items()} for each in at.history] for i in range(len(seeds))]
+    left = [at.left.get(i) for i in range(len(seeds))] if model.plateau else []
+    return Trained(learner.models(), histories, {"loop": loop, **_cost(at, steps, device)}, left)
 
 
 def run_key(model: ModelConfig, training: TrainingConfig, seeds: Sequence[int], train: Mapping[str, Digits]) -> str:
@@ -134,19 +161,12 @@ def seed_for(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _check(model: ModelConfig, training: TrainingConfig, train: Mapping[str, Digits], seeds: Sequence[int]) -> None:
+def _check(model: ModelConfig, train: Mapping[str, Digits], seeds: Sequence[int]) -> None:
     missing = sorted(set(model.modalities) - set(train))
     if missing:
         raise ValueError(f"the model has modalities that the data lacks: {missing}; the data has {sorted(train)}")
-    if training.precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {training.precision!r}; the known ones are {sorted(PRECISIONS)}")
     if not seeds:
         raise ValueError("fit needs at least one seed")
-    for name in ("epochs", "batch_size", "rounds", "chunk"):
-        if getattr(training, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(training, name)}")
-    if training.steps_per_epoch is not None and training.steps_per_epoch < 1:
-        raise ValueError(f"steps_per_epoch must be at least 1 or None, got {training.steps_per_epoch}")
 
 
 @contextlib.contextmanager
@@ -166,7 +186,7 @@ class _Plain:
     """The loop that everybody knows, loss, backward, Adam, for one seed after the other."""
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, seeds: Sequence[int], device: torch.device):
-        self.config, self.seeds, self.device = model, seeds, device
+        self.config, self.seeds, self.device, self.precision = model, seeds, device, training.precision
         self.built = [self._arranged(build_model(model, seed).to(device)) for seed in seeds]
         self.optimisers = [_Optimisers(dict(each.named_parameters()), each.opponent, training) for each in self.built]
         self.noise_spec = self.built[0].noise_spec(training.batch_size)
@@ -199,7 +219,7 @@ class _Fast(_Plain):
 
     def _arranged(self, value):
         if isinstance(value, nn.Module):
-            return arrange_for_cpu(value)
+            return arrange_for_cpu(value, "bfloat16" if self.precision == "bfloat16" else "float32")
         return value.contiguous(memory_format=torch.channels_last)
 
 
@@ -362,6 +382,11 @@ class _Loop:
     def chunks(self) -> int:
         return -(-self.steps // self.training.chunk)
 
+    def report_before(self, chunk: int) -> int | None:
+        """The chunk after which the report before the one that is due after `chunk` chunks was; None: none is due."""
+        ends = [-(-self.chunks * number // self.training.reports) for number in range(self.training.reports + 1)]
+        return max(end for end in ends if end < chunk) if chunk in ends[1:] else None
+
     def _draws(self, epoch: int, chunk: int) -> dict[str, Tensor]:
         lead = (self.training.chunk,)
         before = epoch * self.steps + chunk * self.training.chunk
@@ -422,44 +447,44 @@ def _put_back(learner, stored: Mapping[str, Tensor]) -> None:
 
 @dataclass
 class _Position:
-    """How far a run has come: the next chunk, and the finished epochs."""
+    """How far a run has come: the next chunk, the reports so far, and when each seed's loss left its plateau."""
 
     epoch: int = 0
     chunk: int = 0
-    history: list[dict[str, list[float]]] = None
+    history: list[dict[str, list[float]]] = field(default_factory=list)
+    left: dict[int, int] = field(default_factory=dict)  # place of the seed -> steps
     seconds: float = 0.0
     resumed: int = 0
 
-    def __post_init__(self):
-        self.history = self.history if self.history is not None else []
 
-
-def _run(loop: _Loop, at: _Position, report, training, checkpoint, key, checkpoint_seconds, stop_at) -> None:
-    """The host looks at the losses when an epoch ends or a checkpoint is due; between two looks it queues steps."""
-    saved = started = time.monotonic()
-    before = at.seconds
+def _run(loop: _Loop, at: _Position, report, training, checkpoint, key, checkpoint_seconds, stop_at, measure) -> None:
+    """The host looks at the losses when a report or a checkpoint is due; between two looks it queues steps."""
+    clock = _Clock(at.seconds)
+    saved = time.monotonic()
     try:
         while at.epoch < training.epochs:
             loop.start_epoch(at.epoch)
             while at.chunk < loop.chunks:
                 report.advance(loop.run_chunk(at.epoch, at.chunk))
                 at.chunk += 1
-                now = time.monotonic()
-                at.seconds = before + now - started
-                if at.chunk == loop.chunks:
-                    break  # the end of the epoch looks and saves
                 if loop.device.type == "cpu":  # looking costs nothing there
                     _check_finite(loop, at)
+                if (before := loop.report_before(at.chunk)) is not None:
+                    _check_finite(loop, at)
+                    at.seconds = clock.seconds()
+                    with clock.stopped():
+                        _add_to_history(loop, at, before, measure)
+                    report.line(at)
+                at.seconds = clock.seconds()
+                if at.chunk == loop.chunks:
+                    break  # the next epoch is begun before it is saved
+                now = time.monotonic()
                 if checkpoint is not None and (now - saved > checkpoint_seconds or now > stop_at):
                     _check_finite(loop, at)
                     _save(checkpoint, key, loop, at)
                     saved = time.monotonic()
                     _check_time(now, stop_at, at, training)
-            _check_finite(loop, at)
-            at.seconds = before + time.monotonic() - started
-            at.history.append(dict(zip(loop.names, loop.means.double().mean(dim=0).tolist(), strict=True)))
             at.epoch, at.chunk = at.epoch + 1, 0
-            report.epoch(at)
             if checkpoint is not None:
                 _save(checkpoint, key, loop, at)
                 saved = time.monotonic()
@@ -471,6 +496,38 @@ def _run(loop: _Loop, at: _Position, report, training, checkpoint, key, checkpoi
                 f"stopped in epoch {at.epoch + 1}; fit with the same folder goes on from the last checkpoint"
             ) from None
         raise
+
+
+class _Clock:
+    """Seconds of training: those before this process, and its own, less what is not training."""
+
+    def __init__(self, before: float):
+        self.started = time.monotonic() - before
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        at = time.monotonic()
+        yield
+        self.started += time.monotonic() - at
+
+
+def _add_to_history(loop: _Loop, at: _Position, before: int, measure) -> None:
+    """The report of the chunks from `before` to where the run is: mean terms, what is measured, and who left."""
+    chunk, steps = loop.training.chunk, loop.steps
+    means = loop.means[before * chunk : min(at.chunk * chunk, steps)]
+    row = dict(zip(loop.names, means.double().mean(dim=0).tolist(), strict=True))
+    if loop.learner.config.plateau:
+        name, value = loop.learner.config.plateau
+        for number, part in enumerate(means[:, loop.names.index(name)].split(chunk), start=before + 1):
+            for seed in (part.mean(dim=0) < LEFT * value).nonzero().flatten().tolist():
+                at.left.setdefault(seed, at.epoch * steps + min(number * chunk, steps))
+    if measure is not None:
+        found = [measure(model, seed) for model, seed in zip(loop.learner.models(), loop.seeds, strict=True)]
+        row |= {name: [each[name] for each in found] for name in found[0]}
+    at.history.append(row)
 
 
 def _check_time(now: float, stop_at: float, at: _Position, training: TrainingConfig) -> None:
@@ -544,13 +601,13 @@ def _cost(at: _Position, loop: _Loop, device: torch.device) -> dict:
 class _Report:
     """A bar for people, one line an epoch elsewhere, each with an estimate of the time that is left."""
 
-    def __init__(self, mode: str, epochs: int, steps: int, at: _Position, taken: int):
-        """taken: steps of the current epoch that a resumed run has already taken."""
+    def __init__(self, mode: str, epochs: int, steps: int, chunk: int, at: _Position, taken: int):
+        """chunk: steps of a chunk. taken: steps of the current epoch that a resumed run has already taken."""
         if mode not in ("auto", "bar", "lines", "none"):
             raise ValueError(f'unknown progress {mode!r}; known: "auto", "bar", "lines", "none"')
         if mode == "auto":
             mode = "bar" if sys.stdout.isatty() else "lines"
-        self.mode, self.epochs, self.steps = mode, epochs, steps
+        self.mode, self.epochs, self.steps, self.chunk = mode, epochs, steps, chunk
         self.done = 0
         self.left = (epochs - at.epoch) * steps - taken
         self.started = time.monotonic()
@@ -573,7 +630,7 @@ class _Report:
         if self.bar is not None:
             self.bar.update(steps)
 
-    def epoch(self, at: _Position) -> None:
+    def line(self, at: _Position) -> None:
         if self.mode != "lines":
             return
         rate = self.done / max(time.monotonic() - self.started, 1e-9)
@@ -581,4 +638,5 @@ class _Report:
         means = at.history[-1]
         named = ("objective", "elbo/joint", "quadruplet")
         shown = ", ".join(f"{name} {sum(means[name]) / len(means[name]):.4g}" for name in named if name in means)
-        print(f"epoch {at.epoch}/{self.epochs}: {shown}; {rate:.1f} steps/s, {left / 60:.1f} min left", flush=True)
+        done = at.epoch + min(at.chunk * self.chunk / self.steps, 1.0)
+        print(f"epoch {done:.3g}/{self.epochs}: {shown}; {rate:.1f} steps/s, {left / 60:.1f} min left", flush=True)

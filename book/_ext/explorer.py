@@ -10,7 +10,7 @@ from torch import nn
 
 from qmvae_core import study, tables
 from qmvae_core.models.readings import BEST
-from qmvae_core.networks import TransposedConvolution
+from qmvae_core.kernels import TransposedConvolution
 from qmvae_core.panels import panel_images, panel_of
 from qmvae_core.records import RecordError, load_records
 

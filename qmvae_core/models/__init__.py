@@ -9,7 +9,7 @@ from torch import nn
 
 from qmvae_core import networks
 from qmvae_core.models.base import TEST_CODES, MultimodalVAE, NoiseSpec, Opponent, draw_noise
-from qmvae_core.models.configs import ModalityConfig, ModelConfig, from_known_fields, known
+from qmvae_core.models.configs import Checked, ModalityConfig, ModelConfig, from_known_fields, known
 from qmvae_core.models.dmvae import DMVAE, DMVAEConfig
 from qmvae_core.models.jmvae import JMVAE, JMVAEConfig
 from qmvae_core.models.mmvae import MMVAE, MMVAEConfig
@@ -19,10 +19,10 @@ from qmvae_core.models.qmvae import QMVAE, QMVAEConfig
 from qmvae_core.models.readings import BEST, MNIST, READINGS, SVHN, reading, training_changes
 
 __all__ = [
-    "DMVAE", "JMVAE", "MMVAE", "MNIST", "MODELS", "MVAE", "QMVAE", "READINGS", "SVHN", "TEST_CODES",
+    "Checked", "DMVAE", "JMVAE", "MMVAE", "MNIST", "MODELS", "MVAE", "QMVAE", "READINGS", "SVHN", "TEST_CODES",
     "DMVAEConfig", "JMVAEConfig", "MMVAEConfig", "MVAEConfig", "MoPoE", "MoPoEConfig", "ModalityConfig", "ModelConfig",
     "MultimodalVAE", "NoiseSpec", "Opponent", "QMVAEConfig", "build_model", "draw_noise",
-    "from_known_fields", "reading", "training_changes",
+    "from_known_fields", "known", "reading", "training_changes",
 ]  # fmt: skip
 
 MODELS: dict[str, type[MultimodalVAE]] = {

@@ -222,7 +222,7 @@ class MultimodalVAE(nn.Module):
     def _decode(self, modality: str, shared: Tensor, private: Tensor) -> Tensor:
         """Logits (..., c, h, w); any leading dimensions, flattened for the pass through the network."""
         codes = torch.cat([shared, private], dim=-1)
-        logits = self.decoders[modality](codes.flatten(0, -2))
+        logits = networks.in_float32(self.decoders[modality](codes.flatten(0, -2)))
         return logits.unflatten(0, codes.shape[:-1])
 
 

@@ -1,16 +1,57 @@
-"""What a model is made of: one modality, and the choices that every model has."""
+"""What a model is made of: one modality, and the choices that every model has. Values are checked as they are given."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 
+class Checked:
+    """A dataclass whose fields are held against their types when it is made.
+
+    No number may be negative, infinite or NaN, and none of the fields in `positive` zero. True is no number, and an
+    integer will do for a float. Raises ValueError that names class, field, type and value.
+    """
+
+    positive: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self):
+        hints = typing.get_type_hints(type(self))
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            zero = each.name in self.positive and 0 in (value if isinstance(value, tuple) else (value,))
+            if zero or not _fits(value, hints[each.name]):
+                sign = "positive " if each.name in self.positive else ""
+                raise ValueError(f"{type(self).__name__}: {each.name} must be {sign}{each.type}, not {value!r}")
+
+
+def _fits(value: object, hint: object) -> bool:
+    parts = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, tuple):
+            return False
+        wanted = parts[:1] * len(value) if parts[1:] == (...,) else parts
+        return len(wanted) == len(value) and all(map(_fits, value, wanted))
+    if parts:  # of a mapping
+        return isinstance(value, Mapping) and all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
+    if hint in (int, float):
+        number = isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+        return number and math.isfinite(value) and value >= 0
+    return isinstance(value, hint)
+
+
 @dataclass(frozen=True)
-class ModalityConfig:
-    """One modality. What the paper leaves open is marked (open)."""
+class ModalityConfig(Checked):
+    """One modality. What the paper leaves open is marked (open). Raises ValueError like Checked."""
+
+    positive = ("shape", "widths", "scale")
 
     shape: tuple[int, int, int]  # channels, height, width
     network: str  # "dense" for MNIST and "convolutional" for SVHN in the paper
@@ -24,11 +65,13 @@ class ModalityConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """The choices that every model has. A model adds its own in a subclass, declared with the model's name.
 
-    What the paper leaves open is marked (open).
+    What the paper leaves open is marked (open). Raises ValueError like Checked.
     """
+
+    positive = ("shared",)
 
     model: str
     shared: int = 20  # dimensions of z, section 4.1
@@ -36,6 +79,11 @@ class ModelConfig:
     modalities: Mapping[str, ModalityConfig] = field(default_factory=dict)
 
     of_model: ClassVar[dict[str, type[ModelConfig]]] = {}
+
+    @property
+    def plateau(self) -> tuple[str, float] | None:
+        """A term of the loss and its value while all codes lie in one place, where it can stand still; or None."""
+        return None
 
     def __init_subclass__(cls, model: str | None = None):
         if model is not None:
@@ -50,10 +98,7 @@ class ModelConfig:
         """The inverse of `to_dict`. Raises ValueError for an unknown model or field."""
         values = dict(values)
         kind = known(ModelConfig.of_model, "model", values.get("model"))
-        modalities = {
-            name: from_known_fields(ModalityConfig, {**m, "shape": tuple(m["shape"]), "widths": tuple(m["widths"])})
-            for name, m in values.pop("modalities", {}).items()
-        }
+        modalities = {name: from_known_fields(ModalityConfig, m) for name, m in values.pop("modalities", {}).items()}
         return from_known_fields(kind, {**values, "modalities": modalities})
 
 
@@ -65,12 +110,12 @@ def known(table: Mapping, what: str, name: str):
 
 
 def from_known_fields(cls: type, values: Mapping):
-    """cls(**values), with a ValueError that lists the known fields if one of them is unknown."""
+    """cls(**values), lists as tuples, with a ValueError that lists the known fields if one of them is unknown."""
     known = {f.name for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"unknown {cls.__name__} field {', '.join(unknown)}; the known ones are {sorted(known)}")
-    return cls(**values)
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _plain(value):

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qmvae_core import losses
+from qmvae_core import losses, networks
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
+from qmvae_core.kernels import Linear
 from qmvae_core.models.base import MultimodalVAE, NoiseSpec, Opponent
 from qmvae_core.models.configs import ModelConfig, known
 
@@ -25,6 +26,8 @@ class DMVAEConfig(ModelConfig, model="dmvae"):
 
     A modality's `weight`, `private` and `private_kl_weight` are those of its likelihood, style and style's divergence.
     """
+
+    positive = ("shared", "temperature", "discriminator")
 
     model: str = "dmvae"
     contrastive: float = 1000.0  # weight of the contrastive term
@@ -61,8 +64,6 @@ class DMVAE(MultimodalVAE):
             raise ValueError(f"dmvae needs a style of each modality; set private for {without}")
         for name in config.total_correlation:
             known(config.modalities, "modality in total_correlation", name)
-        if config.temperature <= 0:
-            raise ValueError(f"the temperature must be positive, got {config.temperature}")
         if not 0 <= config.warm_up <= 1:
             raise ValueError(f"warm_up is a share of the training, from 0 to 1, got {config.warm_up}")
         super().__init__(config)
@@ -142,19 +143,19 @@ class DensityRatio(nn.Module):
         self.of_style = _leaky(style, hidden, hidden, hidden)
         self.of_content = _leaky(content, hidden, hidden, hidden)
         self.of_both = _leaky(2 * hidden, 2 * hidden, 2 * hidden)
-        self.scores = nn.Linear(2 * hidden, 2)
+        self.scores = Linear(2 * hidden, 2)
 
     def forward(self, style: Tensor, content: Tensor) -> Tensor:
         """style (..., batch, s), content (..., batch, c) -> (..., batch) nats."""
         both = torch.cat([self.of_style(style), self.of_content(content)], dim=-1)
-        joint, product = self.scores(self.of_both(both)).unbind(dim=-1)
+        joint, product = networks.in_float32(self.scores(self.of_both(both))).unbind(dim=-1)
         return joint - product
 
 
 def _leaky(*sizes: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
+        layers += [Linear(before, after), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers)
 
 

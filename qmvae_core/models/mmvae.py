@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qmvae_core import losses
+from qmvae_core.gaussians import softmax_scales
 from qmvae_core.models.base import MultimodalVAE, NoiseSpec, without_private_codes
 from qmvae_core.models.configs import ModelConfig
 
@@ -18,6 +19,8 @@ from qmvae_core.models.configs import ModelConfig
 @dataclass(frozen=True)
 class MMVAEConfig(ModelConfig, model="mmvae"):
     """MMVAE's own choice."""
+
+    positive = ("shared", "particles")
 
     model: str = "mmvae"
     particles: int = 4  # K, codes drawn from each expert; the authors take 30 for MNIST and SVHN
@@ -57,25 +60,23 @@ class MMVAE(MultimodalVAE):
     nor where the experts agree; else a small one, since the particles are draws of one expert and not of the mixture.
 
     Posteriors and prior are Laplace densities. As the authors have it, a scale is a softmax over the d dimensions times
-    d, so that the scales of a code have mean 1, and that of the prior is learned; its mean is 0. (They add ETA to the
+    d, so that the scales of a code have mean 1, and that of the prior is learned; its mean is 0. (They add 1e-6 to the
     posteriors' scales alone. In their code the second weight is attached to a copy of the codes that the loss does not
     pass through, so there it has no effect; here it has.)
-    Raises ValueError for a modality with a private code and for less than one particle, and like MultimodalVAE.
+    Raises ValueError for a modality with a private code, and like MultimodalVAE.
     """
 
     has_joint_code = False
 
     def __init__(self, config: MMVAEConfig):
         without_private_codes(config)
-        if config.particles < 1:
-            raise ValueError(f"the bound needs at least one particle, got particles={config.particles}")
         super().__init__(config)
         self.prior_scale = nn.Parameter(torch.zeros(config.shared))  # before the softmax: zeros are scales of 1
 
     @property
     def prior(self) -> DiagonalLaplace:
         """p(z), with parameters (shared,)."""
-        return DiagonalLaplace(torch.zeros_like(self.prior_scale), _scale(self.prior_scale))
+        return DiagonalLaplace(torch.zeros_like(self.prior_scale), softmax_scales(self.prior_scale))
 
     def noise_spec(self, batch: int) -> dict[str, NoiseSpec]:
         """The draws that `loss` needs for a batch: K codes from the expert of each modality."""
@@ -127,16 +128,9 @@ class MMVAE(MultimodalVAE):
         return _laplace(*self._posteriors(modality, images)[0])
 
 
-ETA = 1e-6  # keeps a scale away from zero
-
-
-def _scale(values: Tensor) -> Tensor:
-    return torch.softmax(values, dim=-1) * values.shape[-1] + ETA
-
-
 def _laplace(mean: Tensor, values: Tensor) -> DiagonalLaplace:
     """The two outputs of an encoder, read as MMVAE reads them."""
-    return DiagonalLaplace(mean, _scale(values))
+    return DiagonalLaplace(mean, softmax_scales(values))
 
 
 class _WeightedAgain(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,14 +11,26 @@ import torch
 from torch import Tensor
 
 from qmvae_core import losses, negatives
-from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
+from qmvae_core.gaussians import DiagonalGaussian, product_of_experts, softmax_scales
 from qmvae_core.models.base import MultimodalVAE, NoiseSpec
-from qmvae_core.models.configs import ModelConfig
+from qmvae_core.models.configs import ModelConfig, known
+
+
+def _softmax(posterior: DiagonalGaussian) -> DiagonalGaussian:
+    return DiagonalGaussian(posterior.mean, 2.0 * softmax_scales(posterior.log_var).log())
+
+
+SHARED_SCALES = {"free": lambda posterior: posterior, "softmax": _softmax}
+# The weight of the quadruplet loss beside bounds that are means over the batch, as all of ours are. If the authors
+# summed the bounds over the batch and took the mean of the quadruplet loss, theirs is smaller by the size of the batch.
+BETA_AGAINST = {"mean": lambda beta, batch: beta, "sum": lambda beta, batch: beta / batch}
 
 
 @dataclass(frozen=True)
 class QMVAEConfig(ModelConfig, model="qmvae"):
     """Q-MVAE's choices. What the paper leaves open is marked (open)."""
+
+    positive = ("shared", "candidates")
 
     model: str = "qmvae"
     alpha1: float = 2.0
@@ -26,22 +39,32 @@ class QMVAEConfig(ModelConfig, model="qmvae"):
     negatives: str = "random"  # screening rule, one of negatives.RULES (open)
     candidates: int = 16  # random candidates a pair from which the screening rule chooses (open)
     mask_equal_negatives: bool = False  # leave the third term out where x₋ and y₋ show one digit (open)
+    shared_kl_weight: float = (
+        1.0  # of the divergences of z, in the joint and the unimodal bounds (open; 1 is the plain bound)
+    )
+    shared_scales: str = "free"  # standard deviations of q(z|x_m): "free", or "softmax" as MMVAE's code has them (open)
+    beta_against: str = "mean"  # whether beta weighs against the bounds' "mean" over the batch or their "sum" (open)
     cross_reconstruction: float = 0.0  # weight of ln p(x_m | z of another modality, h_m), which the paper does not have
+
+    @property
+    def plateau(self) -> tuple[str, float] | None:
+        """The quadruplet loss of codes that all lie in one place: 2 α₁ + α₂ for each pair of modalities."""
+        if not self.beta:
+            return None
+        return "quadruplet", math.comb(len(self.modalities), 2) * (2 * self.alpha1 + self.alpha2)
 
 
 class QMVAE(MultimodalVAE):
     """Shared code z, private code h_m for each modality, and the quadruplet loss on the means of q(z|x_m).
 
-    Raises ValueError for an unknown screening rule, no candidate or a negative weight, and like MultimodalVAE.
+    Raises ValueError for an unknown screening rule, kind of scales or of bounds, and like MultimodalVAE.
     """
 
     def __init__(self, config: QMVAEConfig):
-        if config.candidates < 1:
-            raise ValueError(f"the quadruplet loss needs at least one candidate, got candidates={config.candidates}")
         if config.negatives not in negatives.RULES:
             raise ValueError(f"unknown screening rule {config.negatives!r}; known: {sorted(negatives.RULES)}")
-        if config.cross_reconstruction < 0:
-            raise ValueError(f"cross_reconstruction is a weight and cannot be {config.cross_reconstruction}")
+        known(SHARED_SCALES, "shared_scales", config.shared_scales)
+        known(BETA_AGAINST, "beta_against", config.beta_against)
         super().__init__(config)
 
     def noise_spec(self, batch: int) -> dict[str, NoiseSpec]:
@@ -77,23 +100,31 @@ class QMVAE(MultimodalVAE):
             logits = self._decode(name, codes, styles)  # all in one pass through the decoder
             likelihood = m.weight * losses.log_likelihood(m.likelihood, logits, images[name], m.scale)
             joint_likelihood[name] = likelihood[0]
-            unimodal[name] = losses.unimodal_elbo(likelihood[1], shared[name], private[name], m.private_kl_weight)
+            unimodal[name] = losses.unimodal_elbo(
+                likelihood[1], shared[name], private[name], m.private_kl_weight, config.shared_kl_weight
+            )
             crossed = crossed + likelihood[2:].sum(dim=0)
 
         kl_weights = {name: m.private_kl_weight for name, m in config.modalities.items()}
-        joint_bound = losses.joint_elbo(joint_likelihood, joint, private, kl_weights)
+        joint_bound = losses.joint_elbo(joint_likelihood, joint, private, kl_weights, config.shared_kl_weight)
         quadruplet = self._quadruplet(shared, labels, noise)
         terms = {"elbo/joint": joint_bound, "quadruplet": quadruplet, "kl/joint": joint.kl_to_prior()}
         for name in config.modalities:
             terms[f"elbo/{name}"] = unimodal[name]
             terms[f"kl_private/{name}"] = private[name].kl_to_prior()
-        objective = losses.objective(joint_bound, unimodal, quadruplet, config.beta)
+        objective = losses.objective(
+            joint_bound, unimodal, quadruplet, BETA_AGAINST[config.beta_against](config.beta, len(labels))
+        )
         if config.cross_reconstruction:
             terms["cross_reconstruction"] = crossed
             objective = objective + config.cross_reconstruction * crossed
         return losses.LossTerms(objective, terms)
 
     forward = loss  # what torch.func.functional_call calls
+
+    def _posteriors(self, modality: str, images: Tensor) -> tuple[DiagonalGaussian, DiagonalGaussian]:
+        shared, private = super()._posteriors(modality, images)
+        return SHARED_SCALES[self.config.shared_scales](shared), private
 
     def _quadruplet(
         self, shared: Mapping[str, DiagonalGaussian], labels: Tensor, noise: Mapping[str, Tensor]
