@@ -119,7 +119,7 @@ def joint_elbo(
 ) -> Tensor:
     """Equation (7), the bound of (5): the evidence lower bound of all modalities together, (batch,) nats.
 
-    Σ_m E[ln p(x_m | z, h_m)] - w KL(q(z | x_1..x_M) ‖ p(z)) - Σ_m w_m KL(q(h_m | x_m) ‖ p(h_m)), weights 1 in the paper.
+    Σ_m E[ln p(x_m | z, h_m)] - w KL(q(z | x_1..x_M) ‖ p(z)) - Σ_m w_m KL(q(h_m | x_m) ‖ p(h_m)), weights 1 in print.
     shared: the product of experts of equation (8). log_likelihoods and private: one entry a modality.
     """
     weights = private_kl_weights or {}
@@ -138,7 +138,7 @@ def unimodal_elbo(
 ) -> Tensor:
     """Equations (17) and (18), the bounds of (13) and (14): the evidence lower bound of one modality, (batch,) nats.
 
-    E[ln p(x | z, h)] - w KL(q(z|x) ‖ p(z)) - w' KL(q(h|x) ‖ p(h)), weights 1 in the paper; z from this modality's encoder.
+    E[ln p(x | z, h)] - w KL(q(z|x) ‖ p(z)) - w' KL(q(h|x) ‖ p(h)), weights 1 in print; z from this modality's own code.
     """
     return elbo(log_likelihood, shared, shared_kl_weight) - private_kl_weight * private.kl_to_prior()
 

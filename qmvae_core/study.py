@@ -63,7 +63,7 @@ papermill()
 
 @dataclass(frozen=True)
 class Profile:
-    """How much of the study to do. readings, seeds and precisions span its plan; more_seeds replaces some readings' seeds."""
+    """How much of the study to do. readings, seeds and precisions span its plan; more_seeds replaces those of some."""
 
     name: str
     training: TrainingConfig

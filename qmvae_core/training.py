@@ -53,9 +53,7 @@ class TrainingConfig(Checked):
     rounds: int = 30  # rounds of MMVAE's pairing; 30 gives the 1,682,040 pairs that the paper names
     pair_seed: int = 0
     chunk: int = 100  # steps whose draws are made together
-    precision: str = (
-        "float32"  # or "tf32", on a GPU's tensor cores, or "bfloat16", on a CPU: of products in layers alone
-    )
+    precision: str = "float32"  # or "tf32", on a GPU's tensor cores, or "bfloat16", in the layers on a CPU
     reports: int = 1  # entries of the history an epoch
 
     def __post_init__(self):
@@ -113,8 +111,7 @@ def fit(
 
     Raises NonFiniteLoss, CheckpointError, OutOfTime, and ValueError for modalities that do not match, an unknown loop
     or precision, a precision that this loop or processor lacks, no seed, minutes without a folder, or a batch with a
-    single digit. An interrupt or a kill loses the
-    work since the last checkpoint, no more.
+    single digit. An interrupt or a kill loses the work since the last checkpoint, no more.
     """
     device = torch.device(device)
     loop = loop or ("stacked" if device.type == "cuda" else "fast")

@@ -39,9 +39,7 @@ class QMVAEConfig(ModelConfig, model="qmvae"):
     negatives: str = "random"  # screening rule, one of negatives.RULES (open)
     candidates: int = 16  # random candidates a pair from which the screening rule chooses (open)
     mask_equal_negatives: bool = False  # leave the third term out where x₋ and y₋ show one digit (open)
-    shared_kl_weight: float = (
-        1.0  # of the divergences of z, in the joint and the unimodal bounds (open; 1 is the plain bound)
-    )
+    shared_kl_weight: float = 1.0  # of KL(q(z|·) ‖ p(z)), joint and unimodal (open; 1 is the plain bound)
     shared_scales: str = "free"  # standard deviations of q(z|x_m): "free", or "softmax" as MMVAE's code has them (open)
     beta_against: str = "mean"  # whether beta weighs against the bounds' "mean" over the batch or their "sum" (open)
     cross_reconstruction: float = 0.0  # weight of ln p(x_m | z of another modality, h_m), which the paper does not have
@@ -112,9 +110,8 @@ class QMVAE(MultimodalVAE):
         for name in config.modalities:
             terms[f"elbo/{name}"] = unimodal[name]
             terms[f"kl_private/{name}"] = private[name].kl_to_prior()
-        objective = losses.objective(
-            joint_bound, unimodal, quadruplet, BETA_AGAINST[config.beta_against](config.beta, len(labels))
-        )
+        beta = BETA_AGAINST[config.beta_against](config.beta, len(labels))
+        objective = losses.objective(joint_bound, unimodal, quadruplet, beta)
         if config.cross_reconstruction:
             terms["cross_reconstruction"] = crossed
             objective = objective + config.cross_reconstruction * crossed
