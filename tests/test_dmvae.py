@@ -666,8 +666,8 @@ def test_a_modality_without_a_weight_of_its_own_has_one(dmvae_config):
 @pytest.mark.parametrize(("choices", "message"), [
     ({"of_all": {"private": 0}}, r"needs a style of each modality; set private for \['ink', 'photo'\]"),
     ({"total_correlation": {"sound": 1.0}}, "unknown modality in total_correlation 'sound'.*ink.*photo"),
-    ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
-    ({"warm_up": -0.1}, "warm_up is a share of the training, from 0 to 1, got -0.1"),
+    ({"temperature": 0.0}, "temperature must be positive float, not 0.0"),
+    ({"warm_up": -0.1}, "warm_up must be float, not -0.1"),
     ({"warm_up": 5}, "warm_up is a share of the training, from 0 to 1, got 5"),
 ])  # fmt: skip
 def test_impossible_choices_are_errors(dmvae_config, choices, message):

@@ -16,8 +16,9 @@ from model_cases import generator, random_images, random_noise
 from multivae_copies import copied, gradients
 from torch.func import functional_call, stack_module_state, vmap
 
+from qmvae_core.gaussians import SMALLEST_SCALE
 from qmvae_core.models import MMVAE, READINGS, ModelConfig, build_model, reading
-from qmvae_core.models.mmvae import ETA, DiagonalLaplace, _WeightedAgain
+from qmvae_core.models.mmvae import DiagonalLaplace, _WeightedAgain
 
 LABELS = torch.tensor([3, 1, 1, 7])
 TWO, THREE = ("ink", "photo"), ("ink", "photo", "sketch")
@@ -413,7 +414,7 @@ def test_posterior_of_one_modality_is_its_expert_with_scales_of_mean_one(mmvae_c
     expert = model.common_encoders[name](images[name])
     found = model.encode_shared({name: images[name]})
     torch.testing.assert_close(found.mean, expert.mean)
-    torch.testing.assert_close(found.scale, 4 * expert.log_var.softmax(dim=-1) + ETA)
+    torch.testing.assert_close(found.scale, 4 * expert.log_var.softmax(dim=-1) + SMALLEST_SCALE)
     torch.testing.assert_close(found.scale.mean(dim=-1), torch.ones(4, dtype=torch.float64), rtol=2e-6, atol=0)
 
 
@@ -440,7 +441,7 @@ def test_posterior_of_several_modalities_or_none_is_an_error(mmvae_config):
 def test_private_codes_and_no_particle_are_refused(mmvae_config, small_config):
     with pytest.raises(ValueError, match=r"mmvae has no private codes; set private=0 for \['ink', 'photo'\]"):
         build_model(small_config(model="mmvae"))
-    with pytest.raises(ValueError, match="at least one particle, got particles=0"):
+    with pytest.raises(ValueError, match="particles must be positive int, not 0"):
         build_model(mmvae_config(particles=0))
 
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from qmvae_core import networks
+from qmvae_core.kernels import TransposedConvolution, arrange_for_cpu
 from qmvae_core.losses import LossTerms
 from qmvae_core.models import READINGS, DMVAEConfig, JMVAEConfig, ModalityConfig, ModelConfig, build_model, draw_noise
-from qmvae_core.kernels import TransposedConvolution, arrange_for_cpu
 
 THRESHOLD = 8  # from this many output channels on, the arranged layer is a transposed convolution
 CHANNELS = [(4, 1), (3, 2), (1, 3), (5, 7), (6, 8), (2, 9), (9, 16)]  # of input and output

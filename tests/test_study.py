@@ -34,7 +34,8 @@ SMALL = "default+mnist.widths=[6]+svhn.widths=[2,2]"  # trains in milliseconds
 
 
 def test_the_paper_profile_is_every_reading_with_five_seeds_in_one_stack():
-    runs = plan("paper")
+    runs = plan("paper", stacked=True)
+    assert [run.seeds for run in plan("paper")][:6] == [(0,), (1,), (2,), (3,), (4,), (0,)]  # on a CPU each seed alone
     assert [(run.reading, run.seeds) for run in runs] == [(name, (0, 1, 2, 3, 4)) for name in MODELS_COMPARED]
     training = profile("paper").training
     assert (training.epochs, training.steps_per_epoch, training.batch_size) == (10, None, 128)
@@ -57,7 +58,8 @@ def test_the_compared_models_cover_the_rows_of_the_tables_and_every_model():
 
 def test_readings_and_seeds_replace_the_profiles_own():
     assert [run.seeds for run in plan("quick", ["default"], [3, 5])] == [(3,), (5,)]
-    assert [run.seeds for run in plan("paper", ["default"], [3, 5])] == [(3, 5)]
+    assert [run.seeds for run in plan("paper", ["default"], [3, 5], stacked=True)] == [(3, 5)]
+    assert [run.precision for run in plan("quick", ["default"], precision="bfloat16")] == ["bfloat16"]
     assert [run.reading for run in plan("quick", ["as-printed", SMALL])] == ["as-printed", SMALL]
 
 
@@ -76,6 +78,11 @@ def test_ids_say_what_a_run_is():
     assert run.record_id(2) == "paper-qmvae-default-seed2"
     assert record_path(run, 2, Path("folder")) == Path("folder/runs/paper-qmvae-default-seed2.json")
     assert run.model == "qmvae"
+    other = dataclasses.replace(run, precision="bfloat16")
+    assert other.id == "qmvae-default-bfloat16-s0_2"
+    assert other.record_id(2) == "paper-qmvae-default-bfloat16-seed2"
+    assert (run.training.precision, other.training.precision) == ("float32", "bfloat16")
+    assert dataclasses.replace(other.training, precision="float32") == run.training
 
 
 def test_the_config_holds_all_choices_of_model_and_training():
@@ -94,7 +101,38 @@ def test_the_config_holds_all_choices_of_model_and_training():
         (("paper", "defalt", (0,)), r"unknown reading 'defalt'; the known ones are .*'as-printed'"),
         (("paper", "default+negative=hardest", (0,)), r"unknown QMVAEConfig field negative; .*negatives"),
         (("paper", "default+training.epoch=3", (0,)), r"unknown TrainingConfig field epoch; .*epochs"),
-        (("paper", "default", ()), r"seeds must be different and not negative, got \[\]"),
+        (("paper", "default", ()), r"seeds must be different, not negative and below 2\*\*32, got \[\]"),
+        (("paper", "default", (2**32,)), r"below 2\*\*32, got \[4294967296\]"),
+        (("paper", "default", (0,), "float8"), r"unknown precision 'float8'; the known ones are .*'bfloat16'"),
+        (
+            ("paper", "default+cross_reconstruction=False", (0,)),
+            r"QMVAEConfig: cross_reconstruction .*float, not 'False'",
+        ),
+        (("paper", "default+mask_equal_negatives=False", (0,)), r"mask_equal_negatives must be bool, not 'False'"),
+        (("paper", "default+mask_equal_negatives=1", (0,)), r"mask_equal_negatives must be bool, not 1"),
+        (("paper", "default+all.scale=.5", (0,)), r"ModalityConfig: scale must be positive float, not '.5'"),
+        (("paper", "default+all.scale=0", (0,)), r"ModalityConfig: scale must be positive float, not 0"),
+        (("paper", "default+all.private=64.0", (0,)), r"ModalityConfig: private must be int, not 64.0"),
+        (("paper", "default+all.private=-1", (0,)), r"ModalityConfig: private must be int, not -1"),
+        (("paper", "default+beta=NaN", (0,)), r"QMVAEConfig: beta must be float, not nan"),
+        (("paper", "default+beta=Infinity", (0,)), r"QMVAEConfig: beta must be float, not inf"),
+        (("paper", "default+beta=true", (0,)), r"QMVAEConfig: beta must be float, not True"),
+        (("paper", "default+svhn.widths=5", (0,)), r"widths must be positive tuple\[int, ...\], not 5"),
+        (("paper", "default+svhn.widths=[32,0]", (0,)), r"widths must be positive tuple\[int, ...\], not \(32, 0\)"),
+        (
+            ("paper", "default+svhn.widths=[32,6.5]", (0,)),
+            r"widths must be positive tuple\[int, ...\], not \(32, 6.5\)",
+        ),
+        (("paper", "default+mnist.shape=[28,28]", (0,)), r"shape must be positive tuple\[int, int, int\], not"),
+        (("paper", "default+all.network=deep", (0,)), r"unknown network 'deep'"),
+        (("paper", "default+all.likelihood=poisson", (0,)), r"unknown likelihood 'poisson'"),
+        (("paper", "default+shared_scales=soft", (0,)), r"unknown shared_scales 'soft'; .*'softmax'"),
+        (("paper", "default+beta_against=max", (0,)), r"unknown beta_against 'max'; .*'sum'"),
+        (("paper", "default+shared=", (0,)), r"shared must be positive int, not ''"),
+        (("paper", 'dmvae+total_correlation={"mnist":-1}', (0,)), r"total_correlation must be Mapping\[str, float\]"),
+        (("paper", "default+training.learning_rate=0", (0,)), r"TrainingConfig: learning_rate must be positive float"),
+        (("paper", "default+training.epochs=1.5", (0,)), r"TrainingConfig: epochs must be positive int, not 1.5"),
+        (("paper", "default+training.steps_per_epoch=0", (0,)), r"steps_per_epoch must be positive int \| None, not 0"),
         (("paper", "default", (1, 1)), r"seeds .*got \[1, 1\]"),
         (("paper", "default", (0, -1)), r"seeds .*got \[0, -1\]"),
     ],
@@ -181,7 +219,7 @@ def test_a_change_that_cannot_be_read_is_refused(name, message):
 
 
 def write_record(run: Run, seed: int, evidence: Path, **fields) -> None:
-    shared = {"format": records.FORMAT, "config_hash": config_hash(run.config()), "data": {"kind": "real"}}
+    shared = {"format": records.FORMAT, "config": run.config(), "data": {"kind": "real"}}
     record = {**shared, "status": "ok", **fields}
     records.write_json(record_path(run, seed, evidence), record)
 
@@ -201,6 +239,7 @@ def test_a_run_is_to_do_started_done_or_failed(tmp_path):
     assert state(Run("paper", "default", (0,)), tmp_path) == "done"
     assert state(Run("paper", "default", (0, 2)), tmp_path) == "to do"
     assert state(Run("paper", "as-printed", (0, 1)), tmp_path) == "to do"
+    assert state(Run("paper", "default", (0, 1), "bfloat16"), tmp_path) == "to do"
     write_record(run, 1, tmp_path, status="failed")
     assert state(run, tmp_path) == "failed"
 
@@ -229,6 +268,32 @@ def test_a_run_whose_config_has_changed_is_to_do_again(tmp_path, monkeypatch):
     longer = dataclasses.replace(profile("quick"), training=TrainingConfig(epochs=11))
     monkeypatch.setitem(study.PROFILES, "quick", longer)
     assert state(run, tmp_path) == "to do"
+
+
+def test_a_record_that_is_older_than_a_field_of_the_config_is_done_where_the_field_has_its_default(tmp_path):
+    run = Run("quick", "default", (0,))
+    config = copy.deepcopy(run.config())
+    del config["model"]["shared_kl_weight"], config["training"]["reports"]
+    write_record(run, 0, tmp_path, config=config)
+    assert state(run, tmp_path) == "done"
+    assert state(Run("quick", "default+shared_kl_weight=2", (0,)), tmp_path) == "to do"
+    write_record(Run("quick", "default+shared_kl_weight=2", (0,)), 0, tmp_path, config=config)
+    assert state(Run("quick", "default+shared_kl_weight=2", (0,)), tmp_path) == "to do"
+    config["model"]["unheard"] = 1
+    write_record(run, 0, tmp_path, config=config)
+    assert state(run, tmp_path) == "to do"
+
+
+def test_a_reading_of_any_length_has_names_that_a_file_system_takes(tmp_path):
+    longer = "default" + "".join(f"+beta={number}" for number in range(1000, 1100))
+    runs = [Run("quick", name, (0,)) for name in (longer, longer + "+beta=7")]
+    assert len({run.record_id(0) for run in runs} | {run.id for run in runs}) == 4
+    for run in runs:
+        assert run.record_id(0).startswith("quick-qmvae-default+")
+        assert run.config()["model"]["beta"] == (7 if run.reading.endswith("=7") else 1099)
+        write_record(run, 0, tmp_path)
+        (tmp_path / f"{run.record_id(0)}-cross_generation-mnist-to-svhn-conditions.png.4194304.part").touch()
+        assert state(run, tmp_path) == "done"
 
 
 def test_a_damaged_record_is_an_error_and_not_a_state(tmp_path):
@@ -297,9 +362,9 @@ def test_carry_out_hands_the_run_to_the_training_notebook(tmp_path, monkeypatch)
         (
             ROOT / "notebooks" / "07_train.ipynb",
             tmp_path / "work" / "qmvae-as-printed-s3_4" / "07_train.ipynb",
-            {"profile": "paper", "reading": "as-printed", "seeds": [3, 4], "device": "cuda", "data_root": "stand-in",
-             "evidence": str(tmp_path), "minutes": None},
-            None,
+            {"profile": "paper", "reading": "as-printed", "seeds": [3, 4], "precision": "float32", "device": "cuda",
+             "data_root": "stand-in", "evidence": str(tmp_path), "minutes": None},
+            None, None, None,
         )
     ]  # fmt: skip
     (cell,) = [c for c in nbformat.read(given[0][0], 4).cells if "parameters" in c.metadata.get("tags", [])]
@@ -493,7 +558,9 @@ def test_a_loss_that_is_not_finite_leaves_a_failure_record_for_each_seed(tmp_pat
 
 def test_training_gets_the_runs_own_folder_and_settings(tmp_path, monkeypatch):
     given = []
-    monkeypatch.setattr(study, "fit", lambda *parts, **options: given.append((parts, options)) or Trained([], [], {}))
+    monkeypatch.setattr(
+        study, "fit", lambda *parts, **options: given.append((parts, options)) or Trained([], [], {}, [])
+    )
     data = small_data()
     study.train(Run("quick", SMALL, (5,)), data, tmp_path, "cpu")
     ((model, training, train, seeds), options) = given[0]
@@ -564,8 +631,9 @@ def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatc
     monkeypatch.setattr(study, "carry_out", carry_out)
     write_record(Run("quick", "default", (0,)), 0, tmp_path)
     code = command_line.main(
-        ["run", "--evidence", str(tmp_path), "--readings", "default", "--seeds", "0", "1", "2", "--device", "cpu"]
-    )
+        ["run", "--evidence", str(tmp_path), "--readings", "default", "--seeds", "0", "1", "2", "--device", "cpu",
+         "--workers", "1"]
+    )  # fmt: skip
     out, error = capsys.readouterr()
     assert code == 1
     assert tried == [((1,), None, "cpu"), ((2,), None, "cpu")]
@@ -612,7 +680,7 @@ def test_a_command_whose_time_is_over_says_how_to_go_on_and_starts_no_other_run(
     monkeypatch.setattr(study, "carry_out", carry_out)
     readings = ["default", "default+beta=1", "default+beta=2"]
     start = ["run", "--evidence", str(tmp_path), "--data-root", STAND_IN, "--readings", *readings]
-    assert command_line.main([*start, "--minutes", "8"]) == 75
+    assert command_line.main([*start, "--minutes", "8", "--workers", "1"]) == 75
     assert [reading for reading, _ in given] == readings[:2]
     assert all(7.9 < minutes <= 8 for _, minutes in given)
     assert given[1][1] < given[0][1]
@@ -706,7 +774,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch, capsys):
         (["collect"], r"qmvae_core: there is no folder of records .*; make it with: python -m qmvae_core run"),
         (["amend"], r"qmvae_core: there is no folder of records .*; make it with: python -m qmvae_core run"),
         (["plan", "--readings", "defalt"], r"qmvae_core: unknown reading 'defalt'; the known ones are .*"),
-        (["plan", "--seeds", "1", "1"], r"qmvae_core: seeds must be different and not negative, got \[1, 1\]"),
+        (["plan", "--seeds", "1", "1"], r"qmvae_core: seeds must be different, .*, got \[1, 1\]"),
     ],
 )
 def test_an_error_is_one_line_on_standard_error(tmp_path, capsys, arguments, message):
