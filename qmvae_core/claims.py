@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from qmvae_core import paper, tables
+from qmvae_core import paper, plateau, tables
 from qmvae_core.models.readings import BASELINES, WITHOUT_LOSS
 
 ORDER = ("fails", "undecided", "holds")
@@ -67,6 +67,8 @@ def _judged(differences: Sequence[float], used: Sequence[Mapping], beside: str, 
     count, interval = len(differences), interval_of(differences)
     spread = f", {interval[0]:+.1f} to {interval[1]:+.1f}" if interval else ""
     said = f"{np.mean(differences):+.1f} points {beside} ({used[0]['profile']} profile, {_seeds(count)}{spread})"
+    if stalled := sorted({record["reading"] for record in used if plateau.is_stalled(record)}):
+        said += f", stalled: {', '.join(stalled)}"
     long_enough = all(r["data"]["kind"] == "real" and r["profile"] == "paper" for r in used)
     if not long_enough or count < tables.LEAST_SEEDS:
         return Finding("undecided", said)
@@ -127,7 +129,8 @@ def _cell(model: str, column: str, reported: Mapping, columns: Mapping):
             return Finding("undecided", f"no record of {name}", complete=False)
         row = tables.compare(group, reported, {column: columns[column]}).iloc[0]
         verdict = {"agrees": "holds", "above": "fails", "below": "fails"}.get(row["verdict"], "undecided")
-        ours = f"ours {row['ours']} ({row['profile']} profile, {_seeds(len(group))})"
+        word = ", stalled" if any(map(plateau.is_stalled, group)) else ""
+        ours = f"ours {row['ours']} ({row['profile']} profile, {_seeds(len(group))}{word})"
         return Finding(verdict, f"{ours}, paper {row['paper']}: {row['verdict']}")
 
     return judge

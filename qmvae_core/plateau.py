@@ -15,13 +15,13 @@ from qmvae_core.training import LEFT
 def left_after(record: Mapping) -> int | None:
     """The number of steps after which the loss of a finished run had left its plateau; None if it never did.
 
-    Also None for a run that has no plateau: a model without the quadruplet loss, or one whose beta is 0.
+    Raises ValueError for a run that has no plateau: a model without the quadruplet loss, or one whose beta is 0.
     """
     if "plateau" in record:
         return record["plateau"]["left"]
     plateau = _plateau(record)
     if plateau is None:
-        return None
+        raise ValueError(f"the loss of record {record['id']} has no plateau to leave")
     name, value = plateau
     steps = record["cost"]["steps"] // len(record["history"])
     below = (i for i, epoch in enumerate(record["history"], start=1) if epoch[name] < LEFT * value)
@@ -31,7 +31,7 @@ def left_after(record: Mapping) -> int | None:
 
 def is_stalled(record: Mapping) -> bool:
     """Whether a finished run has a plateau and never left it."""
-    return _plateau(record) is not None and left_after(record) is None
+    return ("plateau" in record or _plateau(record) is not None) and left_after(record) is None
 
 
 def _plateau(record: Mapping) -> tuple[str, float] | None:

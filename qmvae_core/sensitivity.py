@@ -20,6 +20,7 @@ import pandas as pd
 from qmvae_core.models.readings import AS_PRINTED, DEFAULT, WITHOUT_LOSS
 from qmvae_core.negatives import RULES
 from qmvae_core.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
+from qmvae_core.plateau import is_stalled
 from qmvae_core.records import RecordError
 
 BASE, SEEDS = DEFAULT, (0, 1, 2)
@@ -81,7 +82,7 @@ def effects(records: Sequence[Mapping]) -> pd.DataFrame:
             **{name: 100 * metrics[a][b]["mean"]["accuracy"] for name, (a, b) in TABLE1_COLUMNS.items()},
             "score": score(record),
             "difference": difference,
-            "word": "" if reading == BASE else word,
+            "word": " ".join([*([] if reading == BASE else [word]), *(["(stalled)"] if is_stalled(record) else [])]),
             **{f"probe {name}": 100 * metrics[a][b]["accuracy"] for name, (a, b) in TABLE2_COLUMNS.items()},
         }
         for name in ("mnist", "svhn"):

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from qmvae_core import paper
+from qmvae_core import paper, plateau
 from qmvae_core.records import RecordError
 
 LEAST_SEEDS = 3
@@ -26,6 +26,23 @@ def in_order(records: Sequence[Mapping]) -> list[Mapping]:
     """Records by profile, the paper's order of models, reading and seed: the order of every table and picture."""
     models = list(paper.NAMES)
     return sorted(records, key=lambda r: (r["profile"], models.index(r["model"]), r["reading"], r["seed"]))
+
+
+def called(group: Sequence[Mapping]) -> str:
+    """What tables and pictures call finished records of one reading: its name, with a word where one is needed.
+
+    The words: "stalled" if the quadruplet loss never left its plateau (`plateau.is_stalled`), with the number of seeds
+    where it is not all of them; and the precision, if it is not float32.
+    """
+    stalled = sum(map(plateau.is_stalled, group))
+    words = ["stalled" if stalled == len(group) else f"{stalled} of {len(group)} stalled"] if stalled else []
+    words += [name for name in [precision(group[0])] if name != "float32"]
+    return group[0]["reading"] + (f" ({', '.join(words)})" if words else "")
+
+
+def precision(record: Mapping) -> str:
+    """The precision of a record's training."""
+    return record["config"]["training"]["precision"]
 
 
 def applies(record: Mapping, path: Sequence[str]) -> bool:
@@ -80,26 +97,27 @@ def compare(
     reported: Mapping[str, Mapping[str, paper.Reported | None]],
     columns: Mapping[str, Sequence[str]],
 ) -> pd.DataFrame:
-    """One row for each model, reading and column that the records cover, beside what the paper reports.
+    """One row for each model, reading, precision and column that the records cover, beside what the paper reports.
 
     records: of one profile or several; those that failed are left out. Every seed of a group must have the same config
-    and data. Raises RecordError if there is no finished record, if a group mixes configs or data, or if one seed is
-    there twice.
+    and data. "reading" is as `called`, so it says which runs are stalled. Raises RecordError if there is no finished
+    record, if a group mixes configs or data, or if one seed is there twice.
     """
     done = [record for record in in_order(records) if record["status"] == "ok"]
     if not done:
         raise RecordError("there is no finished record to make a table of; make one with: python -m qmvae_core run")
     groups: dict[tuple, list[Mapping]] = {}
     for record in done:
-        groups.setdefault((record["profile"], record["model"], record["reading"]), []).append(record)
+        key = (record["profile"], record["model"], record["reading"], precision(record))
+        groups.setdefault(key, []).append(record)
     rows = []
-    for (profile, model, reading), group in groups.items():
+    for (profile, model, reading, _), group in groups.items():
         _check_one_group(f"{profile} {model} {reading}", group)
         for column, path in columns.items():
             said = _said(reported, model, column)
             row = {
                 "model": paper.NAMES[model],
-                "reading": reading,
+                "reading": called(group),
                 "profile": profile,
                 "data": group[0]["data"]["kind"],
                 "column": column,
@@ -185,7 +203,7 @@ def as_points(
     said: dict[str, Point | None] = {}
     for record in in_order([r for r in records if r["status"] == "ok"]):
         for column, path in columns.items():
-            cell = f"{paper.NAMES[record['model']]} {column}\n{record['reading']}, {record['profile']} profile"
+            cell = f"{paper.NAMES[record['model']]} {column}\n{called([record])}, {record['profile']} profile"
             if applies(record, path):
                 values.setdefault(cell, []).append(metric(record, path))
             given = _said(reported, record["model"], column)
@@ -202,7 +220,8 @@ def _point(mean: float, std: float) -> Point:
 def _rows(records: Sequence[Mapping], cells) -> pd.DataFrame:
     """A table with the rows that `cells` gives for each record, each led by what the record is."""
     named = (
-        {"reading": r["reading"], "profile": r["profile"], "seed": r["seed"], **row}
+        {"reading": called([r]) if r["status"] == "ok" else r["reading"], "profile": r["profile"], "seed": r["seed"]}
+        | row
         for r in records
         for row in cells(r)
     )
@@ -332,7 +351,7 @@ def to_show(records: Sequence[Mapping], reading: str) -> dict[str, Mapping]:
 
 def title(record: Mapping, direction: str) -> str:
     """The title of a picture: model, reading, number of steps and direction."""
-    of = f"{paper.NAMES[record['model']]} ({record['reading']}, {record['cost']['steps']:,} steps)"
+    of = f"{paper.NAMES[record['model']]} ({called([record])}, {record['cost']['steps']:,} steps)"
     return f"{of}, {direction.replace('->', ' to ')}"
 
 

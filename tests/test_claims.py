@@ -19,7 +19,8 @@ def record(reading="default", seed=0, profile="paper", kind="real", status="ok",
     return {
         "id": f"{reading}-{seed}", "profile": profile, "model": model, "reading": reading, "seed": seed,
         "status": status, "config_hash": reading, "data": {"kind": kind, "content_hash": "c"}, "cost": {"steps": steps},
-        "config": {"model": {"test_code": "mean"}},
+        "config": {"model": {"test_code": "mean"}, "training": {"precision": "float32"}},
+        "plateau": {"left": 100},
         "metrics": {
             "cross_generation": {d: {"mean": {"accuracy": v / 100}} for d, v in cross.items()},
             "probe": {n: {"accuracy": values[n] / 100} for n in ("mnist", "svhn", "joint")},
@@ -195,3 +196,13 @@ def test_profiles_are_ordered_by_length_and_real_data_comes_first():
     assert [r["profile"] for r in tables.longest(records[1:2])] == ["paper"]
     with pytest.raises(RecordError, match="no finished record"):
         tables.longest(records[2:3])
+
+
+def test_a_claim_that_rests_on_a_stalled_run_says_so():
+    stalled = [r | {"plateau": {"left": None}} for r in several("default+beta=0", [60, 61, 62])]
+    assert "stalled: default+beta=0" in WITHOUT.judge([*several("default", [80, 81, 82]), *stalled], "default").evidence
+    alone = WITHOUT.judge([*several("default", [80, 81, 82]), *several("default+beta=0", [60, 61, 62])], "default")
+    assert "stalled" not in alone.evidence
+    cell = claim("Q-MVAE, MNIST→SVHN")
+    assert "3 seeds, stalled" in cell.judge([r | {"reading": "default"} for r in stalled], "default").evidence
+    assert "stalled" not in cell.judge(several("default", [80, 81, 82]), "default").evidence

@@ -13,6 +13,7 @@ def record(name: str, score: float, seed: int = 0, status: str = "ok") -> dict:
     cross = {"mnist->svhn": score + 10, "svhn->mnist": score - 10}
     return {
         "id": f"{name}-{seed}", "reading": name, "seed": seed, "status": status,
+        "plateau": {"left": 100},
         "metrics": {
             "cross_generation": {d: {"mean": {"accuracy": v / 100}} for d, v in cross.items()},
             "probe": {k: {"accuracy": 0.9} for k in ("mnist", "svhn", "joint")},
@@ -105,3 +106,12 @@ def test_the_table_names_points_references_and_combinations_in_the_order_of_the_
     assert table["leakage SVHN"].isna().all()
     assert table["leakage MNIST"].tolist() == [50.0] * 6
     assert table.loc[4, "difference"] == pytest.approx(5.0)
+
+
+def test_a_stalled_run_has_the_word_beside_it_and_is_never_taken():
+    stalled = record("default+cross_reconstruction=1", 99.0) | {"plateau": {"left": None}}
+    assert words(stalled)["cross_reconstruction=1"] == "helps (stalled)"
+    assert sensitivity.combination([*base(), stalled]) == "default"
+    first = [each | {"plateau": {"left": None}} if each["seed"] == 0 else each for each in base()]
+    table = sensitivity.effects(first)
+    assert list(table["word"]) == ["(stalled)", "", ""]

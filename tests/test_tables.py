@@ -29,7 +29,8 @@ def record(seed: int = 0, *, forth=0.922, back=0.813, probe=(0.983, 0.802, 0.979
         "reading": reading,
         "seed": seed,
         "status": "ok",
-        "config": {"model": {"test_code": "mean"}},
+        "config": {"model": {"test_code": "mean"}, "training": {"precision": "float32"}},
+        "plateau": {"left": 100},
         "config_hash": f"hash of {profile} {reading}",
         "data": {"kind": kind, "content_hash": kind, "notes": [f"A note on {kind} data"]},
         "metrics": {
@@ -333,7 +334,7 @@ def test_points_of_one_seed_have_no_width_and_empty_cells_no_paper():
 
 
 def test_the_config_says_whether_the_mean_or_the_sample_counts():
-    sampled = record(config={"model": {"test_code": "sample"}})
+    sampled = record(config={"model": {"test_code": "sample"}, "training": {"precision": "float32"}})
     assert tables.metric(record(), paper.TABLE1_COLUMNS["MNIST→SVHN"]) == pytest.approx(92.2)
     assert tables.metric(sampled, paper.TABLE1_COLUMNS["MNIST→SVHN"]) == pytest.approx(82.2)
     assert tables.table1([sampled])["ours"].tolist() == ["82.2", "61.2"]
@@ -538,3 +539,40 @@ def test_swaps_have_a_row_for_each_origin_of_z_and_a_column_for_each_h():
     assert [(row["direction"], row["z of"]) for row in rows] == [("svhn->mnist", "source"), ("svhn->mnist", "target")]
     assert [row["h: prior"] for row in rows] == ["64.0", "86.0"]
     assert [row["read as h's digit"] for row in rows] == ["6.0", "2.0"]
+
+
+# Words that stand beside a run
+
+
+def in_bfloat16(record: dict) -> dict:
+    return record | {"config": {"model": {"test_code": "mean"}, "training": {"precision": "bfloat16"}}}
+
+
+def test_a_stalled_run_is_never_shown_without_the_word():
+    """In every table and title that shows a reading."""
+    runs = [record(0), record(1, plateau={"left": None}), record(2, plateau={"left": None})]
+    assert set(tables.table1(runs)["reading"]) == {"default (2 of 3 stalled)"}
+    assert set(tables.table2(runs[1:])["reading"]) == {"default (stalled)"}
+    assert set(tables.table1(runs[:1])["reading"]) == {"default"}
+    each = (
+        tables.describe, tables.cross_generation_by_code, tables.oracle_accuracies, tables.leakage_table,
+        tables.probe_gaps, tables.panel_shares,
+    )  # fmt: skip
+    for table in each:
+        shown = table(runs)
+        assert set(shown[shown["seed"] == 0]["reading"]) == {"default"}, table
+        assert set(shown[shown["seed"] != 0]["reading"]) == {"default (stalled)"}, table
+    said, ours = tables.as_points(runs[1:], tables.paper.TABLE1, tables.paper.TABLE1_COLUMNS)
+    assert all("default (stalled)" in cell for cell in (*said, *ours))
+    assert "(default (stalled), 131,410 steps)" in tables.title(runs[1], "mnist->svhn")
+
+
+def test_precisions_are_never_pooled_and_stand_beside_what_is_not_float32():
+    runs = [record(0), record(1), *(in_bfloat16(record(seed, forth=0.5)) for seed in (0, 1, 2))]
+    found = tables.table1(runs).set_index(["reading", "column"])
+    assert list(dict.fromkeys(reading for reading, _ in found.index)) == ["default", "default (bfloat16)"]
+    assert found.loc[("default", "MNIST→SVHN"), "seeds"] == 2
+    assert found.loc[("default (bfloat16)", "MNIST→SVHN"), "seeds"] == 3
+    assert found.loc[("default (bfloat16)", "MNIST→SVHN"), "ours"].startswith("50.0")
+    both = in_bfloat16(record(0, plateau={"left": None}))
+    assert set(tables.table1([both])["reading"]) == {"default (stalled, bfloat16)"}

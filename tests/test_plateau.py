@@ -1,0 +1,94 @@
+"""When a loss left its plateau: in training, in records of today and in older ones."""
+
+import pytest
+import torch
+
+from qmvae_core import plateau, training
+from qmvae_core.losses import quadruplet_loss
+from qmvae_core.models import ModalityConfig, QMVAEConfig, reading
+from qmvae_core.training import TrainingConfig, fit
+
+TRAINING = TrainingConfig(epochs=3, steps_per_epoch=6, batch_size=16, rounds=2, chunk=2)
+PLATEAU = 2 * 2.0 + 0.8
+
+
+def record(name: str = "default", quadruplet=(4.8, 4.6, 4.2, 4.7), **fields) -> dict:
+    history = [{"quadruplet": value} for value in quadruplet]
+    config = {"model": reading(name).to_dict()}
+    return {"id": "x", "config": config, "history": history, "cost": {"steps": 300 * len(history)}, **fields}
+
+
+def test_the_plateau_is_the_loss_of_codes_that_lie_in_one_place():
+    codes = torch.zeros(1, 3)
+    assert reading("default").plateau == ("quadruplet", pytest.approx(float(quadruplet_loss(*[codes] * 4))))
+    modality = ModalityConfig((1, 4, 4), "dense", (3,))
+    three = QMVAEConfig(alpha1=1.0, alpha2=0.5, modalities={"a": modality, "b": modality, "c": modality})
+    assert three.plateau == ("quadruplet", 3 * 2.5)  # one quadruplet a pair of modalities
+
+
+def test_what_is_not_trained_by_the_loss_has_no_plateau():
+    for name in ("default+beta=0", "mvae", "dmvae", "mmvae"):
+        assert reading(name).plateau is None
+        flat = record(name, quadruplet=(4.8, 4.8))
+        assert not plateau.is_stalled(flat)
+        with pytest.raises(ValueError, match="record x has no plateau"):
+            plateau.left_after(flat)
+
+
+def test_an_older_record_leaves_at_the_first_epoch_below_nine_tenths():
+    assert plateau.left_after(record()) == 900
+    assert not plateau.is_stalled(record())
+    assert plateau.left_after(record(quadruplet=(4.8, 4.33))) is None  # 0.9 of 4.8 is 4.32
+    assert plateau.is_stalled(record(quadruplet=(4.8, 4.33)))
+    assert plateau.left_after(record(quadruplet=(4.31, 4.8))) == 300
+
+
+def test_a_record_that_says_it_itself_is_believed():
+    assert plateau.left_after(record(plateau={"left": 100})) == 100
+    assert plateau.is_stalled(record(plateau={"left": None}))
+
+
+@pytest.mark.parametrize("loop", ["plain", "fast", "stacked"])
+def test_training_says_after_how_many_steps_each_seed_left(small_config, small_digits, monkeypatch, loop):
+    """The loss is set by step: the first seed falls in step 9, so in the fifth chunk of two; the second never does."""
+    values = {0: [PLATEAU] * 8 + [0.1] * 10, 1: [PLATEAU * 0.95] * 18}
+    steps = iter(range(18))
+    update = training.LOOPS[loop].update
+
+    def planned(self, *batch):
+        means, step = update(self, *batch), next(steps)
+        return means | {"quadruplet": torch.tensor([values[0][step], values[1][step]])}
+
+    monkeypatch.setattr(training.LOOPS[loop], "update", planned)
+    found = fit(small_config(), TRAINING, small_digits(), [0, 1], loop=loop, progress="none")
+    assert found.left == [10, None]
+
+
+def test_what_a_run_has_seen_of_its_plateau_outlives_a_stop(small_config, small_digits, tmp_path, monkeypatch):
+    class Interruption(Exception):
+        pass
+
+    values = iter([PLATEAU] * 2 + [1.0] * 2 + [PLATEAU] * 100)
+    update = training.LOOPS["fast"].update
+
+    def planned(self, *batch):
+        means = update(self, *batch)
+        return means | {"quadruplet": torch.tensor([next(values)])}
+
+    monkeypatch.setattr(training.LOOPS["fast"], "update", planned)
+    begin = training._Loop.start_epoch
+
+    def stop(self, epoch):
+        if epoch == 2:
+            raise Interruption
+        begin(self, epoch)
+
+    monkeypatch.setattr(training._Loop, "start_epoch", stop)
+    with pytest.raises(Interruption):
+        fit(small_config(), TRAINING, small_digits(), folder=tmp_path, progress="none", checkpoint_seconds=0.0)
+    monkeypatch.setattr(training._Loop, "start_epoch", begin)
+    assert fit(small_config(), TRAINING, small_digits(), folder=tmp_path, progress="none").left == [4]
+
+
+def test_a_model_without_a_plateau_says_nothing(small_config, small_digits):
+    assert fit(small_config(beta=0.0), TRAINING, small_digits(), progress="none").left == []

@@ -1,0 +1,217 @@
+"""The queue: its order, what waits for what, and runs side by side."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+from test_hunt import FIRST, SECOND, THIRD
+from test_hunt import records as hunted
+
+from qmvae_core import __main__ as command_line
+from qmvae_core import hunt, queue, records, study
+from qmvae_core.study import Run, plan, side_by_side, state
+from qmvae_core.training import OutOfTime
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "default_evidence", lambda name: tmp_path / name)
+    return tmp_path
+
+
+def finish(run: Run, folders, status: str = "ok") -> None:
+    for seed in run.seeds:
+        value = {"format": records.FORMAT, "config": run.config(), "data": {"kind": "real"}, "status": status}
+        records.write_json(study.record_path(run, seed, folders / run.profile), value)
+
+
+VALUES = {SECOND: (92.0, 92.5, 92.0), FIRST: (91.0, 91.0, 91.5), THIRD: (90.0, 90.5, 90.0)}
+
+
+def hunt_is_over(monkeypatch, values=None) -> None:
+    monkeypatch.setattr(queue, "_hunted", lambda: hunted(values or VALUES))
+
+
+def test_the_order_before_the_hunt(folders):
+    found = queue.runs()
+    assert len(set(found)) == len(found)
+    assert found[: 10 + len(hunt.PLAN)] == [*plan("precision"), *plan("hunt")]
+    profiles = [run.profile for run in found]
+    assert profiles == sorted(profiles, key=("precision", "hunt", "paper", "epoch").index)
+    assert {run.reading for run in found if run.profile == "paper"} == {"mvae", "dmvae"}
+    assert "hunt" not in {run.profile for run in found if run.seeds != (0,)}  # no finalist is known
+
+
+def test_the_order_after_the_hunt(folders, monkeypatch):
+    hunt_is_over(monkeypatch)
+    printed, best = hunt.printed(hunted(VALUES)), hunt.best(hunted(VALUES))
+    assert (printed, best) == (FIRST, SECOND)
+    found = queue.runs()
+    finalists = [run for run in found if run.profile == "hunt" and run.seeds != (0,)]
+    assert [(run.reading, run.seeds) for run in finalists] == [
+        (name, (seed,)) for name in (SECOND, FIRST, THIRD) for seed in (1, 2)
+    ]
+    long = [(run.reading, run.seeds[0]) for run in found if run.profile == "paper"]
+    rows = (printed, best, f"{best}+beta=0", "mvae", "dmvae")
+    assert long == [(name, seed) for name in rows for seed in (0, 1, 2)]
+    short = {run.reading for run in found if run.profile == "epoch"}
+    assert {printed, best, f"{printed}+beta=0", f"{best}+beta=0", "mvae", "dmvae", "mmvae+particles=8"} <= short
+    assert {run.precision for run in found if run.profile in ("paper", "epoch", "hunt")} == {"bfloat16"}
+
+
+def test_where_the_best_reading_is_the_printed_one_it_is_run_once(folders, monkeypatch):
+    hunt_is_over(monkeypatch, {FIRST: (95.0, 95.1, 95.0), SECOND: (80.0, 80.1, 80.0), THIRD: (70.0, 70.1, 70.0)})
+    found = queue.runs()
+    assert len(set(found)) == len(found)
+    long = [run.reading for run in found if run.profile == "paper"]
+    assert long[:6] == [FIRST] * 3 + [f"{FIRST}+beta=0"] * 3
+
+
+def test_what_is_done_or_failed_is_not_begun_and_a_stage_that_waits_holds_up_no_other(folders, monkeypatch):
+    for number, run in enumerate([*plan("precision"), *plan("hunt")[1:]]):
+        finish(run, folders, "failed" if number == 3 else "ok")
+    begun = []
+
+    def carry_out(run, evidence, *_):
+        begun.append(run)
+        assert evidence == folders / run.profile
+        if len(begun) > 3:
+            raise OutOfTime("enough")
+
+    monkeypatch.setattr(study, "carry_out", carry_out)
+    monkeypatch.setattr(queue, "_hunted", lambda: [])
+    for outcome in queue.carry_out("stand-in", "cpu", workers=1):
+        if isinstance(outcome.error, OutOfTime):
+            break
+    assert begun[0] == plan("hunt")[0]
+    assert [(run.profile, run.reading, run.seeds) for run in begun[1:]] == [
+        ("paper", "mvae", (0,)), ("paper", "mvae", (1,)), ("paper", "mvae", (2,)),
+    ]  # fmt: skip
+
+
+def test_the_queue_needs_real_data(folders, capsys, monkeypatch):
+    monkeypatch.setattr(study, "carry_out", lambda *_, **__: pytest.fail("a run was begun"))
+    assert command_line.main(["queue", "--data-root", "stand-in"]) == 1
+    assert "the queue needs real data" in capsys.readouterr().err
+    assert command_line.main(["queue", "--workers", "0"]) == 1
+
+
+# Side by side
+
+
+def run_all(runs, evidence, workers, **options):
+    waiting = iter([(run, run.id) for run in runs])
+    return list(side_by_side(lambda begun: next(waiting, None), lambda run: evidence, None, "cpu", workers, **options))
+
+
+RUNS = plan("smoke", ["default"], [0, 1, 2, 3])
+
+
+def test_runs_go_on_side_by_side_and_share_the_cores(tmp_path, monkeypatch):
+    together = threading.Barrier(2, timeout=20)
+    given = []
+
+    def carry_out(run, evidence, data_root, device, log, minutes, threads, lifeline):
+        given.append((run, log, minutes, threads))
+        together.wait()  # would time out if one run waited for the end of another
+        if run.seeds == (2,):
+            raise RuntimeError("no")
+
+    monkeypatch.setattr(study, "carry_out", carry_out)
+    monkeypatch.setattr(study.os, "sched_getaffinity", lambda _: set(range(5)))
+    outcomes = run_all(RUNS, tmp_path, 2)
+    assert {outcome.run for outcome in outcomes} == set(RUNS)
+    assert [str(outcome.error) for outcome in outcomes if outcome.error] == ["no"]
+    assert {outcome.at_once for outcome in outcomes} == {2}
+    assert {threads for *_, threads in given} == {2}
+    assert {log for _, log, *_ in given} == {tmp_path / "work" / run.id / "output.txt" for run in RUNS}
+    assert all(log.parent.is_dir() for _, log, *_ in given)
+
+
+def test_no_run_is_begun_when_the_time_is_over(tmp_path, monkeypatch):
+    given = []
+
+    def carry_out(run, *parts):
+        given.append(parts[4])
+        time.sleep(0.05)
+        raise OutOfTime("the time given is over")
+
+    monkeypatch.setattr(study, "carry_out", carry_out)
+    outcomes = run_all(RUNS, tmp_path, 2, minutes=0.0005)
+    assert len(outcomes) == len(given) == 2
+    assert all(minutes <= 0.0005 for minutes in given)
+
+
+def test_the_command_trains_side_by_side_on_a_cpu_unless_told_otherwise(tmp_path, monkeypatch, capsys):
+    asked = []
+    nothing = (outcome for outcome in ())
+    monkeypatch.setattr(study, "side_by_side", lambda *parts: asked.append(parts[4]) or nothing)
+    monkeypatch.setattr(study, "one_by_one", lambda *parts: asked.append(1) or nothing)
+    monkeypatch.setattr(command_line.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    start = ["run", "--evidence", str(tmp_path), "--data-root", "stand-in", "--device", "cpu", "--readings", "default"]
+    for more in (["--seeds", "0", "1", "2"], ["--seeds", "0"], ["--seeds", "0", "1", "--workers", "1"]):
+        command_line.main([*start, *more])
+    command_line.main([*start[:-4], "--device", "cuda", "--readings", "default", "--seeds", "0", "1"])
+    assert asked == [2, 1, 1, 1]
+    assert command_line.main([*start, "--workers", "0"]) == 1
+    assert "--workers must be at least 1, got 0" in capsys.readouterr().err
+
+
+SCRIPT = """
+from pathlib import Path
+from qmvae_core import study
+study.TRAINING_NOTEBOOK = Path({notebook!r})
+runs = iter([(run, run.id) for run in study.plan("smoke", ["default"], [0, 1, 2])])
+for outcome in study.side_by_side(lambda begun: next(runs, None), lambda run: Path({folder!r}), None, "cpu", 2):
+    print(outcome, flush=True)
+"""
+CELLS = """
+import os, time
+from pathlib import Path
+Path({folder!r}, f"seed{{seeds[0]}}.pid").write_text(str(os.getpid()))
+time.sleep(120)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_runs_end_with_the_command_that_carries_them_out(tmp_path, how):
+    """Also where the signal reaches that process alone, as that of a scheduler does."""
+    import nbformat
+    import psutil
+
+    names = ("profile", "reading", "seeds", "precision", "device", "data_root", "evidence", "minutes")
+    parameters = "\n".join(f"{name} = None" for name in names)
+    cells = [
+        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(CELLS.format(folder=str(tmp_path))),
+    ]
+    notebook = tmp_path / "sleep.ipynb"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), notebook)
+    code = textwrap.dedent(SCRIPT.format(notebook=str(notebook), folder=str(tmp_path)))
+    command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 90
+        while len(found := list(tmp_path.glob("seed*.pid"))) < 2 or not all(f.read_text() for f in found):
+            assert time.monotonic() < until, "the runs did not start"
+            assert command.poll() is None
+            time.sleep(0.2)
+        kernels = [psutil.Process(int(file.read_text())) for file in found]
+        command.send_signal(how)
+        command.wait(timeout=30)
+        _, alive = psutil.wait_procs(kernels, timeout=30)
+        assert not alive
+        assert not (tmp_path / "seed2.pid").exists()
+    finally:
+        command.kill()
+
+
+def test_a_state_that_is_failed_is_not_tried_again(folders):
+    run = plan("hunt")[0]
+    finish(run, folders, "failed")
+    assert state(run, folders / "hunt") == "failed"
