@@ -14,7 +14,7 @@ from qmvae_core import queue, study, tables
 from qmvae_core.data import DataError, real_data_at_hand
 from qmvae_core.oracles import OracleError, prepare_oracles
 from qmvae_core.records import RecordError, load_records
-from qmvae_core.training import OutOfTime
+from qmvae_core.training import OutOfTime, check_precision
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "run":
             command.add_argument("--minutes", type=float, help=MINUTES)
             command.add_argument("--scheduler", help=SCHEDULER)
+        if name in ("plan", "run"):
             command.add_argument("--workers", type=int, help=WORKERS)
         if name == "render":
             command.add_argument("--notebooks", type=Path, required=True, help="folder of the copied notebooks")
@@ -91,15 +92,27 @@ def _at_least_one(workers: int) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    for number, run in enumerate(_runs(options)):
-        print(f"{number:3d}  {run.profile}  {run.id}")
+    runs = _runs(options)
+    for number, run in enumerate(runs):
+        print(f"{number:3d}  {run.profile}  {run.id}", flush=True)
+    _expect(runs, options)
     return 0
+
+
+def _expect(runs: list[study.Run], options: argparse.Namespace) -> None:
+    device, workers = _device(options), _workers(options, len(runs))
+    hours = study.expected_hours(runs, device, workers)
+    beside = f", {workers} side by side" if workers > 1 else ""
+    print(f"about {hours:.1f} hours of training on this {device}{beside}, by steps timed now; judging comes on top")
 
 
 def _run(options: argparse.Namespace) -> int:
     runs, evidence = _runs(options), _evidence(options)
     if options.minutes is not None and (options.scheduler or options.minutes <= 0):
         raise ValueError("--minutes must be positive, and is for runs on this machine, without --scheduler")
+    if not options.scheduler:  # whose workers may be of another kind
+        for run in runs:
+            check_precision(run.training.precision, _device(options))
     data_root = study.absolute_root(options.data_root) if options.data_root else None
     real_data = real_data_at_hand(data_root)
     todo = {}
@@ -155,8 +168,10 @@ def _queue(options: argparse.Namespace) -> int:
         raise ValueError("the queue needs real data; name a root with MNIST and SVHN with --data-root")
     runs = queue.runs()
     if options.list:
-        for run in runs:
-            print(f"{run.profile}  {run.id}  {study.state(run, study.default_evidence(run.profile), real_data=True)}")
+        states = {run: study.state(run, study.default_evidence(run.profile), real_data=True) for run in runs}
+        for run, found in states.items():
+            print(f"{run.profile}  {run.id}  {found}", flush=True)
+        _expect([run for run, found in states.items() if found not in ("done", "failed")], options)
         return 0
     failed = stopped = False
     with contextlib.closing(

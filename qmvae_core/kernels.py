@@ -106,6 +106,15 @@ def bfloat16_here() -> bool:
     return any(found.get(name, False) for name in INSTRUCTIONS)
 
 
+def require_bfloat16() -> None:
+    """Raise ValueError, with the remedy, if this machine's processor does not multiply in bfloat16."""
+    if not bfloat16_here():
+        raise ValueError(
+            f"this processor has none of the instructions {' and '.join(INSTRUCTIONS)} that bfloat16 needs; "
+            "use the precision float32"
+        )
+
+
 def arrange_for_cpu(model: nn.Module, precision: str = "float32") -> nn.Module:
     """Rearrange a model in place for training on a CPU; in float32 it computes the same function up to rounding.
 
@@ -117,11 +126,8 @@ def arrange_for_cpu(model: nn.Module, precision: str = "float32") -> nn.Module:
     """
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"a CPU computes in 'float32' or 'bfloat16', not in {precision!r}")
-    if precision == "bfloat16" and not bfloat16_here():
-        raise ValueError(
-            f"this processor has none of the instructions {' and '.join(INSTRUCTIONS)} that bfloat16 needs; "
-            "use the precision float32"
-        )
+    if precision == "bfloat16":
+        require_bfloat16()
     for name, layer in model.named_modules():
         if precision == "bfloat16" and isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             if not isinstance(layer, _Layer):

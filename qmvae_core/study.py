@@ -33,7 +33,8 @@ from qmvae_core.models import ModelConfig, build_model, from_known_fields, readi
 from qmvae_core.models.readings import BEST, MODELS_COMPARED
 from qmvae_core.oracles import CONFIGS, DigitClassifier, OracleConfig, prepare_oracles
 from qmvae_core.panels import make_panels
-from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig, fit
+from qmvae_core.paper import TRAIN_PAIRS
+from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig, fit, seconds_a_step
 
 RESULTS = records.REPOSITORY / "results"
 NOTEBOOKS = records.REPOSITORY / "notebooks"
@@ -48,6 +49,7 @@ LONGEST_NAME = (
     120  # letters of a reading in the names of files, which a file system limits to 255 with all that is added
 )
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+PAPER_ROUNDS = TrainingConfig().rounds  # which give TRAIN_PAIRS
 SIDE_BY_SIDE = 2  # processes that train on a CPU by default
 PATIENCE = 120.0  # seconds to wait for another process's lock; one whose parent has died is gone in two
 
@@ -216,6 +218,33 @@ def plan(
 def device_here() -> str:
     """What "auto" stands for on this machine: "cuda" where there is a GPU, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def expected_hours(runs: Sequence[Run], device: str, workers: int) -> float:
+    """Hours of training for runs of which so many go on side by side, from steps that are timed here and now.
+
+    Judging is not counted. Raises ValueError for a precision that this machine lacks.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(len(os.sched_getaffinity(0)) // workers, 1))
+    try:
+        timed: dict[tuple[str, str, str], float] = {}
+        total = 0.0
+        for run in runs:
+            kind = (run.profile, run.reading, run.precision)
+            if kind not in timed:
+                timed[kind] = seconds_a_step(reading(run.reading), run.training, device)
+            total += timed[kind] * steps_of(run) * len(run.seeds)
+    finally:
+        torch.set_num_threads(before)
+    return total / workers / 3600
+
+
+def steps_of(run: Run) -> int:
+    """The steps of one seed; those of an epoch that shows every pair once are of the official training digits."""
+    training = run.training
+    pairs = TRAIN_PAIRS // PAPER_ROUNDS * training.rounds
+    return training.epochs * (training.steps_per_epoch or -(-pairs // training.batch_size))
 
 
 def evidence_folder(name: str | Path) -> Path:

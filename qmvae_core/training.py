@@ -15,10 +15,11 @@ import hashlib
 import json
 import math
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
 from qmvae_core.data import Digits, tuple_indices
-from qmvae_core.kernels import arrange_for_cpu
+from qmvae_core.kernels import arrange_for_cpu, require_bfloat16
 from qmvae_core.losses import LossTerms
 from qmvae_core.models import Checked, ModelConfig, Opponent, build_model, draw_noise, known
 from qmvae_core.negatives import check_labels
@@ -114,14 +115,13 @@ def fit(
     single digit. An interrupt or a kill loses the work since the last checkpoint, no more.
     """
     device = torch.device(device)
-    loop = loop or ("stacked" if device.type == "cuda" else "fast")
+    loop = loop or _default_loop(device)
     if loop not in LOOPS:
         raise ValueError(f"unknown loop {loop!r}; the known ones are {sorted(LOOPS)}")
     if minutes is not None and folder is None:
         raise ValueError("a training that stops after some minutes needs a folder to go on from")
     _check(model, train, seeds)
-    if training.precision == "bfloat16" and loop != "fast":
-        raise ValueError(f"bfloat16 is a precision of the fast loop on a CPU, not of the loop {loop!r}")
+    check_precision(training.precision, device, loop)
     train = {name: train[name] for name in model.modalities}  # no other modality, and no other order, has a say
     key = f"{run_key(model, training, seeds, train)} on {device.type}"  # whose generators draw other noise
     checkpoint = Path(folder) / "checkpoint.pt" if folder is not None else None
@@ -139,6 +139,40 @@ def fit(
     histories = [[{name: row[i] for name, row in each.items()} for each in at.history] for i in range(len(seeds))]
     left = [at.left.get(i) for i in range(len(seeds))] if model.plateau else []
     return Trained(learner.models(), histories, {"loop": loop, **_cost(at, steps, device)}, left)
+
+
+def seconds_a_step(
+    model: ModelConfig, training: TrainingConfig, device: str | torch.device = "cpu", steps: int = 6
+) -> float:
+    """The time of one seed's step on this machine, measured now on noise in the shapes of the data.
+
+    The median of so many steps, after two that are not counted. Raises ValueError for a precision that the processor
+    lacks. Nothing is kept of what is trained.
+    """
+    device = torch.device(device)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(10).repeat(20)
+    train = {
+        name: Digits(torch.randint(0, 256, (len(labels), *m.shape), dtype=torch.uint8, generator=generator), labels)
+        for name, m in model.modalities.items()
+    }
+    check_precision(training.precision, device)
+    short = replace(training, epochs=1, steps_per_epoch=steps + 2, rounds=1, chunk=1, reports=1)
+    learner = LOOPS[_default_loop(device)](model, short, (0,), device)
+    loop = _Loop(learner, short, train, (0,), device)
+    loop.start_epoch(0)
+    seconds = []
+    with _precision(training.precision):
+        for step in range(steps + 2):
+            started = time.perf_counter()
+            loop.run_chunk(0, step)
+            loop.means.sum().item()  # waits for the device
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[2:])
+
+
+def _default_loop(device: torch.device) -> str:
+    return "stacked" if device.type == "cuda" else "fast"
 
 
 def run_key(model: ModelConfig, training: TrainingConfig, seeds: Sequence[int], train: Mapping[str, Digits]) -> str:
@@ -164,6 +198,18 @@ def _check(model: ModelConfig, train: Mapping[str, Digits], seeds: Sequence[int]
         raise ValueError(f"the model has modalities that the data lacks: {missing}; the data has {sorted(train)}")
     if not seeds:
         raise ValueError("fit needs at least one seed")
+
+
+def check_precision(precision: str, device: str | torch.device, loop: str | None = None) -> None:
+    """Raise ValueError, with the remedy, for a precision that the device or loop lacks; loop as of `fit`."""
+    device = torch.device(device)
+    loop = loop or _default_loop(device)
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"tf32 is a precision of a GPU's tensor cores, not of {device.type!r}; use float32")
+    if precision == "bfloat16":
+        if loop != "fast":
+            raise ValueError(f"bfloat16 is a precision of the fast loop on a CPU, not of {loop!r}; use float32")
+        require_bfloat16()
 
 
 @contextlib.contextmanager

@@ -105,7 +105,7 @@ def test_either_instruction_is_enough(monkeypatch, instruction):
 
 @pytest.mark.parametrize("loop", ["plain", "stacked"])
 def test_other_loops_have_no_bfloat16(small_config, small_digits, loop):
-    with pytest.raises(ValueError, match=f"bfloat16 is a precision of the fast loop .* not of the loop '{loop}'"):
+    with pytest.raises(ValueError, match=f"bfloat16 is a precision of the fast loop .* not of '{loop}'"):
         fit(small_config(), TRAINING, small_digits(), loop=loop, progress="none")
 
 

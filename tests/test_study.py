@@ -607,17 +607,50 @@ def test_real_data_are_judged_by_the_committed_judges_alone(tmp_path, monkeypatc
 # The command line
 
 
-def test_plan_and_status_list_every_run(tmp_path, capsys):
-    assert command_line.main(["plan", "--profile", "paper"]) == 0
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        [str(number), "paper", run.id] for number, run in enumerate(plan("paper"))
-    ]
+def test_plan_and_status_list_every_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(study, "seconds_a_step", lambda *_: 0.36)
+    assert command_line.main(["plan", "--profile", "paper", "--device", "cpu", "--workers", "2"]) == 0
+    *lines, expected = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [[str(n), "paper", run.id] for n, run in enumerate(plan("paper"))]
+    hours = len(lines) * 13.141 / 2
+    assert expected.startswith(f"about {hours:.1f} hours of training on this cpu, 2 side by side, ")
     write_record(Run("quick", "default", (1,)), 1, tmp_path)
     assert command_line.main(["status", "--evidence", str(tmp_path), "--readings", "default", "--seeds", "0", "1"]) == 0
     assert [line.split(maxsplit=3)[1:] for line in capsys.readouterr().out.splitlines()] == [
         ["quick", "qmvae-default-s0", "to do"],
         ["quick", "qmvae-default-s1", "done"],
     ]
+
+
+def test_the_hours_are_of_the_steps_that_a_run_takes(monkeypatch):
+    assert [study.steps_of(plan(name)[0]) for name in ("smoke", "quick", "epoch", "paper", "published")] == [
+        16, 3000, 13_141, 131_410, 82_150,
+    ]  # fmt: skip
+    asked = []
+    monkeypatch.setattr(study, "seconds_a_step", lambda *parts: asked.append(parts) or 1.2)
+    runs = [*plan("quick", ["default", "mvae"], [0, 1]), Run("quick", "default", (3, 4, 5))]
+    threads = torch.get_num_threads()
+    assert study.expected_hours(runs, "cpu", 1) == pytest.approx((2 + 2 + 3) * 1.0)
+    assert study.expected_hours(runs, "cpu", 2) == pytest.approx(3.5)
+    assert [(model.model, training, device) for model, training, device in asked[:2]] == [
+        (name, runs[0].training, "cpu") for name in ("qmvae", "mvae")
+    ]
+    assert len(asked) == 4  # each kind of run once
+    assert torch.get_num_threads() == threads
+
+
+def test_a_precision_that_the_machine_lacks_is_seen_when_runs_are_planned(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    start = ["plan", "--device", "cpu", "--readings", SMALL, "--precision"]
+    assert command_line.main([*start, "bfloat16"]) == 1
+    assert "this processor has none of the instructions" in capsys.readouterr().err
+    assert command_line.main([*start, "tf32"]) == 1
+    assert "tf32 is a precision of a GPU's tensor cores" in capsys.readouterr().err
+    assert command_line.main([*start, "float8"]) == 1
+    assert "unknown precision 'float8'" in capsys.readouterr().err
+    monkeypatch.setattr(study, "carry_out", lambda *_, **__: pytest.fail("a run was begun"))
+    assert command_line.main(["run", *start[1:], "bfloat16", "--evidence", str(tmp_path)]) == 1
+    assert "this processor has none of the instructions" in capsys.readouterr().err
 
 
 def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """`fit`: plain and stacked loops agree, a killed run resumes to the same bits, and errors come early and say enough."""
 
+import copy
 import dataclasses
 import math
 import multiprocessing
@@ -832,14 +833,34 @@ def test_unknown_progress_is_an_error_before_any_step(small_config, small_digits
         quiet(small_config(), SHORT, small_digits(), progress="loud")
 
 
-def test_precision_switches_are_put_back_even_after_an_error(small_config, small_digits, stop_after):
+def test_precision_switches_are_put_back_even_after_an_error(small_config, small_digits, stop_after, monkeypatch):
     switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
     before = [switch.fp32_precision for switch in switches]
     stop_after(0, Interruption())
-    for precision in training.PRECISIONS:
+    monkeypatch.setattr(training, "check_precision", lambda *_: None)  # a CPU has no tensor cores
+    for precision, meaning in training.PRECISIONS.items():
+        with training._precision(precision):
+            assert [switch.fp32_precision for switch in switches] == [meaning, meaning]
         with pytest.raises(Interruption):
-            quiet(small_config(), dataclasses.replace(SHORT, precision=precision), small_digits())
+            quiet(small_config(), dataclasses.replace(SHORT, precision=precision), small_digits(), loop="plain")
         assert [switch.fp32_precision for switch in switches] == before
+
+
+def test_a_cpu_has_no_tensor_cores_and_does_not_train_in_float32_instead(small_config, small_digits):
+    with pytest.raises(ValueError, match="tf32 is a precision of a GPU's tensor cores, not of 'cpu'; use float32"):
+        quiet(small_config(), dataclasses.replace(SHORT, precision="tf32"), small_digits())
+    with pytest.raises(ValueError, match="tf32 is a precision"):
+        training.seconds_a_step(small_config(), dataclasses.replace(SHORT, precision="tf32"))
+
+
+def test_a_step_is_timed_without_a_trace(small_config, monkeypatch):
+    monkeypatch.setattr(training, "LOOPS", {"fast": training.LOOPS["fast"]})
+    seconds = [5.0, 5.0, 0.3, 0.1, 0.2]  # the first two warm up
+    ticks = iter([tick for at, took in enumerate(seconds) for tick in (100.0 * at, 100.0 * at + took)])
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(ticks))
+    before = torch.get_rng_state()
+    assert training.seconds_a_step(small_config(), SHORT, steps=3) == pytest.approx(0.2)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 # The report
@@ -886,3 +907,71 @@ def test_default_training_is_that_of_the_paper():
     assert (default.epochs, default.batch_size, default.learning_rate, default.rounds) == (10, 128, 1e-4, 30)
     assert default.steps_per_epoch is None
     assert QMVAEConfig().beta == 1500
+
+
+# Reports
+
+
+@pytest.mark.parametrize(("reports", "ends"), [(1, [6]), (2, [4, 6]), (3, [2, 4, 6]), (7, [2, 4, 6])])
+def test_an_epoch_has_as_many_reports_as_asked_for_and_each_is_the_mean_of_its_own_steps(
+    small_config, small_digits, monkeypatch, reports, ends
+):
+    """Reports end with a chunk, here of two steps of six, so more reports than chunks are as many as the chunks."""
+    seen = []
+    update = training.LOOPS["fast"].update
+
+    def watched(self, *batch):
+        means = update(self, *batch)
+        seen.append(means["objective"].item())
+        return means
+
+    monkeypatch.setattr(training.LOOPS["fast"], "update", watched)
+    config = TrainingConfig(epochs=2, steps_per_epoch=6, batch_size=16, rounds=2, chunk=2, reports=reports)
+    (history,) = quiet(small_config(), config, small_digits()).histories
+    parts = [slice(epoch * 6 + a, epoch * 6 + b) for epoch in (0, 1) for a, b in zip([0, *ends], ends, strict=False)]
+    assert [row["objective"] for row in history] == pytest.approx([sum(seen[p]) / len(seen[p]) for p in parts])
+
+
+def test_what_is_measured_stands_in_the_history_and_has_no_say_in_the_training(small_config, small_digits, tmp_path):
+    given = []
+
+    def measure(model, seed):
+        given.append((seed, copy.deepcopy(weights(model))))
+        torch.rand(3)  # a careless one
+        return {"accuracy/x": 0.5 + seed}
+
+    config = dataclasses.replace(SHORT, reports=2)
+    plain = quiet(small_config(), config, small_digits(), [0, 5])
+    found = quiet(small_config(), config, small_digits(), [0, 5], measure=measure)
+    assert [[row.pop("accuracy/x") for row in history] for history in found.histories] == [[0.5] * 6, [5.5] * 6]
+    assert found.histories == plain.histories
+    assert all(same_bits(a, b) for a, b in zip(found.models, plain.models, strict=True))
+    assert [seed for seed, _ in given] == [0, 5] * 6
+    assert all(torch.equal(value, weights(found.models[1])[name]) for name, value in given[-1][1].items())
+
+
+def test_measuring_is_not_counted_as_training(small_config, small_digits):
+    def measure(model, seed):
+        time.sleep(0.4)
+        return {"accuracy/x": 0.0}
+
+    cost = quiet(small_config(), SHORT, small_digits(), measure=measure).cost
+    assert cost["seconds"] < 1.0  # three reports took 1.2 s
+
+
+def test_a_run_stopped_between_two_reports_of_an_epoch_resumes_to_the_same_history(
+    small_config, small_digits, tmp_path, stop_after, monkeypatch
+):
+    config = TrainingConfig(epochs=2, steps_per_epoch=6, batch_size=16, rounds=2, chunk=1, reports=3)
+
+    def measure(model, seed):
+        return {"accuracy/x": sum(value.sum().item() for value in weights(model).values())}
+
+    whole = quiet(small_config(), config, small_digits(), measure=measure)
+    stop_after(9, Interruption())
+    with pytest.raises(Interruption):
+        quiet(small_config(), config, small_digits(), folder=tmp_path, checkpoint_seconds=0.0, measure=measure)
+    monkeypatch.undo()
+    resumed = quiet(small_config(), config, small_digits(), folder=tmp_path, measure=measure)
+    assert resumed.histories == whole.histories
+    assert resumed.left == whole.left
