@@ -2,7 +2,7 @@
 
 Each contender is a process of its own, so that its memory is its own. All that are compared are set up at the same
 time and then take turns of about a second, for on a shared machine the speed of the same code drifts within minutes;
-ratios are taken between neighbouring turns.
+ratios are taken between neighbouring turns. On a CPU each has one thread, as runs of the study go side by side.
 """
 
 from __future__ import annotations
@@ -18,17 +18,23 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from qmvae_core.kernels import bfloat16_here
 from qmvae_core.records import FORMAT, REPOSITORY, provenance, write_json
 from qmvae_core.study import MEMORY_SETTINGS
 
 OUT = REPOSITORY / "runs" / "benchmarks"  # the committed records are in results/benchmarks
-PEER, PEER_TOO, CEILING = "multivae, MVAE", "multivae, MVAE, our memory settings", "ceiling"
+PEER, PEER_TOO = "multivae, MVAE", "multivae, MVAE, our memory settings"
+CEILING, CEILING_BFLOAT16 = "ceiling", "ceiling, bfloat16"
 LOOPS = {
     "cpu": {
         "plain loop, MVAE": {"model": "mvae", "loop": "plain"},
         "fast loop, MVAE": {"model": "mvae", "loop": "fast"},
         "plain loop, Q-MVAE": {"model": "qmvae", "loop": "plain"},
         "fast loop, Q-MVAE": {"model": "qmvae", "loop": "fast"},
+        "fast loop, bfloat16, MVAE": {"model": "mvae", "loop": "fast", "precision": "bfloat16"},
+        "fast loop, bfloat16, Q-MVAE": {"model": "qmvae", "loop": "fast", "precision": "bfloat16"},
+        "fast loop, Q-MVAE as printed": {"model": "as-printed", "loop": "fast"},
+        "fast loop, bfloat16, Q-MVAE as printed": {"model": "as-printed", "loop": "fast", "precision": "bfloat16"},
     },
     "cuda": {
         "plain loop, MVAE": {"model": "mvae", "loop": "plain"},
@@ -43,6 +49,7 @@ LOOPS = {
 LIMITS = {
     "cpu": {
         CEILING: {"what": "ceiling"},
+        CEILING_BFLOAT16: {"what": "ceiling", "precision": "bfloat16"},
         "layers, mvae": {"what": "layers", "model": "mvae"},
         "layers, qmvae": {"what": "layers", "model": "qmvae"},
     },
@@ -50,7 +57,10 @@ LIMITS = {
 }
 # A training's heap is large, so what it frees stays in it; that of a few layers would go back to the system each time.
 LAYERS_SETTINGS = MEMORY_SETTINGS | {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
-DEFAULT = {"cpu": {"model": "qmvae", "loop": "fast"}, "cuda": {"model": "qmvae", "loop": "stacked"}}
+DEFAULT = {
+    "cpu": {"model": "qmvae", "loop": "fast", "precision": "bfloat16"},
+    "cuda": {"model": "qmvae", "loop": "stacked"},
+}
 GROWTH = {
     # the first is about ten thousand pairs, the last the paper's 1,682,040
     "pairs": [{"rounds": 1, "images": 10_000}, {"rounds": 2}, {"rounds": 10}, {"rounds": 30}],
@@ -65,20 +75,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=sorted(LOOPS))
     parser.add_argument("--turns", type=int, default=25, help="of each contender")
-    parser.add_argument("--threads", type=int, help="of the CPU; its cores unless given")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU, for each contender")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the record")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
         _contend(json.loads(options.contender), options.device)
         return
-    threads = options.threads or len(os.sched_getaffinity(0))
+    threads = options.threads
 
     def compare(tasks: dict[str, dict]) -> dict[str, dict]:
         return _in_turns(tasks, options.device, options.turns, threads)
 
     peers = {PEER: {"what": "multivae"}, PEER_TOO: {"what": "multivae"}}
-    tasks = peers | LIMITS[options.device] | LOOPS[options.device]
+    loops = _possible(LOOPS[options.device])
+    tasks = peers | _possible(LIMITS[options.device]) | loops
     found = compare(tasks)
     record = {
         "format": FORMAT,
@@ -89,11 +100,18 @@ def main() -> None:
         "contenders": {name: {"task": tasks[name], **each} for name, each in found.items()},
         "growth": {},
     }
-    record["summary"] = {name: _summary(name, record) for name in (PEER, PEER_TOO, *LOOPS[options.device])}
+    record["summary"] = {name: _summary(name, record) for name in (PEER, PEER_TOO, *loops)}
     for name, summary in record["summary"].items():
         print(_line(name, summary), flush=True)
+    if options.device == "cpu":
+        record["side_by_side"] = {
+            precision: _side_by_side(task, options.turns, len(os.sched_getaffinity(0)))
+            for precision, task in (("float32", loops["fast loop, Q-MVAE"]), ("bfloat16", _default("cpu")))
+        }
+        for precision, turns in record["side_by_side"].items():
+            print(f"{precision}: side by side {_times_the_steps(turns):.2f} times the steps of one run", flush=True)
     for dimension, changes in GROWTH.items():
-        found = compare({str(i): DEFAULT[options.device] | change for i, change in enumerate(changes)})
+        found = compare({str(i): _default(options.device) | change for i, change in enumerate(changes)})
         values = [change.get(dimension, each["pairs"]) for change, each in zip(changes, found.values(), strict=True)]
         record["growth"][dimension] = [
             {"value": value, **each} for value, each in zip(values, found.values(), strict=True)
@@ -110,20 +128,7 @@ def _in_turns(tasks: dict[str, dict], device: str, turns: int, threads: int) -> 
     with ExitStack() as stack:
         running = {}
         for name, task in tasks.items():
-            environment = {**os.environ, **_settings(name, task), "OMP_NUM_THREADS": str(threads)}
-            command = [sys.executable, "-m", "benchmarks", "--device", device, "--contender", json.dumps(task)]
-            running[name] = stack.enter_context(
-                subprocess.Popen(
-                    command,
-                    cwd=REPOSITORY,
-                    env=environment,
-                    text=True,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                )  # fmt: skip
-            )
-            stack.callback(running[name].kill)
+            running[name] = _started(stack, name, task, device, threads)
         for name, process in running.items():
             _answer(name, process)
         found = {name: {"ms": []} for name in tasks}
@@ -137,6 +142,58 @@ def _in_turns(tasks: dict[str, dict], device: str, turns: int, threads: int) -> 
     return found
 
 
+def _started(stack: ExitStack, name: str, task: dict, device: str, threads: int) -> subprocess.Popen:
+    """The process of a contender, which ends with the stack."""
+    process = stack.enter_context(
+        subprocess.Popen(
+            [sys.executable, "-m", "benchmarks", "--device", device, "--contender", json.dumps(task)],
+            cwd=REPOSITORY,
+            env={**os.environ, **_settings(name, task), "OMP_NUM_THREADS": str(threads)},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    )
+    stack.callback(process.kill)
+    return process
+
+
+def _possible(tasks: dict[str, dict]) -> dict[str, dict]:
+    """Those of the tasks whose precision this machine has."""
+    return {name: task for name, task in tasks.items() if task.get("precision") != "bfloat16" or bfloat16_here()}
+
+
+def _default(device: str) -> dict:
+    return next(iter(_possible({"": DEFAULT[device]}).values()), {"model": "qmvae", "loop": "fast"})
+
+
+def _side_by_side(task: dict, turns: int, cores: int) -> list[dict[str, list[float]]]:
+    """One run on all cores against one run on each: turn by turn the milliseconds of a step of each process."""
+    with ExitStack() as stack:
+        together = {"one on all cores": [_started(stack, "alone", task, "cpu", cores)]}
+        together["one on each core"] = [_started(stack, f"core {n}", task, "cpu", 1) for n in range(cores)]
+        for name, processes in together.items():
+            for process in processes:
+                _answer(name, process)
+        found = []
+        for number in range(-2, turns):
+            turn = {}
+            for name, processes in together.items():
+                for process in processes:
+                    _say_to(process, "go")
+                turn[name] = [_answer(name, process) for process in processes]
+            if number >= 0:
+                found.append(turn)
+        return found
+
+
+def _times_the_steps(turns: list[dict[str, list[float]]]) -> float:
+    """How many steps one run on each core takes in the time in which one on all of them takes one; the median."""
+    alone, each = "one on all cores", "one on each core"
+    return statistics.median(turn[alone][0] * sum(1 / ms for ms in turn[each]) for turn in turns)
+
+
 def _settings(name: str, task: dict) -> dict[str, str]:
     if name == PEER:
         return {}  # as it comes; a second entry has our settings too
@@ -145,13 +202,17 @@ def _settings(name: str, task: dict) -> dict[str, str]:
 
 def _answer(name: str, process: subprocess.Popen, request: str | None = None):
     if request is not None:
-        process.stdin.write(request + "\n")
-        process.stdin.flush()
+        _say_to(process, request)
     for line in process.stdout:
         if line.startswith(MARK):
             return json.loads(line.removeprefix(MARK))
     alone = shlex.join(["python", *process.args[1:]])
     raise RuntimeError(f"the contender {name!r} ended; to see why, run it alone: {alone} < /dev/null")
+
+
+def _say_to(process: subprocess.Popen, request: str) -> None:
+    process.stdin.write(request + "\n")
+    process.stdin.flush()
 
 
 MARK = "benchmark answer: "
@@ -204,7 +265,7 @@ def _contend(task: dict, device: str) -> None:
 def _operations() -> dict[str, int]:
     from benchmarks import limits
 
-    return {model: limits.operations(model) for model in ("mvae", "qmvae")}
+    return {model: limits.operations(model) for model in ("mvae", "qmvae", "as-printed")}
 
 
 def _summary(name: str, record: dict) -> dict:
@@ -212,11 +273,12 @@ def _summary(name: str, record: dict) -> dict:
     contenders = record["contenders"]
     task, ms = contenders[name]["task"], contenders[name]["ms"]
     model, seeds = task.get("model", "mvae"), task.get("seeds", 1)
-    ceiling, operations = contenders[CEILING], record["operations"][model]
+    in_bfloat16 = task.get("precision") == "bfloat16"
+    ceiling, operations = contenders[CEILING_BFLOAT16 if in_bfloat16 else CEILING], record["operations"][model]
     # a ceiling's milliseconds are of one product
     shares = [c * seeds * operations / (ceiling["operations"] * m) for m, c in zip(ms, ceiling["ms"], strict=True)]
     peer = name in (PEER, PEER_TOO)  # it does more arithmetic than is counted, so it gets no share
-    alone = None if peer else contenders.get(f"layers, {model}")
+    alone = None if peer or in_bfloat16 else contenders.get(f"layers, {model}")
     return {
         "steps_per_second": 1000 / statistics.median(ms),
         "times_the_peer": statistics.median(p * seeds / m for m, p in zip(ms, contenders[PEER]["ms"], strict=True)),

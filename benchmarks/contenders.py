@@ -29,7 +29,7 @@ class Turn(Protocol):
 
 
 def config(model: str, modalities: int = 2) -> models.ModelConfig:
-    """Q-MVAE or MVAE at the default reading; more modalities are further copies of SVHN and MNIST."""
+    """Q-MVAE by "default", or a reading by its name; more modalities are further copies of SVHN and MNIST."""
     chosen = models.READINGS["default" if model == "qmvae" else model]
     mnist, svhn = chosen.modalities.values()
     named = {"mnist": mnist, "svhn": svhn, "svhn2": svhn, "mnist2": mnist}

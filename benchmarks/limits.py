@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import BATCH, config
-from qmvae_core.models import build_model, draw_noise
 from qmvae_core.kernels import arrange_for_cpu
+from qmvae_core.models import build_model, draw_noise
 
 
 def operations(model: str, batch: int = BATCH, modalities: int = 2) -> int:
@@ -26,9 +26,9 @@ def operations(model: str, batch: int = BATCH, modalities: int = 2) -> int:
     return counter.get_total_flops()
 
 
-def ceiling(turn, device: str, size: int = 2048, products: int = 20) -> None:
-    """Products of two square matrices in float32, so many a turn."""
-    a, b = (torch.randn(size, size, device=device) for _ in range(2))
+def ceiling(turn, device: str, size: int = 2048, products: int = 20, precision: str = "float32") -> None:
+    """Products of two square matrices in float32 or bfloat16, so many a turn."""
+    a, b = (torch.randn(size, size, device=device).to(getattr(torch, precision)) for _ in range(2))
     turn.about = {"steps": products, "operations": 2 * size**3}
     while not turn.over():
         for _ in range(products):

@@ -66,7 +66,7 @@ def test_one_modality_more_is_a_copy_of_one_that_is_there(noise):
 
 
 @pytest.mark.parametrize("loop", ["plain", "fast"])
-@pytest.mark.parametrize("model", ["mvae", "qmvae"])
+@pytest.mark.parametrize("model", ["mvae", "qmvae", "as-printed"])
 def test_a_contender_takes_its_steps_and_says_what_they_are(loop, model, noise):
     turn = Turns(2)
     contenders.ours(turn, model, loop, "cpu", batch=8, rounds=1, steps=2)
@@ -139,6 +139,8 @@ def made_up() -> dict:
             command.CEILING: {"task": {"what": "ceiling"}, "ms": [1.0, 2.0, 1.0], "operations": 10},
             "layers, mvae": {"task": {}, "ms": [8.0, 16.0, 8.0]},
             "layers, qmvae": {"task": {}, "ms": [16.0, 32.0, 16.0]},
+            command.CEILING_BFLOAT16: {"task": {"what": "ceiling"}, "ms": [0.5, 1.0, 0.5], "operations": 10},
+            "half": {"task": {"model": "qmvae", "precision": "bfloat16"}, "ms": [20.0, 40.0, 20.0]},
             "five": {"task": {"model": "qmvae", "seeds": 5}, "ms": [200.0, 400.0, 100.0]},
         },
     }
@@ -175,6 +177,42 @@ def test_ratios_are_medians_over_rounds_and_count_every_seed():
     assert found["share_of_layers"] == pytest.approx(0.4)
 
 
+def test_a_loop_in_bfloat16_is_held_against_products_in_bfloat16():
+    found = command._summary("half", made_up())
+    assert found["times_the_peer"] == 2.0
+    assert found["share_of_ceiling"] == pytest.approx(0.5)  # 200 operations in 20 ms; the ceiling does 20 in each
+    assert found["share_of_layers"] is None
+
+
+def test_what_the_machine_lacks_is_left_out(monkeypatch):
+    monkeypatch.setattr(command, "bfloat16_here", lambda: False)
+    left = command._possible(command.LOOPS["cpu"])
+    assert "fast loop, Q-MVAE" in left
+    assert not [name for name in left if "bfloat16" in name]
+    assert list(command._possible(command.LIMITS["cpu"])) == [command.CEILING, "layers, mvae", "layers, qmvae"]
+    assert command._default("cpu") == {"model": "qmvae", "loop": "fast"}
+    monkeypatch.setattr(command, "bfloat16_here", lambda: True)
+    assert command._possible(command.LOOPS["cpu"]) == command.LOOPS["cpu"]
+    assert command._default("cpu")["precision"] == "bfloat16"
+
+
+def test_side_by_side_the_processes_of_a_turn_work_at_the_same_time():
+    found = command._side_by_side({"what": "ceiling", "size": 16}, turns=2, cores=2)
+    assert [{name: len(ms) for name, ms in turn.items()} for turn in found] == [
+        {"one on all cores": 1, "one on each core": 2}
+    ] * 2
+    assert min(ms for turn in found for each in turn.values() for ms in each) > 0
+
+
+def test_steps_side_by_side_are_those_of_all_processes_together():
+    turns = [
+        {"one on all cores": [80.0], "one on each core": [100.0, 100.0]},
+        {"one on all cores": [60.0], "one on each core": [100.0, 150.0]},
+        {"one on all cores": [200.0], "one on each core": [100.0, 100.0]},
+    ]
+    assert command._times_the_steps(turns) == pytest.approx(1.6)
+
+
 def test_the_peer_gets_no_share_of_the_limit():
     assert command._summary(command.PEER, made_up())["share_of_ceiling"] is None
 
@@ -184,6 +222,9 @@ def test_a_committed_record_says_what_follows_from_its_turns(path):
     record = read_record(path)
     for name, summary in record["summary"].items():
         assert json.loads(json.dumps(command._summary(name, record))) == pytest.approx(summary), name
+    for turns in record.get("side_by_side", {}).values():
+        assert len(turns) == record["settings"]["turns"]
+        assert {len(turn["one on each core"]) for turn in turns} == {2}
     for dimension, points in record["growth"].items():
         assert [point["value"] for point in points] == sorted(point["value"] for point in points), dimension
         assert {len(point["ms"]) for point in points} == {record["settings"]["turns"]}
@@ -197,7 +238,7 @@ def test_an_earlier_record_is_named_by_its_commit_and_compares_the_same():
         record = read_record(path)
         assert path.stem == f"speed-cpu-{record['provenance']['commit'][:8]}"
         assert not record["provenance"]["dirty"]
-        assert record["operations"] == newest["operations"]
+        assert {model: newest["operations"][model] for model in record["operations"]} == record["operations"]
         for name in ("fast loop, MVAE", command.PEER):
             for key in ("task", "data", "pairs"):
                 assert record["contenders"][name][key] == newest["contenders"][name][key], (path, name, key)
