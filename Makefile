@@ -5,6 +5,7 @@ VENV ?= .venv
 PORT ?= 8000
 DEVICE ?= cpu
 JOBS ?= 2
+PRECISION ?= float32
 UV_VERSION := 0.13.8
 
 PY := $(VENV)/bin/python
@@ -23,12 +24,12 @@ export QMVAE_DATA_ROOT := $(abspath $(DATA_ROOT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce models neighbours paper benchmark test book pdf launch serve lab lint lock clean
+.PHONY: help setup reproduce models neighbours paper queue benchmark test book pdf launch serve lab lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT)), SOURCE ($(SOURCE)), DEVICE ($(DEVICE); of the benchmark), MINUTES (of a piece of paper), JOBS (processes of the tests, $(JOBS)), REPOSITORY (its address, for launch buttons)"
+	@echo "Variables: DATA_ROOT (a folder with MNIST and SVHN), PYTHON ($(PYTHON)), VENV ($(VENV)), PORT ($(PORT)), SOURCE ($(SOURCE)), DEVICE ($(DEVICE); of the benchmark), MINUTES (of a piece of paper or queue), PRECISION ($(PRECISION); of paper, bfloat16 on a CPU that has it), JOBS (processes of the tests, $(JOBS)), REPOSITORY (its address, for launch buttons)"
 
 setup: $(STAMP) ## create the virtual environment from requirements.lock
 
@@ -65,9 +66,12 @@ neighbours: setup ## carry out the experiments of the book's second part: minute
 			--stdout-file - --no-progress-bar --log-level WARNING || exit; \
 	done
 
-paper: setup ## run the paper's settings (needs a GPU and real data), print its tables; MINUTES=8 stops after so many
-	$(PY) -m qmvae_core run --profile paper $(if $(MINUTES),--minutes $(MINUTES))
+paper: setup ## run the paper's settings (real data; a GPU, or days), print its tables; MINUTES=8 stops after so many
+	$(PY) -m qmvae_core run --profile paper --precision $(PRECISION) $(if $(MINUTES),--minutes $(MINUTES))
 	$(PY) -m qmvae_core collect --profile paper
+
+queue: setup ## carry out the long study on two CPU cores, for days; MINUTES=8 stops after so many, to be given again
+	$(PY) -m qmvae_core queue $(if $(MINUTES),--minutes $(MINUTES))
 
 benchmark: setup ## measure steps per second and memory beside another trainer; DEVICE=cuda for a GPU
 	$(PY) -m benchmarks --device $(DEVICE)

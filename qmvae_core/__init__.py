@@ -1,7 +1,7 @@
 """Q-MVAE, a multimodal variational auto-encoder with a quadruplet metric loss: model, losses, training and judging.
 
-Read the modules in this order: gaussians, networks, losses, negatives, models, data, oracles, training, diagnosis,
-evaluation, records, paper, figures, study, cluster. Each imports only those before it.
+Read the modules in this order: gaussians, kernels, networks, losses, negatives, models, data, training, plateau,
+oracles, diagnosis, evaluation, records, paper, tables, claims, figures, hunt, study, queue, cluster.
 """
 
 __version__ = "0.1.0"

@@ -66,6 +66,38 @@ PLAN = (
     "default+all.private=4+mnist.weight=1",
     "default+all.private=4+mnist.weight=1+shared_kl_weight=5+negatives=all-violating",
 )
+# What each choice does, alone and together with others: (the choice, the setting, the reading without it, and with it).
+_NARROW, _PLAIN = f"{PRINTED}+all.scale=0.75", "as-printed+negatives=random+all.scale="
+_SOFTMAX = "+shared_scales=softmax"
+QUESTIONS = (
+    ("scale 2 for 0.75", "screened", _NARROW, f"{PRINTED}+all.scale=2.0"),
+    ("scale 3.75 for 0.75", "screened", _NARROW, _WIDE),
+    ("scale 10 for 0.75", "screened", _NARROW, f"{PRINTED}+all.scale=10.0"),
+    ("scale 3.75 for 0.75", "not screened", f"{_PLAIN}0.75", f"{_PLAIN}3.75"),
+    ("scale 10 for 0.75", "not screened", f"{_PLAIN}0.75", f"{_PLAIN}10.0"),
+    ("scale 3.75 for 0.75", "screened, softmax scales", f"{_NARROW}{_SOFTMAX}", f"{_WIDE}{_SOFTMAX}"),
+    ("screening", "scale 0.75", f"{_PLAIN}0.75", _NARROW),
+    ("screening", "scale 3.75", f"{_PLAIN}3.75", _WIDE),
+    ("screening", "scale 10", f"{_PLAIN}10.0", f"{PRINTED}+all.scale=10.0"),
+    ("screening", "scale 3.75, softmax scales", f"{_PLAIN}3.75{_SOFTMAX}", f"{_WIDE}{_SOFTMAX}"),
+    ("softmax scales", "screened, scale 0.75", _NARROW, f"{_NARROW}{_SOFTMAX}"),
+    ("softmax scales", "screened, scale 3.75", _WIDE, f"{_WIDE}{_SOFTMAX}"),
+    ("softmax scales", "not screened, scale 3.75", f"{_PLAIN}3.75", f"{_PLAIN}3.75{_SOFTMAX}"),
+    ("price of z 5", "screened, scale 0.75", _NARROW, f"{_NARROW}+shared_kl_weight=5"),
+    ("price of h 5", "screened, scale 0.75", _NARROW, f"{_NARROW}+all.private_kl_weight=5"),
+    ("both prices 5", "screened, scale 0.75", _NARROW, f"{_NARROW}+shared_kl_weight=5+all.private_kl_weight=5"),
+    ("price of h 5", "screened, scale 3.75", _WIDE, f"{_WIDE}+all.private_kl_weight=5"),
+    ("private codes of 10", "screened, scale 3.75", _WIDE, f"{_WIDE}+all.private=10"),
+    ("private codes of 4", "screened, scale 3.75", _WIDE, f"{_WIDE}+all.private=4"),
+    ("common encoders", "screened, scale 3.75", _WIDE, f"{_WIDE}+all.encoders=common"),
+    (
+        "common encoders and private codes of 4", "screened, scale 3.75",
+        _WIDE, f"{_WIDE}+all.encoders=common+all.private=4",
+    ),
+    ("MNIST weighed 3.92", "screened, scale 3.75", _WIDE, f"{_WIDE}+mnist.weight=3.92"),
+    ("beta against the sum", "screened, scale 3.75", _WIDE, f"{_WIDE}+beta_against=sum"),
+    ("price of z 5 and screening", "best before", PLAN[-2], PLAN[-1]),
+)  # fmt: skip
 COUNTED = {**TABLE1_COLUMNS, "joint probe": TABLE2_COLUMNS["MNIST-SVHN"]}
 
 
@@ -142,6 +174,28 @@ def printed(records: Sequence[Mapping]) -> str | None:
         return None
     able = [r for name in SCALES if (r := found[name])["status"] == "ok" and not is_stalled(r)]
     return max(able, key=score)["reading"] if able else None
+
+
+def effects(records: Sequence[Mapping]) -> pd.DataFrame:
+    """What each of QUESTIONS found, by seed 0 alone: differences in points, and whether the scores are told apart.
+
+    A question whose runs are not both finished has no row. "stalled" says which of the two readings never left its
+    plateau: "with" or "without" the choice. Nobody is told apart before the noise is known.
+    """
+    first = {r["reading"]: r for r in records if r["seed"] == SEEDS[0] and r["status"] == "ok"}
+    spread = noise(records)
+    rows = []
+    for choice, setting, without, having in QUESTIONS:
+        if without not in first or having not in first:
+            continue
+        pair = {"without": first[without], "with": first[having]}
+        row = {"choice": choice, "where": setting}
+        row |= {c: _accuracy(pair["with"], path) - _accuracy(pair["without"], path) for c, path in COUNTED.items()}
+        row["score"] = score(pair["with"]) - score(pair["without"])
+        row["told apart"] = "" if spread is None else "yes" if abs(row["score"]) > reach(spread, 1, 1) else "no"
+        row["stalled"] = " and ".join(name for name, record in pair.items() if is_stalled(record))
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def table(records: Sequence[Mapping]) -> pd.DataFrame:

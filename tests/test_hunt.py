@@ -146,3 +146,27 @@ def test_the_table_has_every_reading_and_a_word_for_what_is_no_result():
         True,
         True,
     ]
+
+
+def test_every_question_is_asked_of_readings_of_the_plan_that_differ_in_what_it_names():
+    for choice, _, without, having in hunt.QUESTIONS:
+        assert {without, having} <= set(hunt.PLAN), choice
+        assert reading(without) != reading(having)
+    answered = {name for *_, without, having in hunt.QUESTIONS for name in (without, having)}
+    rules = {f"as-printed+negatives={rule}+all.scale=3.75" for rule in ("semi-hard", "hardest")}
+    kinds = {name for name in hunt.PLAN if "likelihood" in name}
+    assert set(hunt.PLAN) - answered == rules | kinds  # which stand in the table alone
+
+
+def test_an_effect_is_the_difference_of_two_runs_and_stalled_ones_are_named():
+    choice, _, without, having = hunt.QUESTIONS[0]
+    found = [r for r in records({}) if r["reading"] not in (without, having)]
+    found += [record(without, 60.0, stalled=True), record(having, 75.0)]
+    (row,) = [r for r in hunt.effects(found).to_dict("records") if (r["choice"], r["where"]) == (choice, "screened")]
+    assert [row[name] for name in ("MNIST→SVHN", "joint probe", "score")] == pytest.approx([15.0] * 3)
+    assert (row["stalled"], row["told apart"]) == ("without", "")
+    assert not len(hunt.effects(found[:-2]).query("choice == @choice"))
+    values = {FIRST: (90.0, 90.5, 91.0), SECOND: (89.9, 90.5, 91.0), THIRD: (80.0, 80.0, 80.3)}
+    known = {(r["choice"], r["where"]): r["told apart"] for r in hunt.effects(records(values)).to_dict("records")}
+    assert known["private codes of 4", "screened, scale 3.75"] == "no"
+    assert known["scale 3.75 for 0.75", "screened"] == "yes"

@@ -1,0 +1,59 @@
+"""Whether a precision changes a result: two one-sided tests on the profile `precision`, planned before its runs.
+
+The same seeds of one reading are trained in both precisions. For each metric of both tables two one-sided Welch tests
+ask whether the difference of the means lies within MARGIN points on either side; it is "equivalent" where both reject
+at LEVEL. That no difference was found would not say so: with few seeds none is found easily.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from qmvae_core import tables
+from qmvae_core.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
+from qmvae_core.records import RecordError
+
+MARGIN, LEVEL = 2.0, 0.05  # points of accuracy; of each one-sided test
+PRECISIONS = ("float32", "bfloat16")
+
+
+def two_one_sided(first: Sequence[float], second: Sequence[float], margin: float = MARGIN) -> float:
+    """The larger p-value of the two tests that the mean of `first` is within `margin` of that of `second`.
+
+    Each tests, by Welch's t, against a true difference of the margin, from below and from above. Both need two values.
+    """
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    above = stats.ttest_ind(first + margin, second, equal_var=False, alternative="greater").pvalue
+    below = stats.ttest_ind(first - margin, second, equal_var=False, alternative="less").pvalue
+    return float(max(above, below))
+
+
+def of_precisions(records: Sequence[Mapping]) -> pd.DataFrame:
+    """A row for each metric of both tables: means and standard deviations by precision, their difference, the verdict.
+
+    records: those of the profile `precision`; accuracies in per cent. Raises RecordError unless both precisions have
+    finished the same two or more seeds.
+    """
+    done = [record for record in records if record["status"] == "ok"]
+    groups = {name: [r for r in done if tables.precision(r) == name] for name in PRECISIONS}
+    seeds = {name: sorted(record["seed"] for record in group) for name, group in groups.items()}
+    if len(set(map(tuple, seeds.values()))) > 1 or len(seeds["float32"]) < 2:
+        raise RecordError(f"the comparison needs the same seeds, two or more, in both precisions; there are {seeds}")
+    rows = {}
+    for column, path in {**TABLE1_COLUMNS, **{f"probe {k}": v for k, v in TABLE2_COLUMNS.items()}}.items():
+        first, second = ([tables.metric(record, path) for record in groups[name]] for name in PRECISIONS)
+        p = two_one_sided(second, first)
+        rows[column] = {
+            **{
+                n: f"{np.mean(v):.1f} ± {np.std(v, ddof=1):.1f}"
+                for n, v in zip(PRECISIONS, (first, second), strict=True)
+            },
+            "difference": f"{np.mean(second) - np.mean(first):+.2f}",
+            "p": f"{p:.4f}",
+            f"within {MARGIN:g} points": "equivalent" if p < LEVEL else "not shown",
+        }
+    return pd.DataFrame(rows).T
