@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from model_cases import SMALL, random_images, random_noise
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -168,3 +169,42 @@ def test_arranging_one_model_leaves_others_and_their_classes_alone(small_config)
     assert {layer.arithmetic for layer in other.modules() if isinstance(layer, kernels._Layer)} == {torch.bfloat16}
     assert {layer.arithmetic for layer in model.modules() if isinstance(layer, kernels._Layer)} == {None}
     assert kernels._Layer.arithmetic is None
+
+
+@pytest.mark.parametrize("size", [(2, 2), (4, 6), (8, 4)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_many_channels_have_the_gradients_of_pytorchs_convolution(transposed, size):
+    """In float64, whatever the layout of what flows back, and only where a gradient is wanted."""
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randn(3, 5, *size, generator=draws, dtype=torch.float64, requires_grad=True)
+    shape = (5, 7, 3, 3) if transposed else (7, 5, 3, 3)
+    weight = torch.randn(shape, generator=draws, dtype=torch.float64, requires_grad=True)
+    if transposed:
+        expected = F.conv_transpose2d(images, weight, None, 2, 1, 1)
+    else:
+        expected = F.conv2d(images, weight, None, 2, 1)
+    found = kernels._ManyChannels.apply(images, weight, transposed)
+    torch.testing.assert_close(found, expected)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        cotangent = torch.randn(expected.shape, generator=draws, dtype=torch.float64).contiguous(memory_format=layout)
+        both = [torch.autograd.grad(y, (images, weight), cotangent, retain_graph=True) for y in (found, expected)]
+        for one, other in zip(*both, strict=True):
+            torch.testing.assert_close(one, other)
+    alone = kernels._ManyChannels.apply(images.detach(), weight, transposed)
+    (gradient,) = torch.autograd.grad(alone.sum(), weight)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), weight)[0])
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("made", [kernels.Convolution(64, 3), kernels.TransposedConvolution(3, 64)], ids=type)
+def test_layers_of_many_channels_take_that_way_in_bfloat16_alone(made, monkeypatch):
+    used = []
+    apply = kernels._ManyChannels.apply
+    monkeypatch.setattr(kernels._ManyChannels, "apply", lambda *parts: used.append(1) or apply(*parts))
+    images = torch.rand(2, made.in_channels, 4, 4)
+    expected = made(images)
+    torch.testing.assert_close(arrange_for_cpu(copy.deepcopy(made))(images), expected)
+    assert not used
+    found = arrange_for_cpu(made, "bfloat16")(images)
+    assert used
+    torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.02)
