@@ -24,7 +24,7 @@ export QMVAE_DATA_ROOT := $(abspath $(DATA_ROOT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce models neighbours paper queue benchmark test book pdf launch serve lab lint lock clean
+.PHONY: help setup reproduce models neighbours paper queue benchmark test refresh book pdf launch serve lab lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -48,16 +48,16 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: setup ## run Q-MVAE for 3,000 steps (minutes on two CPU cores), print its tables, build the book of this run
-	$(PY) -m qmvae_core run --profile quick --readings best
-	$(PY) -m qmvae_core collect --profile quick
+	$(PY) -m qmvae_study run --profile quick --readings best
+	$(PY) -m qmvae_study collect --profile quick
 	@rm -rf $(OWN) && mkdir -p $(OWN) && cp -R _config.yml CHANGELOG.md CITATION.cff book notebooks $(OWN)
-	$(PY) -m qmvae_core render --profile quick --notebooks $(OWN)/notebooks
+	$(PY) -m qmvae_study render --profile quick --notebooks $(OWN)/notebooks
 	@$(MAKE) --no-print-directory book SOURCE=$(OWN)
 	@echo "The book of this run: $(CURDIR)/$(OWN)/_build/html/index.html"
 
 models: setup ## run every model of the tables, each for 3,000 steps, print the tables
-	$(PY) -m qmvae_core run --profile quick
-	$(PY) -m qmvae_core collect --profile quick
+	$(PY) -m qmvae_study run --profile quick
+	$(PY) -m qmvae_study collect --profile quick
 
 neighbours: setup ## carry out the experiments of the book's second part: minutes each on two CPU cores
 	@mkdir -p runs/neighbours
@@ -67,11 +67,11 @@ neighbours: setup ## carry out the experiments of the book's second part: minute
 	done
 
 paper: setup ## run the paper's settings (real data; a GPU, or days), print its tables; MINUTES=8 stops after so many
-	$(PY) -m qmvae_core run --profile paper --precision $(PRECISION) $(if $(MINUTES),--minutes $(MINUTES))
-	$(PY) -m qmvae_core collect --profile paper
+	$(PY) -m qmvae_study run --profile paper --precision $(PRECISION) $(if $(MINUTES),--minutes $(MINUTES))
+	$(PY) -m qmvae_study collect --profile paper
 
 queue: setup ## carry out the long study on two CPU cores, for days; MINUTES=8 stops after so many, to be given again
-	$(PY) -m qmvae_core queue $(if $(MINUTES),--minutes $(MINUTES))
+	$(PY) -m qmvae_study queue $(if $(MINUTES),--minutes $(MINUTES))
 
 benchmark: setup ## measure steps per second and memory beside another trainer; DEVICE=cuda for a GPU
 	$(PY) -m benchmarks --device $(DEVICE)
@@ -84,6 +84,9 @@ test: setup ## run the tests, then compare the stored outputs of the notebooks w
 	$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile --no-loadscope-reorder
 	notebooks=$$($(PY) tests/notebook_kinds.py) && \
 		$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile --nbval --nbval-current-env $$notebooks
+
+refresh: setup ## execute the stored chapters anew, and write those whose outputs change
+	$(PY) -m qmvae_study refresh
 
 # --all, because an incremental build after a failed one reports success; the whole path, because jupyter-book looks for the
 # table of contents first below the working folder and then below the source.
@@ -116,4 +119,4 @@ lock: setup ## bring requirements.lock up to date with pyproject.toml
 
 clean: ## remove what was built; the environment, the data and the runs stay
 	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find qmvae_core tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	find qmvae_core qmvae_study qmvae_neighbours tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

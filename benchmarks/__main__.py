@@ -19,8 +19,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from qmvae_core.kernels import bfloat16_here
-from qmvae_core.records import FORMAT, REPOSITORY, provenance, write_json
-from qmvae_core.study import MEMORY_SETTINGS
+from qmvae_study.evidence.folder import REPOSITORY
+from qmvae_study.evidence.notebooks import MEMORY_SETTINGS
+from qmvae_study.evidence.provenance import provenance
+from qmvae_study.evidence.records import FORMAT, write_json
 
 OUT = REPOSITORY / "runs" / "benchmarks"  # the committed records are in results/benchmarks
 PEER, PEER_TOO = "multivae, MVAE", "multivae, MVAE, our memory settings"

@@ -9,7 +9,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from qmvae_core.records import FORMAT, REPOSITORY, provenance, write_json
+from qmvae_study.evidence.folder import REPOSITORY
+from qmvae_study.evidence.provenance import provenance
+from qmvae_study.evidence.records import FORMAT, write_json
 
 READINGS = tuple(f"default+beta={beta}" for beta in (1500, 1400, 1300, 1200))  # four runs that differ in a number only
 

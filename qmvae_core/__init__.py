@@ -1,7 +1,9 @@
 """Q-MVAE, a multimodal variational auto-encoder with a quadruplet metric loss: model, losses, training and judging.
 
-Read the modules in this order: gaussians, kernels, networks, losses, negatives, models, data, training, plateau,
-oracles, diagnosis, evaluation, records, paper, tables, claims, figures, hunt, study, queue, cluster.
+None of it knows of a record, a paper or a notebook: those are `qmvae_study`'s.
+
+Read the modules in this order: gaussians, draws, kernels, networks, losses, negatives, models, standin, data, oracles,
+training, diagnosis, evaluation.
 """
 
 __version__ = "0.1.0"

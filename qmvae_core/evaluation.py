@@ -19,15 +19,10 @@ from torch import Tensor, nn
 from qmvae_core import diagnosis
 from qmvae_core.data import Digits, tuple_indices
 from qmvae_core.diagnosis import BATCH, share
+from qmvae_core.draws import generator_for
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import TEST_CODES
 from qmvae_core.oracles import DigitClassifier
-from qmvae_core.training import seed_for
-
-
-def generator_for(*parts: object) -> torch.Generator:
-    """A generator on the CPU for any device, so that a draw is the same on each; parts as in `training.seed_for`."""
-    return torch.Generator().manual_seed(seed_for(*parts))
 
 
 @torch.no_grad()

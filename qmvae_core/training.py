@@ -28,9 +28,10 @@ from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 
 from qmvae_core.data import Digits, tuple_indices
+from qmvae_core.draws import draw_noise, seed_for
 from qmvae_core.kernels import arrange_for_cpu, require_bfloat16
 from qmvae_core.losses import LossTerms
-from qmvae_core.models import Checked, ModelConfig, Opponent, build_model, draw_noise, known
+from qmvae_core.models import Checked, ModelConfig, Opponent, build_model, known
 from qmvae_core.negatives import check_labels
 
 # What a GPU's tensor cores may do in each; bfloat16 is of the fast loop, whose layers then multiply in it.
@@ -184,12 +185,6 @@ def run_key(model: ModelConfig, training: TrainingConfig, seeds: Sequence[int], 
 
 def _digest(values: Tensor) -> str:
     return hashlib.sha256(values.cpu().contiguous().numpy()).hexdigest()
-
-
-def seed_for(*parts: object) -> int:
-    """A generator seed in 63 bits from any parts, e.g. seed_for(seed, "noise", epoch, chunk)."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _check(model: ModelConfig, train: Mapping[str, Digits], seeds: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Which notebooks are compared with their stored outputs, and which are only run: the one place that says so.
+"""Which notebooks are compared with their stored outputs, and which are only run.
 
 `python tests/notebook_kinds.py` prints the first kind for `make test`; the tests import the functions.
 """
@@ -6,22 +6,17 @@
 import os
 from pathlib import Path
 
-NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-
-
-def is_training(notebook: Path) -> bool:
-    """A notebook that trains: stored without outputs, run by papermill."""
-    return notebook.stem.startswith("07_train") or "training" in notebook.stem
+from qmvae_study.evidence.notebooks import TRAINING_NOTEBOOK, stored
 
 
 def training() -> list[Path]:
-    """The notebooks that papermill runs on the smoke profile."""
-    return [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if is_training(path)]
+    """The notebook that trains: stored without outputs, run by papermill on the smoke profile."""
+    return [TRAINING_NOTEBOOK]
 
 
 def strict() -> list[Path]:
     """Every other notebook: stored executed, and equal to a fresh run cell by cell."""
-    return [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if not is_training(path)]
+    return stored()
 
 
 def neighbours() -> list[Path]:
@@ -32,5 +27,5 @@ def neighbours() -> list[Path]:
 if __name__ == "__main__":
     names = [os.path.relpath(path) for path in strict()]
     if not names:
-        raise SystemExit(f"no notebook to compare in {NOTEBOOKS.name}/")
+        raise SystemExit("no notebook to compare")
     print(*names)

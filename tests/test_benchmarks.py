@@ -12,7 +12,8 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks import __main__ as command
 from benchmarks import contenders, limits
-from qmvae_core.records import REPOSITORY, read_record
+from qmvae_study.evidence.folder import REPOSITORY
+from qmvae_study.evidence.records import read_record
 
 COMMITTED = sorted((REPOSITORY / "results" / "benchmarks").rglob("speed-*.json"))
 

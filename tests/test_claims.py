@@ -3,9 +3,10 @@
 import pytest
 from scipy import stats
 
-from qmvae_core import claims, paper, tables
 from qmvae_core.models.readings import BASELINES
-from qmvae_core.records import RecordError
+from qmvae_study import paper
+from qmvae_study.evidence.records import RecordError
+from qmvae_study.report import claims, tables
 
 CROSS = dict(zip(paper.TABLE1_COLUMNS, ("mnist->svhn", "svhn->mnist"), strict=True))
 PROBE = dict(zip(paper.TABLE2_COLUMNS, ("mnist", "svhn", "joint"), strict=True))

@@ -19,9 +19,14 @@ import yaml
 from distributed import LocalCluster
 from threadpoolctl import threadpool_limits
 
-from qmvae_core import __main__ as command_line
-from qmvae_core import cluster, records, study
-from qmvae_core.records import read_record
+from qmvae_core.training import Trained
+from qmvae_study import __main__ as command_line
+from qmvae_study import cluster, execution
+from qmvae_study import plan as study_plan
+from qmvae_study import runs as study_runs
+from qmvae_study.evidence import folder as places
+from qmvae_study.evidence import notebooks, records
+from qmvae_study.evidence.records import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = "default+mnist.widths=[6]+svhn.widths=[2,2]"
@@ -46,9 +51,9 @@ def run(evidence: Path, *arguments: str) -> int:
 
 
 def write_done(seed: int, evidence: Path) -> None:
-    one = study.Run("smoke", "best", (seed,))
-    about = {"format": records.FORMAT, "config_hash": records.config_hash(one.config()), "data": {"kind": "stand-in"}}
-    records.write_json(study.record_path(one, seed, evidence), {**about, "status": "ok"})
+    one = study_plan.Run("smoke", "best", (seed,))
+    about = {"format": records.FORMAT, "config": one.config(), "data": {"kind": "stand-in"}}
+    records.write_json(study_runs.record_path(one, seed, evidence), {**about, "status": "ok"})
 
 
 # What is given out
@@ -62,7 +67,7 @@ def test_what_is_done_is_not_given_out_and_a_failure_does_not_stop_the_others(tm
         if one.seeds == (1,):
             raise RuntimeError("07_train.ipynb failed; the cell and its error are in somewhere")
 
-    monkeypatch.setattr(study, "carry_out", carry_out)
+    monkeypatch.setattr(execution, "carry_out", carry_out)
     write_done(0, tmp_path)
     assert run(tmp_path, "--seeds", 0, 1, 2, 3, "--device", "cpu", "--scheduler", scheduler) == 1
     out, error = capsys.readouterr()
@@ -73,8 +78,8 @@ def test_what_is_done_is_not_given_out_and_a_failure_does_not_stop_the_others(tm
         assert re.search(rf"^run {number} of 4: starts on worker \S+; output in {re.escape(str(log))}$", out, re.M)
     assert re.findall(r"^run [34] of 4: finished in 0.0 min; (\d of 4 runs done.*)$", out, re.M)[-1].startswith("3 of")
     assert error.splitlines() == [
-        "qmvae_core: run 2 of 4: 07_train.ipynb failed; the cell and its error are in somewhere",
-        "qmvae_core: 1 of 4 runs failed: qmvae-best-s1",
+        "qmvae_study: run 2 of 4: 07_train.ipynb failed; the cell and its error are in somewhere",
+        "qmvae_study: 1 of 4 runs failed: qmvae-best-s1",
     ]
     assert not list(tmp_path.glob(".probe*"))
 
@@ -97,7 +102,7 @@ def test_a_run_that_needs_a_gpu_gets_one_of_its_own(tmp_path, monkeypatch):
         with lock:
             now[0] -= 1
 
-    monkeypatch.setattr(study, "carry_out", carry_out)
+    monkeypatch.setattr(execution, "carry_out", carry_out)
     with workers_here(threads_per_worker=4, resources={"GPU": 1}) as started:
         assert run(tmp_path, "--seeds", *range(6), "--scheduler", started.scheduler_address) == 0
     assert (devices, most) == ({"cuda"}, [2])  # "auto" means a GPU where there is one
@@ -114,7 +119,7 @@ def test_an_interrupt_ends_every_run_of_the_command_and_no_other_process(tmp_pat
         children[-1].wait()
 
     foreign = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
-    monkeypatch.setattr(study, "carry_out", carry_out)
+    monkeypatch.setattr(execution, "carry_out", carry_out)
     try:
         assert run(tmp_path, "--seeds", *range(5), "--scheduler", scheduler) == 130
         assert "goes on from the last checkpoint" in capsys.readouterr().err
@@ -148,7 +153,7 @@ def test_a_scheduler_that_cannot_be_is_refused_in_one_line(tmp_path, monkeypatch
     monkeypatch.setattr(cluster, "PATIENCE", 1.0)
     assert run(tmp_path, "--scheduler", *arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("qmvae_core: ")
+    assert line.startswith("qmvae_study: ")
     assert message in line
 
 
@@ -166,18 +171,18 @@ def test_a_scheduler_without_the_library_is_refused(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(importlib, "import_module", import_module)
     assert run(tmp_path, "--scheduler", scheduler) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("the scheduler needs the environment of its workers: No module named 'qmvae_core.cluster'")
+    assert line.endswith("the scheduler needs the environment of its workers: No module named 'qmvae_study.cluster'")
 
 
 def test_a_missing_extra_is_named_with_its_remedy(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert run(tmp_path, "--scheduler", "local", "--workers", 2) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "qmvae_core: --scheduler needs Dask, which is not installed: pip install -e .[cluster]"
+    assert line == "qmvae_study: --scheduler needs Dask, which is not installed: pip install -e .[cluster]"
 
 
 def test_a_gpu_that_no_worker_offers_is_refused(tmp_path, monkeypatch, capsys, scheduler):
-    monkeypatch.setattr(study, "carry_out", lambda *_: pytest.fail("it was given out"))
+    monkeypatch.setattr(execution, "carry_out", lambda *_: pytest.fail("it was given out"))
     assert run(tmp_path, "--device", "cuda", "--scheduler", scheduler) == 1
     assert "no worker offers a GPU; start workers with: dask worker --resources GPU=1" in capsys.readouterr().err
 
@@ -196,12 +201,12 @@ def test_a_worker_that_does_not_share_the_folder_is_named_before_any_work(tmp_pa
         here = threading.current_thread() is threading.main_thread()
         return exists(path) and (here or not path.name.startswith(".probe"))
 
-    monkeypatch.setattr(study, "carry_out", lambda *_: pytest.fail("it was given out"))
+    monkeypatch.setattr(execution, "carry_out", lambda *_: pytest.fail("it was given out"))
     monkeypatch.setattr(Path, "exists", exists_here)
     assert run(tmp_path, "--scheduler", scheduler) == 1
     (line,) = capsys.readouterr().err.splitlines()
     missed = f"does not see the evidence folder {re.escape(str(tmp_path))}"
-    assert re.fullmatch(rf"qmvae_core: worker tcp://\S+ {missed}; worker tcp://\S+ {missed}", line)
+    assert re.fullmatch(rf"qmvae_study: worker tcp://\S+ {missed}; worker tcp://\S+ {missed}", line)
 
 
 def test_each_thing_that_is_not_shared_is_named(tmp_path, monkeypatch):
@@ -210,8 +215,8 @@ def test_each_thing_that_is_not_shared_is_named(tmp_path, monkeypatch):
     with cluster._shared(tmp_path, str(root)) as shared:
         assert shared.missed_here() == ""
         with monkeypatch.context() as patch:
-            patch.setattr(study, "TRAINING_NOTEBOOK", study.NOTEBOOKS / "08_table1.ipynb")
-            assert shared.missed_here() == "has another version of qmvae_core"
+            patch.setattr(cluster, "TRAINING_NOTEBOOK", places.NOTEBOOKS / "08_table1.ipynb")
+            assert shared.missed_here() == "has another version of this code"
         with monkeypatch.context() as patch:
             patch.setattr(torch, "__version__", "0.1")
             assert shared.missed_here() == "has another version of PyTorch"
@@ -306,7 +311,7 @@ def holder(tmp_path):
 def test_a_lock_that_is_not_given_back_is_an_error_that_names_its_holder(tmp_path, holder, capsys):
     message = f"process 12 on elsewhere works in {tmp_path}"
     with pytest.raises(RuntimeError, match=f"{re.escape(message)}, and still did after 0 s; end it or wait"):
-        with study.alone(tmp_path, patience=0.3):
+        with places.alone(tmp_path, patience=0.3):
             pytest.fail("two at once")
     assert capsys.readouterr().out == f"{message}; waiting for it\n"  # said once
 
@@ -314,16 +319,16 @@ def test_a_lock_that_is_not_given_back_is_an_error_that_names_its_holder(tmp_pat
 def test_a_lock_is_free_as_soon_as_its_holder_is_killed(tmp_path, holder):
     threading.Timer(0.5, holder.kill).start()
     started = time.monotonic()
-    with study.alone(tmp_path, patience=60):
+    with places.alone(tmp_path, patience=60):
         assert 0.4 < time.monotonic() - started < 30
         assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
-    with study.alone(tmp_path, patience=0):  # given back, and taken again at once
+    with places.alone(tmp_path, patience=0):  # given back, and taken again at once
         pass
 
 
 @pytest.mark.parametrize("step", ["train", "judge"])
 def test_training_and_judging_hold_the_lock_of_their_run(tmp_path, monkeypatch, step):
-    one, held = study.Run("smoke", SMALL, (0,)), []
+    one, held = study_plan.Run("smoke", SMALL, (0,)), []
 
     class Data:
         identity = {"content_hash": "x"}
@@ -336,10 +341,10 @@ def test_training_and_judging_hold_the_lock_of_their_run(tmp_path, monkeypatch, 
     class Model:
         parameters = look
 
-    monkeypatch.setattr(study, "fit", look)
-    trained = study.Trained([Model()], [[]], {})
+    monkeypatch.setattr(study_runs, "fit", look)
+    trained = Trained([Model()], [[]], {}, [])
     with pytest.raises(KeyError):
-        study.train(one, Data, tmp_path) if step == "train" else study.judge(one, trained, Data, {}, tmp_path)
+        study_runs.train(one, Data, tmp_path) if step == "train" else study_runs.judge(one, trained, Data, {}, tmp_path)
     assert held == [True]
 
 
@@ -350,18 +355,18 @@ READINGS = [LONG, SMALL, f"{SMALL}+beta=1000", f"{SMALL}+shared=16"]
 
 
 def command(evidence: Path) -> list[str]:
-    start = [sys.executable, "-m", "qmvae_core", "run", "--profile", "smoke", "--evidence", str(evidence)]
+    start = [sys.executable, "-m", "qmvae_study", "run", "--profile", "smoke", "--evidence", str(evidence)]
     return [*start, "--readings", *READINGS, "--device", "cpu", "--scheduler", "local", "--workers", "2"]
 
 
-def kill_the_worker_of(one: study.Run, evidence: Path, process: psutil.Popen) -> list[psutil.Process]:
+def kill_the_worker_of(one: study_plan.Run, evidence: Path, process: psutil.Popen) -> list[psutil.Process]:
     """SIGKILL the worker once the run has a checkpoint; returns the processes that it started for the run."""
     folder, started = evidence / "work" / one.id, time.monotonic()
     while not any(folder.glob("*/checkpoint.pt")):
         assert process.poll() is None, "the command ended without a checkpoint"
         assert time.monotonic() - started < PATIENCE, "there was never a checkpoint"
         time.sleep(0.02)
-    output = str(folder / study.TRAINING_NOTEBOOK.name)
+    output = str(folder / notebooks.TRAINING_NOTEBOOK.name)
     (papermill,) = [child for child in process.children(recursive=True) if output in child.cmdline()]
     family = [papermill, *papermill.children(recursive=True)]
     assert len(family) >= 2  # papermill and the kernel
@@ -372,7 +377,7 @@ def kill_the_worker_of(one: study.Run, evidence: Path, process: psutil.Popen) ->
 @pytest.mark.slow
 def test_a_killed_worker_costs_its_run_what_came_after_the_checkpoint_and_changes_no_bit(tmp_path):
     evidence, undisturbed = tmp_path / "evidence", tmp_path / "undisturbed"
-    runs = study.plan("smoke", READINGS)
+    runs = study_plan.plan("smoke", READINGS)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "QMVAE_DATA_ROOT": "/no/such/folder"}
     seen = set()
     with open(tmp_path / "output.txt", "w+") as file:
@@ -400,17 +405,18 @@ def test_a_killed_worker_costs_its_run_what_came_after_the_checkpoint_and_change
     assert "4 of 4 runs done" in said
     assert "resumed in epoch 2 of 2" in (evidence / "work" / runs[0].id / "output.txt").read_text()
 
-    found = [read_record(study.record_path(one, 0, evidence)) for one in runs]
+    found = [read_record(study_runs.record_path(one, 0, evidence)) for one in runs]
     assert [record["cost"]["resumed"] for record in found] == [1, 0, 0, 0]
-    data, threads = study.data_for("smoke"), found[0]["provenance"]["threads"]
+    data, threads = study_runs.data_for("smoke"), found[0]["provenance"]["threads"]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)  # the bits are the same for the same number of threads
     try:
         with threadpool_limits(threads):
-            oracles = study.oracles_for("smoke", data, undisturbed)
+            oracles = study_runs.oracles_for("smoke", data, undisturbed)
             for one, record in zip(runs, found, strict=True):
-                study.judge(one, study.train(one, data, undisturbed, progress="none"), data, oracles, undisturbed)
-                expected = read_record(study.record_path(one, 0, undisturbed))
+                trained = study_runs.train(one, data, undisturbed, progress="none", oracles=oracles)
+                study_runs.judge(one, trained, data, oracles, undisturbed)
+                expected = read_record(study_runs.record_path(one, 0, undisturbed))
                 for part in expected.keys() - {"finished", "provenance", "cost"}:
                     assert record[part] == expected[part], (one.id, part)
                 assert record["cost"]["steps"] == expected["cost"]["steps"]

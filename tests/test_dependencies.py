@@ -19,7 +19,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 DECLARED = [Requirement(line) for lines in (PROJECT["dependencies"], *EXTRAS.values()) for line in lines]
 LOCK_LINES = [line for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
-MODULES = sorted((ROOT / "qmvae_core").rglob("*.py"))
+WINGS = ("qmvae_core", "qmvae_study", "qmvae_neighbours")
+MODULES = sorted(path for wing in WINGS for path in (ROOT / wing).rglob("*.py"))
 
 
 def names(lines: list[str]) -> set[str]:
@@ -42,7 +43,7 @@ def top_level_imports(tree: ast.AST, inside_functions: bool) -> set[str]:
 def undeclared(module: Path, declared: set[str], inside_functions: bool) -> set[str]:
     providers = importlib.metadata.packages_distributions()
     imports = top_level_imports(ast.parse(module.read_text(encoding="utf-8")), inside_functions)
-    third_party = imports - sys.stdlib_module_names - {"qmvae_core"}
+    third_party = imports - sys.stdlib_module_names - set(WINGS)
     return {name for name in third_party if not {canonicalize_name(p) for p in providers.get(name, [name])} & declared}
 
 

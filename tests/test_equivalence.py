@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 from test_tables import in_bfloat16, record
 
-from qmvae_core import equivalence, tables
-from qmvae_core.records import RecordError
+from qmvae_study.evidence.records import RecordError
+from qmvae_study.report import equivalence, tables
 
 
 def test_the_p_value_is_that_of_the_worse_of_two_welch_tests():

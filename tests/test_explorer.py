@@ -8,7 +8,8 @@ import browser
 import pytest
 import torch
 
-from qmvae_core import study
+from qmvae_study import runs as study_runs
+from qmvae_study.evidence import folder as places
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -27,13 +28,13 @@ PIXELS = """() => [...document.querySelectorAll("#explorer-app canvas")].map((ca
 
 @pytest.fixture(scope="module")
 def model():
-    record = explorer.best_record(study.RESULTS)
-    return study.load_model(record, study.RESULTS)
+    record = explorer.best_record(places.RESULTS)
+    return study_runs.load_model(record, places.RESULTS)
 
 
 @pytest.fixture(scope="module")
 def exported():
-    return explorer.exported(study.RESULTS)
+    return explorer.exported(places.RESULTS)
 
 
 @pytest.fixture
@@ -114,6 +115,6 @@ def test_the_buttons_draw_and_reset_the_private_code(page):
 
 
 def test_a_folder_without_weights_is_an_error_with_the_remedy(tmp_path):
-    shutil.copytree(study.RESULTS / "runs", tmp_path / "runs")
+    shutil.copytree(places.RESULTS / "runs", tmp_path / "runs")
     with pytest.raises(explorer.RecordError, match="needs weights of 'best'"):
         explorer.best_record(tmp_path)

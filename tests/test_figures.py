@@ -16,7 +16,7 @@ from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Circle, Rectangle
 
-from qmvae_core import figures
+from qmvae_study.report import figures
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LABELS = np.repeat([2, 5, 8], 2)
@@ -116,10 +116,10 @@ def test_the_style_reaches_no_other_figure():
     assert dict(matplotlib.rcParams) == before
 
 
-def test_no_module_of_the_library_but_this_one_imports_matplotlib_and_none_imports_pyplot_or_ipython():
-    library = Path(figures.__file__).parent
+def test_no_module_but_this_one_imports_matplotlib_and_none_imports_pyplot_or_ipython():
+    root = Path(figures.__file__).parents[2]
     imported = {}
-    for path in library.rglob("*.py"):
+    for path in (path for wing in ("core", "study", "neighbours") for path in (root / f"qmvae_{wing}").rglob("*.py")):
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
@@ -130,7 +130,7 @@ def test_no_module_of_the_library_but_this_one_imports_matplotlib_and_none_impor
 
 def test_drawing_leaves_pyplot_alone():
     code = (
-        "import sys, numpy, qmvae_core.figures as f; f.png(f.confusion(numpy.eye(2), 'a', 'b')); "
+        "import sys, numpy, qmvae_study.report.figures as f; f.png(f.confusion(numpy.eye(2), 'a', 'b')); "
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qmvae_core import hunt, study
 from qmvae_core.models import reading
-from qmvae_core.study import plan
+from qmvae_study import hunt
+from qmvae_study import plan as study_plan
+from qmvae_study.plan import plan
 
 LOW = {name: 50.0 + 0.1 * number for number, name in enumerate(hunt.PLAN)}
 
@@ -41,8 +42,8 @@ def test_the_plan_can_be_carried_out_on_validation_digits_and_repeats_nothing():
     assert [run.reading for run in runs] == list(hunt.PLAN)
     assert len({str(reading(name)) for name in hunt.PLAN}) == len(hunt.PLAN)
     assert {(run.seeds, run.precision) for run in runs} == {((0,), "bfloat16")}
-    assert study.profile("hunt").validation
-    training = study.profile("hunt").training
+    assert study_plan.profile("hunt").validation
+    training = study_plan.profile("hunt").training
     assert training.epochs * training.steps_per_epoch == 13_141
     assert training.learning_rate * 13_141 == pytest.approx(1e-4 * 131_410)
 

@@ -330,7 +330,7 @@ def test_jmvae_has_no_encoders_of_single_modalities_and_jmvae_kl_has(jmvae_confi
 
 @pytest.mark.parametrize("alpha", [-0.1, math.nan])
 def test_a_weight_that_is_no_weight_is_refused(jmvae_config, alpha):
-    with pytest.raises(ValueError, match=f"alpha must not be negative, got {alpha}"):
+    with pytest.raises(ValueError, match=f"JMVAEConfig: alpha must be float, not {alpha}"):
         build_model(jmvae_config(alpha=alpha))
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
-import notebook_kinds
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,6 +13,7 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import pages  # noqa: E402 - an extension of the book, not a package
 
 URL = "https://example.org/someone/book"
+NOTEBOOKS = ROOT / "notebooks"
 
 
 def options(monkeypatch, url: str | None) -> dict:
@@ -41,11 +41,11 @@ def test_with_an_address_binder_and_colab_open_the_branch_that_the_workflow_make
 
 
 def test_chapters_of_that_branch_install_the_package_before_they_import_it(tmp_path):
-    shutil.copytree(notebook_kinds.NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
     written = pages.write_launch_notebooks(URL, tmp_path / "notebooks")
-    assert {path.name for path in written} == {path.name for path in notebook_kinds.NOTEBOOKS.glob("*.ipynb")}
+    assert {path.name for path in written} == {path.name for path in NOTEBOOKS.glob("*.ipynb")}
     for path in written:
-        before, after = (nbformat.read(each, 4) for each in (notebook_kinds.NOTEBOOKS / path.name, path))
+        before, after = (nbformat.read(each, 4) for each in (NOTEBOOKS / path.name, path))
         nbformat.validate(after)
         first, *rest = [cell for cell in after.cells if cell.cell_type == "code"]
         assert f"git clone -q --depth 1 {URL} qmvae" in first.source

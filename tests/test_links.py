@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 from docutils import nodes
 
-from qmvae_core import figures
 from qmvae_core.gaussians import DiagonalGaussian
+from qmvae_study.report import figures
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
 import links  # noqa: E402 - an extension of the book, not a package

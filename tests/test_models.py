@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from qmvae_core.gaussians import SMALLEST_SCALE, product_of_experts
 from qmvae_core.losses import log_likelihood
 from qmvae_core.models import (
     MNIST,
@@ -548,6 +549,66 @@ def test_joint_generation_shares_one_code_and_repeats_with_its_generator(three_m
 
 def test_generation_without_a_generator_varies(three_model):
     assert not torch.equal(three_model.generate(2)["ink"], three_model.generate(2)["ink"])
+
+
+# Readings of what the text leaves open
+
+
+def both_losses(small_config, names, **choices):
+    """The plain model's loss, that of the same weights with other choices, the second model, and its images."""
+    plain, other = build_model(small_config(*names)).double(), build_model(small_config(*names, **choices)).double()
+    images = random_images({name: SMALL[name] for name in names}, dtype=torch.float64)
+    noise = random_noise(plain, dtype=torch.float64)
+    return plain.loss(images, LABELS, noise), other.loss(images, LABELS, noise), other, images
+
+
+@pytest.mark.parametrize("names", [("ink", "photo"), THREE])
+def test_the_price_of_the_shared_code_is_paid_in_the_joint_and_in_each_unimodal_bound(small_config, names):
+    plain, dear, model, images = both_losses(small_config, names, shared_kl_weight=5.0)
+    alone = {name: model.encode_shared({name: images[name]}).kl_to_prior() for name in names}
+    joint = model.encode_shared(images).kl_to_prior()
+    torch.testing.assert_close(dear.terms["elbo/joint"], plain.terms["elbo/joint"] - 4 * joint)
+    for name in names:
+        torch.testing.assert_close(dear.terms[f"elbo/{name}"], plain.terms[f"elbo/{name}"] - 4 * alone[name])
+    torch.testing.assert_close(dear.objective, plain.objective - 4 * (joint + sum(alone.values())))
+    torch.testing.assert_close(dear.terms["kl/joint"], joint)  # the term itself is not weighted
+
+
+def test_both_prices_and_the_scale_are_one_objective_with_another_beta(small_config):
+    """Prices of 5 are the plain bounds of a likelihood five times as wide, times 5, beside a fifth of beta."""
+    names, wide = ("ink", "sketch"), {"likelihood": "laplace", "weight": 1.0, "private": 2}
+    narrow = small_config(*names, of_all={**wide, "private_kl_weight": 5.0, "scale": 0.7}, shared_kl_weight=5.0)
+    broad = small_config(*names, of_all={**wide, "private_kl_weight": 1.0, "scale": 3.5}, beta=narrow.beta / 5)
+    first, second = build_model(narrow).double(), build_model(broad).double()
+    images = random_images({name: SMALL[name] for name in names}, dtype=torch.float64)
+    noise = random_noise(first, dtype=torch.float64)
+    apart = first.loss(images, LABELS, noise).objective - 5 * second.loss(images, LABELS, noise).objective
+    torch.testing.assert_close(apart, apart[0].expand(6))  # what is left are the densities' constants
+
+
+@pytest.mark.parametrize("names", [("ink", "photo"), THREE])
+def test_softmax_scales_have_mean_one_whatever_the_encoder_says(small_config, names):
+    *_, model, images = both_losses(small_config, names, shared_scales="softmax")
+    plain = build_model(small_config(*names)).double()
+    for name in names:
+        found, free = model.encode_shared({name: images[name]}), plain.encode_shared({name: images[name]})
+        scales = (0.5 * found.log_var).exp()
+        torch.testing.assert_close(scales, 4 * free.log_var.softmax(dim=-1) + SMALLEST_SCALE)
+        torch.testing.assert_close(scales.mean(dim=-1), torch.ones(6, dtype=torch.float64), rtol=2e-6, atol=0)
+        assert torch.equal(found.mean, free.mean)
+        for ours, theirs in zip(
+            model.encode_private(name, images[name]), plain.encode_private(name, images[name]), strict=True
+        ):
+            assert torch.equal(ours, theirs)
+    alone = [model.encode_shared({name: images[name]}) for name in names]
+    for found, expected in zip(model.encode_shared(images), product_of_experts(alone), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_beta_against_a_sum_is_divided_by_the_size_of_the_batch(small_config):
+    plain, summed, model, _ = both_losses(small_config, ("ink", "photo"), beta_against="sum")
+    beta = model.config.beta
+    torch.testing.assert_close(summed.objective, plain.objective + beta * (1 - 1 / 6) * plain.terms["quadruplet"])
 
 
 # Cross reconstruction, which the paper does not have

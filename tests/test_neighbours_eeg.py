@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from qmvae_core.data import DataError
-from qmvae_core.neighbours import eeg, eeg_data, eeg_frames, experiments
-from qmvae_core.neighbours.eeg_frames import Cut
+from qmvae_neighbours import eeg, eeg_data, eeg_frames, experiments
+from qmvae_neighbours.eeg_frames import Cut
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 
 from qmvae_core.data import DigitData, Digits
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.neighbours import experiments, factors, gwae, gwae_experiment, vae
+from qmvae_neighbours import experiments, factors, gwae, gwae_experiment, vae
 
 with (
     warnings.catch_warnings()

@@ -10,9 +10,10 @@ import torch
 from scipy import integrate
 from torch.distributions import Normal, kl_divergence
 
-from qmvae_core import diagnosis, records
+from qmvae_core import diagnosis
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.neighbours import experiments, influence
+from qmvae_neighbours import experiments, influence
+from qmvae_study.evidence import records
 
 
 @pytest.fixture
@@ -247,6 +248,6 @@ def test_the_committed_weights_are_read_and_missing_ones_are_an_error(tmp_path, 
     assert [name for name, _ in influence.qmvae_models(real=True)] == list(influence.READINGS)
     run = f"quick-qmvae-{influence.READINGS[0]}-seed0"
     records.write_json(tmp_path / "results" / "runs" / f"{run}.json", {"format": records.FORMAT, "id": run})
-    monkeypatch.setattr(records, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(influence, "REPOSITORY", tmp_path)
     with pytest.raises(records.RecordError, match="no weights"):
         list(influence.qmvae_models(real=True))

@@ -9,7 +9,7 @@ from torch.distributions import Bernoulli, Categorical, MultivariateNormal, Norm
 
 from qmvae_core.data import load_digits
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.neighbours import experiments, jmvae
+from qmvae_neighbours import experiments, jmvae
 
 ALPHAS = [0.0, 0.5]
 

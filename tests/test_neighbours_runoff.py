@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from qmvae_core.data import DataError
-from qmvae_core.neighbours import experiments, runoff
+from qmvae_neighbours import experiments, runoff
 
 HEADER = "YR MNTH DY HR PRCP OBS_RUN\n"
 TINY = {"smoke": dataclasses.replace(runoff.SETTINGS["smoke"], units=3)}

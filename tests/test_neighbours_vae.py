@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from qmvae_core import records
 from qmvae_core.data import standin_digits
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.neighbours import experiments, vae
+from qmvae_neighbours import experiments, vae
+from qmvae_study.evidence import records
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_what_is_measured_is_what_a_loop_over_the_images_finds(labels, generator
 def test_an_experiment_is_taken_up_where_it_was_left_and_ends_with_the_same_numbers(tmp_path, capsys):
     commits = iter([{"commit": "before", "dirty": False}, {"commit": "after", "dirty": True}])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "provenance", lambda: next(commits))
+        patch.setattr(experiments, "provenance", lambda: next(commits))
         first = experiments.obtain("B1", "smoke", TINY, vae.carry_out, out=tmp_path / "a")
     assert first.record["provenance"] == {"commit": "before", "dirty": False}
     assert "step 3 of 3" in capsys.readouterr().out

@@ -10,16 +10,10 @@ from torch import nn
 
 from qmvae_core import oracles, standin
 from qmvae_core.data import MODALITIES, DigitData, Digits, load_digits
-from qmvae_core.oracles import (
-    DigitClassifier,
-    OracleConfig,
-    OracleError,
-    load_oracle,
-    prepare_oracles,
-    save_oracle,
-    train_oracle,
-)
-from qmvae_core.study import PROFILES, RESULTS
+from qmvae_core.oracles import DigitClassifier, OracleConfig, train_oracle
+from qmvae_study.evidence.folder import RESULTS
+from qmvae_study.judges import OracleError, load_oracle, prepare_oracles, save_oracle
+from qmvae_study.plan import PROFILES
 
 TINY = OracleConfig(epochs=1, channels=2, batch_size=16)
 
@@ -197,7 +191,7 @@ def test_a_saved_judge_comes_back_with_the_same_logits_and_its_record(tmp_path):
 
 
 def test_a_missing_judge_is_an_error_with_the_command_that_trains_it(tmp_path):
-    with pytest.raises(OracleError, match=rf"no oracle for mnist in .*python -m qmvae_core oracles --out {tmp_path}"):
+    with pytest.raises(OracleError, match=rf"no oracle for mnist in .*python -m qmvae_study oracles --out {tmp_path}"):
         load_oracle("mnist", tmp_path)
 
 

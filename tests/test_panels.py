@@ -9,7 +9,8 @@ import torch
 from qmvae_core.data import Digits
 from qmvae_core.evaluation import generator_for
 from qmvae_core.models import build_model
-from qmvae_core.panels import (
+from qmvae_study.evidence.records import RecordError
+from qmvae_study.panels import (
     ROWS,
     SWEEP,
     load_panel,
@@ -19,7 +20,6 @@ from qmvae_core.panels import (
     panel_of,
     save_panel,
 )
-from qmvae_core.records import RecordError
 
 DIRECTIONS = ["ink->photo", "photo->ink"]
 

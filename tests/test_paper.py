@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from qmvae_core import evaluation, paper
+from qmvae_core import evaluation
 from qmvae_core.data import MODALITIES, Digits
 from qmvae_core.models import MODELS, READINGS, TEST_CODES, build_model, reading
 from qmvae_core.oracles import DigitClassifier
-from qmvae_core.tables import metric
+from qmvae_study import paper
+from qmvae_study.report.tables import metric
 
 # As printed, a row a line: model, then the cells from left to right.
 TABLE1 = """

@@ -18,13 +18,16 @@ import papermill
 import psutil
 import pytest
 
-from qmvae_core import __main__ as command_line
-from qmvae_core import records, study
-from qmvae_core.panels import panel_images
-from qmvae_core.records import config_hash, load_records
+from qmvae_study import __main__ as command_line
+from qmvae_study import plan as study_plan
+from qmvae_study import runs as study_runs
+from qmvae_study.evidence import folder as places
+from qmvae_study.evidence import notebooks
+from qmvae_study.evidence.records import config_hash, load_records
+from qmvae_study.panels import panel_images
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN = study.Run("smoke", "best", (0,))
+RUN = study_plan.Run("smoke", "best", (0,))
 PATIENCE = 900  # seconds until a process counts as stuck, for machines that do much else
 
 pytestmark = pytest.mark.slow
@@ -43,7 +46,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def command(evidence) -> list[str]:
-    return [sys.executable, "-m", "qmvae_core", "run", "--profile", "smoke", "--evidence", str(evidence)]
+    return [sys.executable, "-m", "qmvae_study", "run", "--profile", "smoke", "--evidence", str(evidence)]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def killed(evidence, command, environment) -> str:
         process.wait()
         psutil.wait_procs(family, timeout=30)
     assert len(family) >= 3  # the command, papermill and the kernel
-    return study.state(RUN, evidence)
+    return study_runs.state(RUN, evidence)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def executed(output, evidence):
 
 
 def test_the_command_runs_every_training_notebook():
-    assert notebook_kinds.training() == [study.TRAINING_NOTEBOOK]
+    assert notebook_kinds.training() == [notebooks.TRAINING_NOTEBOOK]
 
 
 def test_a_killed_run_is_started_and_goes_on_from_its_checkpoint(killed, output, record, evidence):
@@ -95,7 +98,7 @@ def test_a_killed_run_is_started_and_goes_on_from_its_checkpoint(killed, output,
     assert "smoke qmvae-best-s0 (started)" in output
     assert record["cost"]["resumed"] == 1
     assert record["cost"]["steps"] == 16
-    assert study.state(RUN, evidence) == "done"
+    assert study_runs.state(RUN, evidence) == "done"
 
 
 def test_the_record_is_complete(record, evidence):
@@ -122,7 +125,7 @@ def test_the_record_is_complete(record, evidence):
     assert re.fullmatch("[0-9a-f]{64}", record["data"]["content_hash"])
     assert record["provenance"].keys() >= {"commit", "dirty", "versions", "device", "threads", "peak_host_bytes"}
     assert record["cost"]["seconds"] > 0
-    study.load_model(record, evidence)
+    study_runs.load_model(record, evidence)
     for panels in record["panels"].values():
         for panel in panels.values():
             panel_images(panel, evidence / "panels")
@@ -152,7 +155,7 @@ def test_every_cell_ran_without_a_word_on_standard_error(executed):
 
 
 def test_the_notebook_in_the_repository_is_left_as_it_is(output):
-    for cell in nbformat.read(study.TRAINING_NOTEBOOK, as_version=4).cells:
+    for cell in nbformat.read(notebooks.TRAINING_NOTEBOOK, as_version=4).cells:
         if cell.cell_type == "code":
             assert cell.outputs == []
             assert cell.execution_count is None
@@ -192,14 +195,14 @@ def test_collect_prints_both_tables(record, evidence, capsys):
 def rendered(record, evidence, tmp_path_factory) -> Path:
     """The results notebooks, executed on the smoke run's evidence in a copy of their folder."""
     folder = tmp_path_factory.mktemp("book") / "notebooks"
-    shutil.copytree(study.NOTEBOOKS, folder, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    shutil.copytree(places.NOTEBOOKS, folder, ignore=shutil.ignore_patterns(".*", "__pycache__"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        study.render(evidence, folder)
+        notebooks.render(evidence, folder)
     return folder
 
 
-@pytest.mark.parametrize("name", study.RESULTS_NOTEBOOKS)
+@pytest.mark.parametrize("name", notebooks.RESULTS_NOTEBOOKS)
 def test_results_notebooks_show_the_evidence_and_that_it_is_a_stand_in(rendered, name):
     book = nbformat.read(rendered / f"{name}.ipynb", as_version=4)
     outputs = json.dumps([cell.outputs for cell in book.cells if cell.cell_type == "code"], ensure_ascii=False)
@@ -209,8 +212,8 @@ def test_results_notebooks_show_the_evidence_and_that_it_is_a_stand_in(rendered,
 
 
 def test_rendering_leaves_the_notebooks_of_the_repository_alone(rendered):
-    for name in study.RESULTS_NOTEBOOKS:
-        source = nbformat.read(study.NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    for name in notebooks.RESULTS_NOTEBOOKS:
+        source = nbformat.read(places.NOTEBOOKS / f"{name}.ipynb", as_version=4)
         assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in source.cells)
 
 
@@ -219,9 +222,9 @@ def test_rendering_leaves_the_notebooks_of_the_repository_alone(rendered):
 
 def test_a_misspelt_parameter_is_an_error_by_plain_papermill_too(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(records, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(places, "REPOSITORY", tmp_path)
     with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter sedes; the known ones are"):
         papermill.execute_notebook(
-            study.TRAINING_NOTEBOOK, tmp_path / "out.ipynb", parameters={"sedes": [1]},
-            cwd=study.NOTEBOOKS, progress_bar=False,
+            notebooks.TRAINING_NOTEBOOK, tmp_path / "out.ipynb", parameters={"sedes": [1]},
+            cwd=places.NOTEBOOKS, progress_bar=False,
         )  # fmt: skip

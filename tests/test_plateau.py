@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from qmvae_core import plateau, training
+from qmvae_core import training
 from qmvae_core.losses import quadruplet_loss
 from qmvae_core.models import ModalityConfig, QMVAEConfig, reading
 from qmvae_core.training import TrainingConfig, fit
+from qmvae_study import plateau
 
 TRAINING = TrainingConfig(epochs=3, steps_per_epoch=6, batch_size=16, rounds=2, chunk=2)
 PLATEAU = 2 * 2.0 + 0.8

@@ -11,22 +11,26 @@ import pytest
 from test_hunt import FIRST, SECOND, THIRD
 from test_hunt import records as hunted
 
-from qmvae_core import __main__ as command_line
-from qmvae_core import hunt, queue, records, study
-from qmvae_core.study import Run, plan, side_by_side, state
 from qmvae_core.training import OutOfTime
+from qmvae_study import __main__ as command_line
+from qmvae_study import execution, hunt, queue
+from qmvae_study import runs as study_runs
+from qmvae_study.evidence import records
+from qmvae_study.execution import side_by_side
+from qmvae_study.plan import Run, plan
+from qmvae_study.runs import state
 
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "default_evidence", lambda name: tmp_path / name)
+    monkeypatch.setattr(queue, "default_evidence", lambda name: tmp_path / name)
     return tmp_path
 
 
 def finish(run: Run, folders, status: str = "ok") -> None:
     for seed in run.seeds:
         value = {"format": records.FORMAT, "config": run.config(), "data": {"kind": "real"}, "status": status}
-        records.write_json(study.record_path(run, seed, folders / run.profile), value)
+        records.write_json(study_runs.record_path(run, seed, folders / run.profile), value)
 
 
 VALUES = {SECOND: (92.0, 92.5, 92.0), FIRST: (91.0, 91.0, 91.5), THIRD: (90.0, 90.5, 90.0)}
@@ -82,7 +86,7 @@ def test_what_is_done_or_failed_is_not_begun_and_a_stage_that_waits_holds_up_no_
         if len(begun) > 3:
             raise OutOfTime("enough")
 
-    monkeypatch.setattr(study, "carry_out", carry_out)
+    monkeypatch.setattr(execution, "carry_out", carry_out)
     monkeypatch.setattr(queue, "_hunted", lambda: [])
     for outcome in queue.carry_out("stand-in", "cpu", workers=1):
         if isinstance(outcome.error, OutOfTime):
@@ -94,7 +98,7 @@ def test_what_is_done_or_failed_is_not_begun_and_a_stage_that_waits_holds_up_no_
 
 
 def test_the_queue_needs_real_data(folders, capsys, monkeypatch):
-    monkeypatch.setattr(study, "carry_out", lambda *_, **__: pytest.fail("a run was begun"))
+    monkeypatch.setattr(execution, "carry_out", lambda *_, **__: pytest.fail("a run was begun"))
     assert command_line.main(["queue", "--data-root", "stand-in"]) == 1
     assert "the queue needs real data" in capsys.readouterr().err
     assert command_line.main(["queue", "--workers", "0"]) == 1
@@ -121,8 +125,8 @@ def test_runs_go_on_side_by_side_and_share_the_cores(tmp_path, monkeypatch):
         if run.seeds == (2,):
             raise RuntimeError("no")
 
-    monkeypatch.setattr(study, "carry_out", carry_out)
-    monkeypatch.setattr(study.os, "sched_getaffinity", lambda _: set(range(5)))
+    monkeypatch.setattr(execution, "carry_out", carry_out)
+    monkeypatch.setattr(execution.os, "sched_getaffinity", lambda _: set(range(5)))
     outcomes = run_all(RUNS, tmp_path, 2)
     assert {outcome.run for outcome in outcomes} == set(RUNS)
     assert [str(outcome.error) for outcome in outcomes if outcome.error] == ["no"]
@@ -140,7 +144,7 @@ def test_no_run_is_begun_when_the_time_is_over(tmp_path, monkeypatch):
         time.sleep(0.05)
         raise OutOfTime("the time given is over")
 
-    monkeypatch.setattr(study, "carry_out", carry_out)
+    monkeypatch.setattr(execution, "carry_out", carry_out)
     outcomes = run_all(RUNS, tmp_path, 2, minutes=0.0005)
     assert len(outcomes) == len(given) == 2
     assert all(minutes <= 0.0005 for minutes in given)
@@ -149,8 +153,8 @@ def test_no_run_is_begun_when_the_time_is_over(tmp_path, monkeypatch):
 def test_the_command_trains_side_by_side_on_a_cpu_unless_told_otherwise(tmp_path, monkeypatch, capsys):
     asked = []
     nothing = (outcome for outcome in ())
-    monkeypatch.setattr(study, "side_by_side", lambda *parts: asked.append(parts[4]) or nothing)
-    monkeypatch.setattr(study, "one_by_one", lambda *parts: asked.append(1) or nothing)
+    monkeypatch.setattr(command_line, "side_by_side", lambda *parts: asked.append(parts[4]) or nothing)
+    monkeypatch.setattr(command_line, "one_by_one", lambda *parts: asked.append(1) or nothing)
     monkeypatch.setattr(command_line.os, "sched_getaffinity", lambda _: {0, 1, 2})
     start = ["run", "--evidence", str(tmp_path), "--data-root", "stand-in", "--device", "cpu", "--readings", "default"]
     for more in (["--seeds", "0", "1", "2"], ["--seeds", "0"], ["--seeds", "0", "1", "--workers", "1"]):
@@ -163,10 +167,10 @@ def test_the_command_trains_side_by_side_on_a_cpu_unless_told_otherwise(tmp_path
 
 SCRIPT = """
 from pathlib import Path
-from qmvae_core import study
-study.TRAINING_NOTEBOOK = Path({notebook!r})
-runs = iter([(run, run.id) for run in study.plan("smoke", ["default"], [0, 1, 2])])
-for outcome in study.side_by_side(lambda begun: next(runs, None), lambda run: Path({folder!r}), None, "cpu", 2):
+from qmvae_study import execution, plan
+execution.TRAINING_NOTEBOOK = Path({notebook!r})
+runs = iter([(run, run.id) for run in plan.plan("smoke", ["default"], [0, 1, 2])])
+for outcome in execution.side_by_side(lambda begun: next(runs, None), lambda run: Path({folder!r}), None, "cpu", 2):
     print(outcome, flush=True)
 """
 CELLS = """

@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qmvae_core import records
-from qmvae_core.records import FORMAT, RecordError, config_hash, load_records, read_record, save_tensors, write_json
+from qmvae_study.evidence import folder as places
+from qmvae_study.evidence import provenance, records
+from qmvae_study.evidence.records import FORMAT, RecordError, config_hash, load_records, read_record, write_json
+from qmvae_study.evidence.weights import save_tensors
 
 RECORD = {"format": FORMAT, "id": "one", "profile": "quick", "reading": "default", "seed": 0, "status": "ok"}
 
@@ -105,7 +107,7 @@ def test_tensors_come_back_and_may_be_views_that_require_gradients(tmp_path):
 
 def test_a_missing_record_names_its_file_and_the_command_that_makes_it(tmp_path):
     path = tmp_path / "absent.json"
-    with pytest.raises(RecordError, match=f"{re.escape(str(path))}.*python -m qmvae_core run"):
+    with pytest.raises(RecordError, match=f"{re.escape(str(path))}.*python -m qmvae_study run"):
         read_record(path)
 
 
@@ -134,7 +136,7 @@ def test_a_file_that_is_no_record_is_named_with_the_remedy(tmp_path, content):
 
 
 def test_a_missing_folder_of_records_is_an_error_with_the_remedy(tmp_path):
-    with pytest.raises(RecordError, match=r"no folder of records .*absent.*python -m qmvae_core run"):
+    with pytest.raises(RecordError, match=r"no folder of records .*absent.*python -m qmvae_study run"):
         load_records(tmp_path / "absent")
 
 
@@ -193,7 +195,7 @@ def test_any_change_of_a_config_changes_its_hash(changed):
 
 
 def test_provenance_names_code_versions_and_machine():
-    found = records.provenance()
+    found = provenance.provenance()
     assert found.keys() == {"commit", "dirty", "versions", "device", "device_type", "threads", "peak_host_bytes"}
     assert found["versions"]["torch"] == version("torch")
     assert found["versions"].keys() >= {"python", "torch", "torchvision", "numpy", "scikit-learn"}
@@ -212,26 +214,26 @@ def git(folder: Path, *command: str) -> str:
 
 
 def test_commit_and_dirty_flag_follow_the_repository(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(places, "REPOSITORY", tmp_path)
     monkeypatch.delenv("GIT_DIR", raising=False)
     git(tmp_path, "init", "--quiet")
     (tmp_path / "code.py").write_text("1")
     git(tmp_path, "add", "code.py")
     git(tmp_path, "commit", "--quiet", "-m", "one")
-    found = records.provenance()
+    found = provenance.provenance()
     assert (found["commit"], found["dirty"]) == (git(tmp_path, "rev-parse", "HEAD"), False)
     (tmp_path / "code.py").write_text("2")
-    assert records.provenance()["dirty"] is True
+    assert provenance.provenance()["dirty"] is True
 
 
 def test_without_git_the_commit_is_what_the_environment_says_and_dirty_is_unknown(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "REPOSITORY", tmp_path / "absent")
+    monkeypatch.setattr(places, "REPOSITORY", tmp_path / "absent")
     monkeypatch.setenv("QMVAE_COMMIT", "abc123")
-    found = records.provenance()
+    found = provenance.provenance()
     assert (found["commit"], found["dirty"]) == ("abc123", None)
     monkeypatch.delenv("QMVAE_COMMIT")
-    assert records.provenance()["commit"] is None
+    assert provenance.provenance()["commit"] is None
 
 
 def test_a_package_that_is_not_installed_has_no_version():
-    assert records._versions("no-such-package-at-all") == {"no-such-package-at-all": None}
+    assert provenance._versions("no-such-package-at-all") == {"no-such-package-at-all": None}

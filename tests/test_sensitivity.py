@@ -2,9 +2,10 @@
 
 import pytest
 
-from qmvae_core import sensitivity, study
 from qmvae_core.models import reading
-from qmvae_core.records import RecordError
+from qmvae_study import plan as study_plan
+from qmvae_study import sensitivity
+from qmvae_study.evidence.records import RecordError
 
 NOISE = [80.0, 82.0, 84.0]  # of default over its seeds: a standard deviation of 2 points
 
@@ -38,8 +39,8 @@ def test_every_reading_of_the_plan_is_one():
 
 
 def test_the_profile_is_the_plan():
-    assert study.profile("sensitivity").readings == sensitivity.PLAN
-    assert study.profile("sensitivity").validation
+    assert study_plan.profile("sensitivity").readings == sensitivity.PLAN
+    assert study_plan.profile("sensitivity").validation
 
 
 def test_a_score_is_the_mean_of_both_directions():

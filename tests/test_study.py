@@ -13,18 +13,23 @@ import nbformat
 import pytest
 import torch
 
-from qmvae_core import __main__ as command_line
-from qmvae_core import records, study
 from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
 from qmvae_core.evaluation import joint_code
 from qmvae_core.models import MODELS, READINGS, build_model, reading
 from qmvae_core.models.readings import MODELS_COMPARED
-from qmvae_core.oracles import DigitClassifier, OracleError
-from qmvae_core.panels import panel_images
-from qmvae_core.records import RecordError, config_hash, load_records, read_record
-from qmvae_core.study import Run, plan, profile, record_path, state
-from qmvae_core.tables import leakage_table
+from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig
+from qmvae_study import __main__ as command_line
+from qmvae_study import execution
+from qmvae_study import plan as study_plan
+from qmvae_study import runs as study_runs
+from qmvae_study.evidence import notebooks, records
+from qmvae_study.evidence.records import RecordError, config_hash, load_records, read_record
+from qmvae_study.judges import OracleError
+from qmvae_study.panels import panel_images
+from qmvae_study.plan import Run, plan, profile
+from qmvae_study.report.tables import leakage_table
+from qmvae_study.runs import record_path, state
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = "default+mnist.widths=[6]+svhn.widths=[2,2]"  # trains in milliseconds
@@ -64,7 +69,7 @@ def test_readings_and_seeds_replace_the_profiles_own():
 
 
 def test_every_run_of_every_plan_builds_and_has_names_of_its_own():
-    runs = [run for name in study.PROFILES for run in plan(name)]
+    runs = [run for name in study_plan.PROFILES for run in plan(name)]
     for run in runs:
         build_model(reading(run.reading))
         json.dumps(run.config(), allow_nan=False)
@@ -185,7 +190,7 @@ def test_a_reading_can_change_the_training_but_not_the_model_by_that():
 
 def test_the_changed_training_is_what_trains(tmp_path):
     run = Run("smoke", f"{SMALL}+training.epochs=1", (0,))
-    (history,) = study.train(run, study.data_for("smoke"), tmp_path, progress="none").histories
+    (history,) = study_runs.train(run, study_runs.data_for("smoke"), tmp_path, progress="none").histories
     assert len(history) == 1
 
 
@@ -266,7 +271,7 @@ def test_a_run_whose_config_has_changed_is_to_do_again(tmp_path, monkeypatch):
     write_record(run, 0, tmp_path)
     assert state(run, tmp_path) == "done"
     longer = dataclasses.replace(profile("quick"), training=TrainingConfig(epochs=11))
-    monkeypatch.setitem(study.PROFILES, "quick", longer)
+    monkeypatch.setitem(study_plan.PROFILES, "quick", longer)
     assert state(run, tmp_path) == "to do"
 
 
@@ -308,10 +313,10 @@ def test_a_damaged_record_is_an_error_and_not_a_state(tmp_path):
 
 
 def test_a_misspelt_parameter_is_named_with_the_known_ones():
-    study.check_parameters(["seeds"], ["seeds", "profile"])
-    study.check_parameters([], ["seeds"])
+    notebooks.check_parameters(["seeds"], ["seeds", "profile"])
+    notebooks.check_parameters([], ["seeds"])
     with pytest.raises(ValueError, match=r"unknown parameter devise, sedes; the known ones are \['profile', 'seeds'\]"):
-        study.check_parameters(["sedes", "seeds", "devise"], ["seeds", "profile"])
+        notebooks.check_parameters(["sedes", "seeds", "devise"], ["seeds", "profile"])
 
 
 @pytest.fixture
@@ -339,7 +344,7 @@ def notebook(tmp_path):
 def test_an_unknown_parameter_stops_before_anything_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
     with pytest.raises(ValueError, match="unknown parameter wrod; .*'seeds', 'word'"):
-        study.execute(notebook, tmp_path / "out" / "tiny.ipynb", {"wrod": "x", "seeds": [1]})
+        notebooks.execute(notebook, tmp_path / "out" / "tiny.ipynb", {"wrod": "x", "seeds": [1]})
     assert not (tmp_path / "out").exists()
 
 
@@ -347,7 +352,7 @@ def test_a_failing_cell_is_an_error_that_names_the_kept_output(notebook, tmp_pat
     output = tmp_path / "deep" / "out.ipynb"
     expected = rf"tiny.ipynb failed with AssertionError: as asked; .* {re.escape(str(output))}"
     with pytest.raises(RuntimeError, match=expected):
-        study.execute(notebook, output, {"word": "fail", "seeds": [4, 2]})
+        notebooks.execute(notebook, output, {"word": "fail", "seeds": [4, 2]})
     # it ran in the notebook's own folder, with the parameters given
     assert (notebook.parent / "heard.txt").read_text() == "fail [4, 2]"
     assert "as asked" in output.read_text()
@@ -356,8 +361,8 @@ def test_a_failing_cell_is_an_error_that_names_the_kept_output(notebook, tmp_pat
 
 def test_carry_out_hands_the_run_to_the_training_notebook(tmp_path, monkeypatch):
     given = []
-    monkeypatch.setattr(study, "execute", lambda *parts: given.append(parts))
-    study.carry_out(Run("paper", "as-printed", (3, 4)), tmp_path, "stand-in", "cuda")
+    monkeypatch.setattr(execution, "execute", lambda *parts: given.append(parts))
+    execution.carry_out(Run("paper", "as-printed", (3, 4)), tmp_path, "stand-in", "cuda")
     assert given == [
         (
             ROOT / "notebooks" / "07_train.ipynb",
@@ -373,12 +378,63 @@ def test_carry_out_hands_the_run_to_the_training_notebook(tmp_path, monkeypatch)
 
 def test_render_executes_every_results_notebook_in_place(tmp_path, monkeypatch):
     given, described = [], []
-    monkeypatch.setattr(study, "execute", lambda *parts: given.append(parts))
-    monkeypatch.setattr(study, "alternative_texts", described.append)
-    study.render(tmp_path / "evidence", tmp_path / "copy")
-    paths = [tmp_path / "copy" / f"{name}.ipynb" for name in study.RESULTS_NOTEBOOKS]
+    monkeypatch.setattr(notebooks, "execute", lambda *parts: given.append(parts))
+    monkeypatch.setattr(notebooks, "alternative_texts", described.append)
+    notebooks.render(tmp_path / "evidence", tmp_path / "copy")
+    paths = [tmp_path / "copy" / f"{name}.ipynb" for name in notebooks.RESULTS_NOTEBOOKS]
     assert given == [(path, path, {"evidence": str(tmp_path / "evidence")}) for path in paths]
     assert described == paths
+
+
+@pytest.fixture
+def chapter(tmp_path):
+    """A function that writes a chapter with one cell, and executes it once."""
+
+    def make(source: str) -> Path:
+        path = tmp_path / "08_chapter.ipynb"
+        cell = nbformat.v4.new_code_cell(source)
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), path)
+        list(notebooks.refresh([path]))
+        return path
+
+    return make
+
+
+def test_refreshing_writes_only_what_comes_out_differently(chapter, tmp_path):
+    (tmp_path / "number").write_text("1")
+    path = chapter("print(open('number').read())")
+    before = path.read_bytes()
+    assert nbformat.read(path, 4).cells[0].outputs[0].text == "1\n"
+    assert nbformat.read(path, 4).metadata.keys() == {"kernelspec"}  # no version of a language, no times
+    assert list(notebooks.refresh([path])) == [("08_chapter", False)]
+    assert path.read_bytes() == before
+    (tmp_path / "number").write_text("2")
+    assert list(notebooks.refresh([path])) == [("08_chapter", True)]
+    assert nbformat.read(path, 4).cells[0].outputs[0].text == "2\n"
+
+
+def test_a_chapter_that_fails_is_named_and_stays_as_it_was(chapter, tmp_path):
+    (tmp_path / "number").write_text("1")
+    path = chapter("print(open('number').read())")
+    before = path.read_bytes()
+    (tmp_path / "number").unlink()
+    with pytest.raises(RuntimeError, match="08_chapter.ipynb failed with FileNotFoundError: .*number"):
+        list(notebooks.refresh([path]))
+    assert path.read_bytes() == before
+
+
+def test_refresh_names_chapters_by_their_beginning(monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(notebooks, "refresh", lambda paths: [(given.append(p.stem) or p.stem, False) for p in paths])
+    assert command_line.main(["refresh", "08", "A1"]) == 0
+    assert given == ["08_table1", "A1_sensitivity"]
+    given.clear()
+    assert command_line.main(["refresh"]) == 0
+    assert given == [path.stem for path in notebooks.stored()]
+    assert not [name for name in given if name.startswith("07")]
+    assert command_line.main(["refresh", "77"]) == 1
+    assert "there is no stored chapter '77'" in capsys.readouterr().err
 
 
 def test_alternative_texts_of_figures_are_copied_to_their_cells_alone(tmp_path):
@@ -391,7 +447,7 @@ def test_alternative_texts_of_figures_are_copied_to_their_cells_alone(tmp_path):
     book.cells[1].outputs = [shown(text_html="<table></table>", text_plain="a table")]
     book.cells.append(nbformat.v4.new_markdown_cell("words", id="words"))
     nbformat.write(book, tmp_path / "book.ipynb")
-    study.alternative_texts(tmp_path / "book.ipynb")
+    notebooks.alternative_texts(tmp_path / "book.ipynb")
     found = nbformat.read(tmp_path / "book.ipynb", as_version=4)
     assert [dict(cell.metadata) for cell in found.cells] == [
         {"mystnb": {"image": {"alt": "Two bars, the left one higher."}}}, {}, {}, {},
@@ -418,7 +474,7 @@ def small_data(kind: str = "stand-in") -> DigitData:
 @pytest.fixture
 def small_profile(monkeypatch):
     training = TrainingConfig(epochs=2, steps_per_epoch=2, batch_size=20, rounds=1, chunk=1)
-    monkeypatch.setitem(study.PROFILES, "smoke", dataclasses.replace(profile("smoke"), training=training))
+    monkeypatch.setitem(study_plan.PROFILES, "smoke", dataclasses.replace(profile("smoke"), training=training))
 
 
 METRICS = {"cross_generation": {"mnist->svhn": {"mean": {"accuracy": 0.5, "n": 30}}}}
@@ -428,9 +484,9 @@ JUDGES = {name: DigitClassifier(name, 2) for name in MODALITIES}
 def train_and_judge(evidence: Path, monkeypatch, seeds=(0, 3)) -> tuple[Run, list[dict]]:
     run, data = Run("smoke", SMALL, seeds), small_data()
     judged = []
-    monkeypatch.setattr(study, "evaluate", lambda *parts: judged.append(parts) or copy.deepcopy(METRICS))
-    trained = study.train(run, data, evidence, progress="none")
-    written = study.judge(run, trained, data, JUDGES, evidence)
+    monkeypatch.setattr(study_runs, "evaluate", lambda *parts: judged.append(parts) or copy.deepcopy(METRICS))
+    trained = study_runs.train(run, data, evidence, progress="none")
+    written = study_runs.judge(run, trained, data, JUDGES, evidence)
     assert [parts[0] for parts in judged] == trained.models
     assert [parts[4] for parts in judged] == list(seeds)
     for _, train, test, *_ in judged:  # trained probes see training digits, judged are test digits
@@ -465,33 +521,33 @@ def test_judging_writes_a_whole_record_weights_and_panels_for_each_seed(tmp_path
 
 def test_weights_are_loaded_only_if_they_are_those_of_the_record(tmp_path, monkeypatch, small_profile):
     run, (first, second) = train_and_judge(tmp_path, monkeypatch)
-    trained = study.train(run, small_data(), tmp_path, progress="none").models[0]  # from its checkpoint
-    model = study.load_model(first, tmp_path)
+    trained = study_runs.train(run, small_data(), tmp_path, progress="none").models[0]  # from its checkpoint
+    model = study_runs.load_model(first, tmp_path)
     assert not model.training
     assert all(torch.equal(value, trained.state_dict()[name]) for name, value in model.state_dict().items())
     weights = tmp_path / "weights"
     path = weights / f"{first['id']}.safetensors"
     path.write_bytes((weights / f"{second['id']}.safetensors").read_bytes())
     with pytest.raises(RecordError, match=f"{re.escape(str(path))} does not hold the weights .*run it again"):
-        study.load_model(first, tmp_path)
+        study_runs.load_model(first, tmp_path)
     path.unlink()
-    with pytest.raises(RecordError, match=f"no weights {re.escape(str(path))}; .*python -m qmvae_core run"):
-        study.load_model(first, tmp_path)
+    with pytest.raises(RecordError, match=f"no weights {re.escape(str(path))}; .*python -m qmvae_study run"):
+        study_runs.load_model(first, tmp_path)
 
 
 def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_else(
     tmp_path, monkeypatch, capsys, small_profile
 ):
     _, written = train_and_judge(tmp_path, monkeypatch)
-    monkeypatch.setattr(study, "data_for", lambda name, root: small_data())
+    monkeypatch.setattr(study_runs, "data_for", lambda name, root: small_data())
     asked = []
-    monkeypatch.setattr(records, "provenance", lambda: asked.append("once") or {"commit": f"state {len(asked)}"})
+    monkeypatch.setattr(study_runs, "provenance", lambda: asked.append("once") or {"commit": f"state {len(asked)}"})
     command = ["amend", "--profile", "smoke", "--evidence", str(tmp_path)]
     assert command_line.main(command) == 0
     assert capsys.readouterr().out.splitlines() == [f"{record['id']}: added joint_code" for record in written]
     data = small_data()
     for before, after in zip(written, load_records(tmp_path / "runs"), strict=True):
-        model = study.load_model(before, tmp_path)
+        model = study_runs.load_model(before, tmp_path)
         expected = joint_code(model, data.train, data.test, before["seed"])
         assert after["metrics"] == METRICS | {"joint_code": expected}
         assert after["amended"] == {"joint_code": {"commit": "state 1"}}  # before any record was changed
@@ -518,20 +574,20 @@ def test_a_record_that_cannot_be_amended_is_named_and_left_as_it_is(
     tmp_path, monkeypatch, small_profile, change, message
 ):
     run, (record,) = train_and_judge(tmp_path, monkeypatch, seeds=(0,))
-    monkeypatch.setattr(study, "data_for", lambda name, root: small_data())
+    monkeypatch.setattr(study_runs, "data_for", lambda name, root: small_data())
     path = record_path(run, 0, tmp_path)
     records.write_json(path, record | change)
     content = path.read_bytes()
     with pytest.raises(RecordError, match=message):
-        list(study.amend(tmp_path, "smoke"))
+        list(study_runs.amend(tmp_path, "smoke"))
     assert path.read_bytes() == content
 
 
 def test_a_record_without_weights_is_passed_over_by_amending(tmp_path, monkeypatch, small_profile):
     _, (first, second) = train_and_judge(tmp_path, monkeypatch)
     (tmp_path / "weights" / f"{first['id']}.safetensors").unlink()
-    monkeypatch.setattr(study, "data_for", lambda name, root: small_data())
-    found = dict(study.amend(tmp_path, "smoke"))
+    monkeypatch.setattr(study_runs, "data_for", lambda name, root: small_data())
+    found = dict(study_runs.amend(tmp_path, "smoke"))
     assert found[first["id"]].endswith("so joint_code cannot be added")
     assert found[second["id"]] == "added joint_code"
     lacking, amended = load_records(tmp_path / "runs")
@@ -542,10 +598,10 @@ def test_a_loss_that_is_not_finite_leaves_a_failure_record_for_each_seed(tmp_pat
     def fail(*_, **__):
         raise NonFiniteLoss("quadruplet is nan at epoch 1, step 7, seed 3")
 
-    monkeypatch.setattr(study, "fit", fail)
+    monkeypatch.setattr(study_runs, "fit", fail)
     run = Run("smoke", SMALL, (0, 3))
     with pytest.raises(NonFiniteLoss):
-        study.train(run, small_data(), tmp_path)
+        study_runs.train(run, small_data(), tmp_path)
     found = load_records(tmp_path / "runs")
     assert [(record["seed"], record["status"]) for record in found] == [(0, "failed"), (3, "failed")]
     for record in found:
@@ -559,10 +615,10 @@ def test_a_loss_that_is_not_finite_leaves_a_failure_record_for_each_seed(tmp_pat
 def test_training_gets_the_runs_own_folder_and_settings(tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(
-        study, "fit", lambda *parts, **options: given.append((parts, options)) or Trained([], [], {}, [])
+        study_runs, "fit", lambda *parts, **options: given.append((parts, options)) or Trained([], [], {}, [])
     )
     data = small_data()
-    study.train(Run("quick", SMALL, (5,)), data, tmp_path, "cpu")
+    study_runs.train(Run("quick", SMALL, (5,)), data, tmp_path, "cpu")
     ((model, training, train, seeds), options) = given[0]
     assert (model, training, seeds) == (reading(SMALL), profile("quick").training, (5,))
     assert train is data.train
@@ -575,8 +631,8 @@ def test_training_gets_the_runs_own_folder_and_settings(tmp_path, monkeypatch):
 
 def test_a_choice_is_made_on_held_out_training_digits(monkeypatch):
     whole, asked = small_data(), []
-    monkeypatch.setattr(study, "load_digits", lambda root: asked.append(root) or whole)
-    data = study.data_for("sensitivity")
+    monkeypatch.setattr(study_runs, "load_digits", lambda root: asked.append(root) or whole)
+    data = study_runs.data_for("sensitivity")
     for name in MODALITIES:
         assert len(data.train[name]) + len(data.test[name]) == 150
         together = torch.cat([data.train[name].images, data.test[name].images]).flatten(1)
@@ -588,19 +644,19 @@ def test_a_choice_is_made_on_held_out_training_digits(monkeypatch):
         "Judged on a validation part of the training digits, not on the test set.",
     ]
     assert whole.identity["notes"] == ["A first note"]
-    assert study.data_for("quick") is study.data_for("smoke") is whole
-    study.data_for("smoke", "somewhere")
+    assert study_runs.data_for("quick") is study_runs.data_for("smoke") is whole
+    study_runs.data_for("smoke", "somewhere")
     assert asked == [None, None, STAND_IN, "somewhere"]
 
 
 def test_real_data_are_judged_by_the_committed_judges_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(study_runs, "RESULTS", tmp_path / "results")
     with pytest.raises(OracleError, match=f"no oracle for mnist in {re.escape(str(tmp_path / 'results' / 'oracles'))}"):
-        study.oracles_for("smoke", small_data("real"), tmp_path / "evidence")
+        study_runs.oracles_for("smoke", small_data("real"), tmp_path / "evidence")
     given = []
-    monkeypatch.setattr(study, "prepare_oracles", lambda *parts, **options: given.append((parts, options)))
+    monkeypatch.setattr(study_runs, "prepare_oracles", lambda *parts, **options: given.append((parts, options)))
     data = small_data()
-    study.oracles_for("smoke", data, tmp_path / "evidence")
+    study_runs.oracles_for("smoke", data, tmp_path / "evidence")
     assert given == [((data, tmp_path / "evidence" / "oracles", profile("smoke").oracles, "cpu"), {})]
 
 
@@ -608,7 +664,7 @@ def test_real_data_are_judged_by_the_committed_judges_alone(tmp_path, monkeypatc
 
 
 def test_plan_and_status_list_every_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(study, "seconds_a_step", lambda *_: 0.36)
+    monkeypatch.setattr(study_runs, "seconds_a_step", lambda *_: 0.36)
     assert command_line.main(["plan", "--profile", "paper", "--device", "cpu", "--workers", "2"]) == 0
     *lines, expected = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines] == [[str(n), "paper", run.id] for n, run in enumerate(plan("paper"))]
@@ -623,15 +679,15 @@ def test_plan_and_status_list_every_run(tmp_path, capsys, monkeypatch):
 
 
 def test_the_hours_are_of_the_steps_that_a_run_takes(monkeypatch):
-    assert [study.steps_of(plan(name)[0]) for name in ("smoke", "quick", "epoch", "paper", "published")] == [
+    assert [study_plan.steps_of(plan(name)[0]) for name in ("smoke", "quick", "epoch", "paper", "published")] == [
         16, 3000, 13_141, 131_410, 82_150,
     ]  # fmt: skip
     asked = []
-    monkeypatch.setattr(study, "seconds_a_step", lambda *parts: asked.append(parts) or 1.2)
+    monkeypatch.setattr(study_runs, "seconds_a_step", lambda *parts: asked.append(parts) or 1.2)
     runs = [*plan("quick", ["default", "mvae"], [0, 1]), Run("quick", "default", (3, 4, 5))]
     threads = torch.get_num_threads()
-    assert study.expected_hours(runs, "cpu", 1) == pytest.approx((2 + 2 + 3) * 1.0)
-    assert study.expected_hours(runs, "cpu", 2) == pytest.approx(3.5)
+    assert study_runs.expected_hours(runs, "cpu", 1) == pytest.approx((2 + 2 + 3) * 1.0)
+    assert study_runs.expected_hours(runs, "cpu", 2) == pytest.approx(3.5)
     assert [(model.model, training, device) for model, training, device in asked[:2]] == [
         (name, runs[0].training, "cpu") for name in ("qmvae", "mvae")
     ]
@@ -648,7 +704,7 @@ def test_a_precision_that_the_machine_lacks_is_seen_when_runs_are_planned(tmp_pa
     assert "tf32 is a precision of a GPU's tensor cores" in capsys.readouterr().err
     assert command_line.main([*start, "float8"]) == 1
     assert "unknown precision 'float8'" in capsys.readouterr().err
-    monkeypatch.setattr(study, "carry_out", lambda *_, **__: pytest.fail("a run was begun"))
+    monkeypatch.setattr(execution, "carry_out", lambda *_, **__: pytest.fail("a run was begun"))
     assert command_line.main(["run", *start[1:], "bfloat16", "--evidence", str(tmp_path)]) == 1
     assert "this processor has none of the instructions" in capsys.readouterr().err
 
@@ -661,7 +717,7 @@ def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatc
         if run.seeds == (1,):
             raise RuntimeError("07_train.ipynb failed; the cell and its error are in somewhere")
 
-    monkeypatch.setattr(study, "carry_out", carry_out)
+    monkeypatch.setattr(execution, "carry_out", carry_out)
     write_record(Run("quick", "default", (0,)), 0, tmp_path)
     code = command_line.main(
         ["run", "--evidence", str(tmp_path), "--readings", "default", "--seeds", "0", "1", "2", "--device", "cpu",
@@ -672,13 +728,13 @@ def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatc
     assert tried == [((1,), None, "cpu"), ((2,), None, "cpu")]
     assert "run 1 of 3: quick qmvae-default-s0 (done)" in out
     assert "run 3 of 3: finished" in out
-    assert error.splitlines()[-1] == "qmvae_core: 1 of 3 runs failed: qmvae-default-s1"
+    assert error.splitlines()[-1] == "qmvae_study: 1 of 3 runs failed: qmvae-default-s1"
 
 
 def test_a_relative_data_root_is_the_callers_and_not_the_notebooks(tmp_path, monkeypatch):
     """The notebook runs in its own folder, so what the caller names from here must be named from the root."""
     given = []
-    monkeypatch.setattr(study, "carry_out", lambda run, evidence, data_root, device, minutes: given.append(data_root))
+    monkeypatch.setattr(execution, "carry_out", lambda run, evidence, root, device, minutes: given.append(root))
     monkeypatch.chdir(tmp_path)
     for root in ("digits", str(tmp_path / "digits"), STAND_IN):
         command_line.main(["run", "--evidence", str(tmp_path), "--readings", "default", "--data-root", root])
@@ -697,7 +753,7 @@ def test_a_relative_data_root_in_the_environment_is_the_callers_too(tmp_path, mo
     monkeypatch.delenv("QMVAE_DATA_ROOT", raising=False)
     if named:
         monkeypatch.setenv("QMVAE_DATA_ROOT", named)
-    study.execute(notebook, tmp_path / "out.ipynb", {})
+    notebooks.execute(notebook, tmp_path / "out.ipynb", {})
     assert given[0].get("QMVAE_DATA_ROOT") == (heard and heard.format(here=tmp_path))
     assert given[0]["PATH"] == os.environ["PATH"]
 
@@ -710,7 +766,7 @@ def test_a_command_whose_time_is_over_says_how_to_go_on_and_starts_no_other_run(
         if len(given) == 2:
             raise OutOfTime("the time given is over in epoch 3 of 10; the same command goes on from there")
 
-    monkeypatch.setattr(study, "carry_out", carry_out)
+    monkeypatch.setattr(execution, "carry_out", carry_out)
     readings = ["default", "default+beta=1", "default+beta=2"]
     start = ["run", "--evidence", str(tmp_path), "--data-root", STAND_IN, "--readings", *readings]
     assert command_line.main([*start, "--minutes", "8", "--workers", "1"]) == 75
@@ -724,11 +780,11 @@ def test_a_command_whose_time_is_over_says_how_to_go_on_and_starts_no_other_run(
 
 def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch, capsys):
     clock = iter([0.0, 0.0, 90.0, 90.0, 90.0])
-    monkeypatch.setattr(study.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(execution.time, "monotonic", lambda: next(clock))
     given = []
-    monkeypatch.setattr(study, "carry_out", lambda run, *_, minutes: given.append(minutes))
+    monkeypatch.setattr(execution, "carry_out", lambda run, *_, minutes: given.append(minutes))
     runs = plan("quick", ["default", "default+beta=1"])
-    outcomes = list(study.one_by_one({run: run.id for run in runs}, tmp_path, STAND_IN, "cpu", minutes=1.5))
+    outcomes = list(execution.one_by_one({run: run.id for run in runs}, tmp_path, STAND_IN, "cpu", minutes=1.5))
     assert given == [1.5]
     assert outcomes[0].error is None
     assert isinstance(outcomes[1].error, OutOfTime)
@@ -737,22 +793,22 @@ def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize("wrong", [["--minutes", "0"], ["--minutes", "5", "--scheduler", "local", "--workers", "2"]])
 def test_minutes_that_cannot_be_are_refused_before_any_run(tmp_path, monkeypatch, capsys, wrong):
-    monkeypatch.setattr(study, "carry_out", lambda *_, **__: pytest.fail("a run was started"))
+    monkeypatch.setattr(execution, "carry_out", lambda *_, **__: pytest.fail("a run was started"))
     assert command_line.main(["run", "--evidence", str(tmp_path), "--data-root", STAND_IN, *wrong]) == 1
     assert "--minutes must be positive" in capsys.readouterr().err
 
 
 def test_a_notebook_whose_training_is_out_of_time_says_so(notebook, tmp_path):
     with pytest.raises(OutOfTime, match="as asked"):
-        study.execute(notebook, tmp_path / "out.ipynb", {"word": "time"})
+        notebooks.execute(notebook, tmp_path / "out.ipynb", {"word": "time"})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mvae", "jmvae", "jmvae-kl"])
 def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(tmp_path, name):
-    run, data = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), study.data_for("smoke")
-    oracles = study.oracles_for("smoke", data, tmp_path)
-    (record,) = study.judge(run, study.train(run, data, tmp_path, progress="none"), data, oracles, tmp_path)
+    run, data = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), study_runs.data_for("smoke")
+    oracles = study_runs.oracles_for("smoke", data, tmp_path)
+    (record,) = study_runs.judge(run, study_runs.train(run, data, tmp_path, progress="none"), data, oracles, tmp_path)
     assert record["model"] == name.removesuffix("-kl")
     assert record["metrics"]["leakage"] == record["metrics"]["code_swaps"] == {}
     assert all(value["pixels"]["ratio"] < 1e-5 for value in record["metrics"]["diversity"].values())
@@ -766,26 +822,26 @@ def test_the_error_of_an_earlier_execution_is_not_that_of_a_process_that_dies_be
 ):
     output = tmp_path / "out.ipynb"
     with pytest.raises(OutOfTime):
-        study.execute(notebook, output, {"word": "time"})
-    monkeypatch.setattr(study, "PAPERMILL", "raise SystemExit(3)")
+        notebooks.execute(notebook, output, {"word": "time"})
+    monkeypatch.setattr(notebooks, "PAPERMILL", "raise SystemExit(3)")
     with pytest.raises(RuntimeError, match="tiny.ipynb failed; the cell is in") as caught:
-        study.execute(notebook, output, {"word": "time"})
+        notebooks.execute(notebook, output, {"word": "time"})
     assert not isinstance(caught.value, OutOfTime)
 
 
 def test_a_notebook_can_be_executed_in_place(notebook):
-    study.execute(notebook, notebook, {"word": "here"})
+    notebooks.execute(notebook, notebook, {"word": "here"})
     assert (notebook.parent / "heard.txt").read_text() == "here [0]"
     assert any('word = "here"' in cell.source for cell in nbformat.read(notebook, as_version=4).cells)
 
 
 def test_training_stops_in_time_and_goes_on_to_the_same_bits(tmp_path):
-    run, data = Run("smoke", SMALL, (0,)), study.data_for("smoke")
+    run, data = Run("smoke", SMALL, (0,)), study_runs.data_for("smoke")
     with pytest.raises(OutOfTime, match="goes on from there"):
-        study.train(run, data, tmp_path / "pieces", progress="none", minutes=1e-9)
-    assert study.state(run, tmp_path / "pieces") == "started"
-    cut = study.train(run, data, tmp_path / "pieces", progress="none")
-    whole = study.train(run, data, tmp_path / "whole", progress="none")
+        study_runs.train(run, data, tmp_path / "pieces", progress="none", minutes=1e-9)
+    assert study_runs.state(run, tmp_path / "pieces") == "started"
+    cut = study_runs.train(run, data, tmp_path / "pieces", progress="none")
+    whole = study_runs.train(run, data, tmp_path / "whole", progress="none")
     assert cut.cost["resumed"] == 1
     assert cut.histories == whole.histories
     for name, value in whole.models[0].state_dict().items():
@@ -796,7 +852,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study, "carry_out", interrupt)
+    monkeypatch.setattr(execution, "carry_out", interrupt)
     assert command_line.main(["run", "--evidence", str(tmp_path)]) == 130
     assert "goes on from the last checkpoint" in capsys.readouterr().err
 
@@ -804,10 +860,10 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["collect"], r"qmvae_core: there is no folder of records .*; make it with: python -m qmvae_core run"),
-        (["amend"], r"qmvae_core: there is no folder of records .*; make it with: python -m qmvae_core run"),
-        (["plan", "--readings", "defalt"], r"qmvae_core: unknown reading 'defalt'; the known ones are .*"),
-        (["plan", "--seeds", "1", "1"], r"qmvae_core: seeds must be different, .*, got \[1, 1\]"),
+        (["collect"], r"qmvae_study: there is no folder of records .*; make it with: python -m qmvae_study run"),
+        (["amend"], r"qmvae_study: there is no folder of records .*; make it with: python -m qmvae_study run"),
+        (["plan", "--readings", "defalt"], r"qmvae_study: unknown reading 'defalt'; the known ones are .*"),
+        (["plan", "--seeds", "1", "1"], r"qmvae_study: seeds must be different, .*, got \[1, 1\]"),
     ],
 )
 def test_an_error_is_one_line_on_standard_error(tmp_path, capsys, arguments, message):
@@ -840,9 +896,9 @@ def test_what_the_command_line_does_not_know_is_refused(capsys, arguments):
 def test_the_module_runs_as_a_program(tmp_path):
     """From a foreign folder, as a process: the exit status and one clear line."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "qmvae_core", "collect", "--evidence", "absent"]
+    command = [sys.executable, "-m", "qmvae_study", "collect", "--evidence", "absent"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     folder = tmp_path / "absent" / "runs"
-    assert line == f"qmvae_core: there is no folder of records {folder}; make it with: python -m qmvae_core run"
+    assert line == f"qmvae_study: there is no folder of records {folder}; make it with: python -m qmvae_study run"

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from qmvae_core import paper, tables
 from qmvae_core.evaluation import share
-from qmvae_core.records import RecordError
+from qmvae_study import paper
+from qmvae_study.evidence.records import RecordError
+from qmvae_study.report import tables
 
 
 def hits(accuracy: float, n: int = 1000) -> dict:
@@ -19,7 +20,7 @@ def hits(accuracy: float, n: int = 1000) -> dict:
 
 
 def record(seed: int = 0, *, forth=0.922, back=0.813, probe=(0.983, 0.802, 0.979), kind="real", **fields) -> dict:
-    """A finished record as `study.judge` writes it; by default a paper-profile run that gives the paper's means."""
+    """A finished record as `runs.judge` writes it; by default a paper-profile run that gives the paper's means."""
     profile, reading = fields.get("profile", "paper"), fields.get("reading", "default")
     return {
         "format": 1,
@@ -59,7 +60,7 @@ def record(seed: int = 0, *, forth=0.922, back=0.813, probe=(0.983, 0.802, 0.979
 
 
 def failed(seed: int) -> dict:
-    """A failure record, as `study.train` writes it."""
+    """A failure record, as `study_runs.train` writes it."""
     unfinished = ("metrics", "panels", "cost")
     kept = {key: value for key, value in record(seed).items() if key not in unfinished}
     return {**kept, "status": "failed", "error": "objective is nan at epoch 1, step 7, seed 0"}
@@ -280,7 +281,7 @@ def test_failed_records_are_left_out():
 
 @pytest.mark.parametrize("found", [[], [failed(0)]], ids=["none", "failed"])
 def test_no_finished_record_is_an_error_with_the_remedy(found):
-    with pytest.raises(RecordError, match="no finished record.*python -m qmvae_core run"):
+    with pytest.raises(RecordError, match="no finished record.*python -m qmvae_study run"):
         tables.table1(found)
 
 
@@ -473,7 +474,7 @@ def test_a_failed_run_is_described_and_is_no_point_of_a_picture():
 
 
 def test_describe_of_nothing_is_an_error_with_the_remedy():
-    with pytest.raises(RecordError, match="python -m qmvae_core run"):
+    with pytest.raises(RecordError, match="python -m qmvae_study run"):
         tables.describe([])
 
 

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from qmvae_core import study, tables
-from qmvae_core.models.readings import BEST
 from qmvae_core.kernels import TransposedConvolution
-from qmvae_core.panels import panel_images, panel_of
-from qmvae_core.records import RecordError, load_records
+from qmvae_core.models.readings import BEST
+from qmvae_study.evidence.folder import RESULTS
+from qmvae_study.evidence.records import RecordError, load_records
+from qmvae_study.panels import panel_images, panel_of
+from qmvae_study.report import tables
+from qmvae_study.runs import load_model
 
 
 def best_record(evidence: Path) -> dict:
@@ -60,7 +62,7 @@ def codes_of_digits(model: nn.Module, record: dict, evidence: Path) -> dict[str,
 def exported(evidence: Path) -> dict:
     """All that the page computes with."""
     record = best_record(evidence)
-    model = study.load_model(record, evidence)
+    model = load_model(record, evidence)
     return {
         "about": f"Record {record['id']}: {record['cost']['steps']:,} steps on {record['data']['kind']} data.",
         "codes": {name: each.tolist() for name, each in codes_of_digits(model, record, evidence).items()},
@@ -78,7 +80,7 @@ def exported(evidence: Path) -> dict:
 def write_model(app, exception):
     """At the end of a build, beside the page's script."""
     if exception is None and app.builder.format == "html":
-        text = f"window.QMVAE_MODEL = {json.dumps(exported(study.RESULTS))};\n"
+        text = f"window.QMVAE_MODEL = {json.dumps(exported(RESULTS))};\n"
         (Path(app.outdir) / "_static" / "explorer-model.js").write_text(text)
 
 

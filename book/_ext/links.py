@@ -13,7 +13,7 @@ from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
 LABEL = re.compile(r"eq-paper-(\d+)")
-NAME = re.compile(r"qmvae_core(\.\w+)+")
+NAME = re.compile(r"qmvae_(?:core|study|neighbours)(\.\w+)+")
 NUMBER = re.compile(r"\((\d{1,2})\)")
 CODE = re.compile(r"(`[^`]+`)")
 

@@ -1,4 +1,7 @@
-"""The models of the book, each a module of its own; `build_model` makes any of them from its config or its name."""
+"""The models of the book, each a module of its own; `build_model` makes any of them from its config or its name.
+
+Read the modules in this order: configs, base, mvae, mmvae, mopoe, jmvae, dmvae, qmvae, readings.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import torch
 from torch import nn
 
 from qmvae_core import networks
-from qmvae_core.models.base import TEST_CODES, MultimodalVAE, NoiseSpec, Opponent, draw_noise
+from qmvae_core.draws import NoiseSpec, draw_noise
+from qmvae_core.models.base import TEST_CODES, MultimodalVAE, Opponent
 from qmvae_core.models.configs import Checked, ModalityConfig, ModelConfig, from_known_fields, known
 from qmvae_core.models.dmvae import DMVAE, DMVAEConfig
 from qmvae_core.models.jmvae import JMVAE, JMVAEConfig

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qmvae_core import losses, networks
+from qmvae_core.draws import DRAWS
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
 from qmvae_core.models.configs import ModalityConfig, ModelConfig
 
@@ -24,40 +25,6 @@ def _known_code(code: str) -> str:
     if code not in TEST_CODES:
         raise ValueError(f"unknown test code {code!r}; the known ones are {list(TEST_CODES)}")
     return code
-
-
-class NoiseSpec(NamedTuple):
-    """One draw that a loss needs, and its shape for one batch.
-
-    kind: "normal" for N(0, 1), "uniform" for U[0, 1), "laplace" for the density exp(-|x|) / 2; or "progress", no draw
-    but the share of the training that is done, for a weight that changes with it (1 outside a training).
-    """
-
-    kind: str
-    shape: tuple[int, ...]
-
-
-def draw_noise(
-    spec: Mapping[str, NoiseSpec], generator: torch.Generator, device: torch.device | str, lead: tuple[int, ...] = ()
-) -> dict[str, Tensor]:
-    """The draws of a spec, each with the leading dimensions `lead` (for many steps at once), in a fixed order."""
-    return {
-        name: DRAWS[item.kind]((*lead, *item.shape), generator=generator, device=device)
-        for name, item in sorted(spec.items())
-    }
-
-
-def _laplace(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
-    """The difference of two exponential draws has the Laplace density."""
-    two = torch.empty((2, *shape), device=device).exponential_(generator=generator)
-    return two[0] - two[1]
-
-
-def _all_done(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
-    return torch.ones(shape, device=device)
-
-
-DRAWS = {"normal": torch.randn, "uniform": torch.rand, "laplace": _laplace, "progress": _all_done}
 
 
 class Opponent(NamedTuple):

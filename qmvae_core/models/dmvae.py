@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qmvae_core import losses, networks
+from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
 from qmvae_core.kernels import Linear
-from qmvae_core.models.base import MultimodalVAE, NoiseSpec, Opponent
+from qmvae_core.models.base import MultimodalVAE, Opponent
 from qmvae_core.models.configs import ModelConfig, known
 
 

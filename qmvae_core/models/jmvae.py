@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from qmvae_core import losses, networks
+from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.models.base import MultimodalVAE, NoiseSpec, without_private_codes
+from qmvae_core.models.base import MultimodalVAE, without_private_codes
 from qmvae_core.models.configs import ModelConfig
 
 
@@ -32,8 +33,6 @@ class JMVAE(MultimodalVAE):
 
     def __init__(self, config: JMVAEConfig):
         without_private_codes(config)
-        if not config.alpha >= 0:
-            raise ValueError(f"alpha must not be negative, got {config.alpha}")
         super().__init__(config)
         if not config.alpha:
             self.common_encoders.clear()

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from qmvae_core import losses
+from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import softmax_scales
-from qmvae_core.models.base import MultimodalVAE, NoiseSpec, without_private_codes
+from qmvae_core.models.base import MultimodalVAE, without_private_codes
 from qmvae_core.models.configs import ModelConfig
 
 

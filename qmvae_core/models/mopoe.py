@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from qmvae_core import losses
+from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
-from qmvae_core.models.base import MultimodalVAE, NoiseSpec, without_private_codes
+from qmvae_core.models.base import MultimodalVAE, without_private_codes
 from qmvae_core.models.configs import ModelConfig
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from qmvae_core import losses, negatives
+from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts, softmax_scales
-from qmvae_core.models.base import MultimodalVAE, NoiseSpec
+from qmvae_core.models.base import MultimodalVAE
 from qmvae_core.models.configs import ModelConfig, known
 
 

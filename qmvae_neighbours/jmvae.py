@@ -14,13 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qmvae_core import losses, networks, study, training
+from qmvae_core import losses, networks, training
 from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits, tuple_indices
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import JMVAE, JMVAEConfig, ModalityConfig, build_model, reading
-from qmvae_core.neighbours import vae
-from qmvae_core.neighbours.experiments import Workshop, fit
-from qmvae_core.oracles import DigitClassifier, OracleConfig, load_oracle, train_oracle
+from qmvae_core.oracles import DigitClassifier, OracleConfig, train_oracle
+from qmvae_neighbours import vae
+from qmvae_neighbours.experiments import Workshop, fit
+from qmvae_study.evidence.folder import RESULTS
+from qmvae_study.judges import load_oracle
 
 IMAGE, LABEL = "image", "label"
 CLASSES = 10
@@ -321,7 +323,7 @@ def judge_for(data: DigitData, settings: Settings) -> DigitClassifier:
     """The committed judge of MNIST, or one made now for the stand-in, which it does not know."""
     if data.identity["kind"] == STAND_IN:
         return train_oracle("mnist", data.train["mnist"], settings.judge, verbose=False)
-    return load_oracle("mnist", study.RESULTS / "oracles")
+    return load_oracle("mnist", RESULTS / "oracles")
 
 
 def image_label(data: DigitData, settings: Settings, workshop: Workshop) -> tuple[dict, dict[str, Tensor]]:

@@ -30,8 +30,8 @@ import pandas as pd
 from scipy import stats
 
 from qmvae_core.models.readings import reading
-from qmvae_core.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
-from qmvae_core.plateau import is_stalled
+from qmvae_study.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
+from qmvae_study.plateau import is_stalled
 
 PROFILE, SEEDS, FINALISTS = "hunt", (0, 1, 2), 3
 PRINTED = "as-printed+negatives=all-violating"  # the printed equations with the printed screening

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from qmvae_core import networks
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.neighbours.experiments import fit
+from qmvae_neighbours.experiments import fit
 
 PRIORS = ("neural", "factorised", "mixture")
 SLOPE = 0.2  # of the leaky activations

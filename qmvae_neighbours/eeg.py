@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from qmvae_core import networks
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.neighbours.eeg_data import Recording, load_eye_state, synthetic
-from qmvae_core.neighbours.eeg_frames import Cut, frames, log_band_powers, robust_limits, standard_of
-from qmvae_core.neighbours.experiments import Workshop, fit
-from qmvae_core.neighbours.vae import VAE, VAEConfig, nats_by_dimension
+from qmvae_neighbours.eeg_data import Recording, load_eye_state, synthetic
+from qmvae_neighbours.eeg_frames import Cut, frames, log_band_powers, robust_limits, standard_of
+from qmvae_neighbours.experiments import Workshop, fit
+from qmvae_neighbours.vae import VAE, VAEConfig, nats_by_dimension
 
 SVM, AUTO, CONVOLUTION, BETA = "PSD-SVM", "AE-LSTM", "CNN-LSTM", "β-VAE-LSTM"
 DRAWN, PLAIN = "β-VAE-LSTM, drawn factors", "VAE-LSTM, β = 1"

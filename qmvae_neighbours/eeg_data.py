@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from qmvae_core.data import STAND_IN, DataError
-from qmvae_core.neighbours.experiments import series_file
+from qmvae_neighbours.experiments import series_file
 
 FILE = "eeg/eeg-eye-state.csv"
 COLUMNS = ("AF3", "F7", "F3", "FC5", "T7", "P", "O1", "O2", "P8", "T8", "FC6", "F4", "F8", "AF4", "class")

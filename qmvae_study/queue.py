@@ -1,4 +1,4 @@
-"""The long study: all runs that the book's verdicts wait for, in their order, as `python -m qmvae_core queue`.
+"""The long study: all runs that the book's verdicts wait for, in their order, as `python -m qmvae_study queue`.
 
 A stage is a function of the records so far that gives its runs, or none while they are not known yet. The first run
 that is not done is the next one, of whichever stage: so no processor waits for the last run of a stage.
@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from qmvae_core import hunt, study
 from qmvae_core.models.readings import DEFAULT, KIN, WITHOUT_LOSS
-from qmvae_core.records import load_records
-from qmvae_core.study import Outcome, Run
+from qmvae_study import hunt
+from qmvae_study.evidence.folder import default_evidence
+from qmvae_study.evidence.records import load_records
+from qmvae_study.execution import Outcome, side_by_side
+from qmvae_study.plan import Run, plan
+from qmvae_study.runs import state
 
 SEEDS = (0, 1, 2)
 PRECISION = "bfloat16"
@@ -21,21 +24,21 @@ _OTHERS = ("mvae", "dmvae", "mmvae+particles=8")
 
 
 def _hunted() -> list[dict]:
-    folder = study.default_evidence(hunt.PROFILE) / "runs"
+    folder = default_evidence(hunt.PROFILE) / "runs"
     return load_records(folder, profile=hunt.PROFILE) if folder.is_dir() else []
 
 
 def _precision() -> list[Run]:
-    return study.plan("precision")
+    return plan("precision")
 
 
 def _hunt() -> list[Run]:
-    return study.plan(hunt.PROFILE)
+    return plan(hunt.PROFILE)
 
 
 def _finalists() -> list[Run]:
     chosen = hunt.finalists(_hunted()) or []
-    return study.plan(hunt.PROFILE, chosen, hunt.SEEDS[1:]) if chosen else []
+    return plan(hunt.PROFILE, chosen, hunt.SEEDS[1:]) if chosen else []
 
 
 def _found() -> list[str]:
@@ -46,7 +49,7 @@ def _found() -> list[str]:
 
 
 def _long(readings: Callable[[], Sequence[str]]) -> list[Run]:
-    return [run for each in readings() for run in study.plan("paper", [each], SEEDS, PRECISION)]
+    return [run for each in readings() for run in plan("paper", [each], SEEDS, PRECISION)]
 
 
 def _paper_found() -> list[Run]:
@@ -59,11 +62,11 @@ def _paper_baselines() -> list[Run]:
 
 def _epoch_found() -> list[Run]:
     readings = [*_found(), *map(WITHOUT_LOSS.format, _found())]
-    return study.plan("epoch", readings, SEEDS, PRECISION) if readings else []
+    return plan("epoch", readings, SEEDS, PRECISION) if readings else []
 
 
 def _epoch_others() -> list[Run]:
-    return study.plan("epoch", (*_OTHERS, *KIN, DEFAULT), SEEDS, PRECISION)
+    return plan("epoch", (*_OTHERS, *KIN, DEFAULT), SEEDS, PRECISION)
 
 
 STAGES = (_precision, _hunt, _finalists, _paper_found, _paper_baselines, _epoch_found, _epoch_others)
@@ -75,15 +78,15 @@ def runs() -> list[Run]:
 
 
 def carry_out(data_root: str | None, device: str, workers: int, minutes: float | None = None) -> Iterator[Outcome]:
-    """Carry out the queue side by side, to its end or for so many minutes; arguments as of `study.side_by_side`."""
+    """Carry out the queue side by side, to its end or for so many minutes; arguments as of `side_by_side`."""
 
     def evidence_of(run: Run) -> Path:
-        return study.default_evidence(run.profile)
+        return default_evidence(run.profile)
 
     def next_run(begun: set[Run]) -> tuple[Run, str] | None:
         for run in runs():
-            if run not in begun and study.state(run, evidence_of(run), real_data=True) not in ("done", "failed"):
+            if run not in begun and state(run, evidence_of(run), real_data=True) not in ("done", "failed"):
                 return run, f"{run.profile} {run.id}"
         return None
 
-    yield from study.side_by_side(next_run, evidence_of, data_root, device, workers, minutes)
+    yield from side_by_side(next_run, evidence_of, data_root, device, workers, minutes)

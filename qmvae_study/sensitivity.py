@@ -19,9 +19,9 @@ import pandas as pd
 
 from qmvae_core.models.readings import AS_PRINTED, DEFAULT, WITHOUT_LOSS
 from qmvae_core.negatives import RULES
-from qmvae_core.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
-from qmvae_core.plateau import is_stalled
-from qmvae_core.records import RecordError
+from qmvae_study.evidence.records import RecordError
+from qmvae_study.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
+from qmvae_study.plateau import is_stalled
 
 BASE, SEEDS = DEFAULT, (0, 1, 2)
 REFERENCES = (AS_PRINTED, WITHOUT_LOSS.format(BASE))  # shown beside the rest, and candidates for nothing

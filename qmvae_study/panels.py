@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from qmvae_core.data import Digits
-from qmvae_core.evaluation import generator_for
+from qmvae_core.draws import generator_for
 from qmvae_core.oracles import DigitClassifier
-from qmvae_core.records import RecordError
+from qmvae_study.evidence.records import RecordError
 
 ROWS = 10  # private codes in a panel of Figure 3
 SWEEP = tuple(np.linspace(-5.0, 5.0, 20))  # values of a private dimension in Figure 5

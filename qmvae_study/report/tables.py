@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from qmvae_core import paper, plateau
-from qmvae_core.records import RecordError
+from qmvae_study import paper, plateau
+from qmvae_study.evidence.records import RecordError
 
 LEAST_SEEDS = 3
 NOT_APPLICABLE = "not applicable"
@@ -105,7 +105,7 @@ def compare(
     """
     done = [record for record in in_order(records) if record["status"] == "ok"]
     if not done:
-        raise RecordError("there is no finished record to make a table of; make one with: python -m qmvae_core run")
+        raise RecordError("there is no finished record to make a table of; make one with: python -m qmvae_study run")
     groups: dict[tuple, list[Mapping]] = {}
     for record in done:
         key = (record["profile"], record["model"], record["reading"], precision(record))
@@ -302,7 +302,7 @@ def by_profile(records: Sequence[Mapping]) -> list[list[Mapping]]:
     """
     done = [r for r in records if r["status"] == "ok"]
     if not done:
-        raise RecordError("there is no finished record; make one with: python -m qmvae_core run")
+        raise RecordError("there is no finished record; make one with: python -m qmvae_study run")
     groups: dict[str, list[Mapping]] = {}
     for record in in_order([r for r in done if r["data"]["kind"] == "real"] or done):
         groups.setdefault(record["profile"], []).append(record)
@@ -415,7 +415,7 @@ def swaps(records: Sequence[Mapping]) -> pd.DataFrame:
 def describe(records: Sequence[Mapping]) -> pd.DataFrame:
     """What the records are: one row each, with data, length, machine and code. Says so if they are stand-in runs."""
     if not records:
-        raise RecordError("there is no finished record; make one with: python -m qmvae_core run")
+        raise RecordError("there is no finished record; make one with: python -m qmvae_study run")
     if any(record["data"]["kind"] != "real" for record in records):
         print("STAND-IN DATA: these runs did not see MNIST and SVHN; the numbers say nothing about the paper.")
     for note in sorted({note for record in records for note in record["data"]["notes"]}):

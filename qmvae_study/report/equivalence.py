@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from qmvae_core import tables
-from qmvae_core.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
-from qmvae_core.records import RecordError
+from qmvae_study.evidence.records import RecordError
+from qmvae_study.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
+from qmvae_study.report import tables
 
 MARGIN, LEVEL = 2.0, 0.05  # points of accuracy; of each one-sided test
 PRECISIONS = ("float32", "bfloat16")

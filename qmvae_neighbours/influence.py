@@ -18,13 +18,15 @@ from scipy.special import entr
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from qmvae_core import records, study
 from qmvae_core.data import Digits, load_digits
 from qmvae_core.evaluation import linear_probe
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import build_model, reading
-from qmvae_core.neighbours.experiments import Workshop
-from qmvae_core.neighbours.vae import VAE, VAEConfig, train
+from qmvae_neighbours.experiments import Workshop
+from qmvae_neighbours.vae import VAE, VAEConfig, train
+from qmvae_study.evidence.folder import REPOSITORY
+from qmvae_study.evidence.records import read_record
+from qmvae_study.runs import load_model
 
 # The estimator: Algorithm 3-1
 
@@ -303,10 +305,10 @@ def qmvae_models(real: bool) -> Iterable[tuple[str, nn.Module]]:
         small = f"{READINGS[0]}+mnist.widths=[8]+svhn.widths=[2,2]"
         yield "untrained", build_model(reading(small)).eval()
         return
-    evidence = records.REPOSITORY / "results"
+    evidence = REPOSITORY / "results"
     for name in READINGS:
-        record = records.read_record(evidence / "runs" / f"quick-qmvae-{name}-seed0.json")
-        yield name, study.load_model(record, evidence)
+        record = read_record(evidence / "runs" / f"quick-qmvae-{name}-seed0.json")
+        yield name, load_model(record, evidence)
 
 
 def judged_qmvae(model: nn.Module, test: dict[str, Digits]) -> dict[str, dict]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from qmvae_core.data import DataError
-from qmvae_core.neighbours.experiments import Workshop, fit, series_file
+from qmvae_neighbours.experiments import Workshop, fit, series_file
 
 FILE = "river/usgs_01031500_daily.txt"  # below a data root
 COLUMNS = ("YR", "MNTH", "DY", "OBS_RUN")

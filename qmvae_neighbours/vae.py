@@ -19,7 +19,7 @@ from qmvae_core import networks
 from qmvae_core.data import DigitData, load_digits
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.losses import log_evidence, log_likelihood
-from qmvae_core.neighbours.experiments import Workshop, fit
+from qmvae_neighbours.experiments import Workshop, fit
 
 COVARIANCES = ("diagonal", "full")
 NOISES = ("bernoulli", "normal", "learned")

@@ -22,9 +22,16 @@ from pathlib import Path
 
 import torch
 
-from qmvae_core import study
+import qmvae_core
 from qmvae_core.data import STAND_IN, real_data_at_hand
-from qmvae_core.study import THREADS, Outcome, Run  # Dask sets each of THREADS to 1 unless told otherwise
+from qmvae_study import execution
+from qmvae_study.evidence.folder import absolute_root
+from qmvae_study.evidence.notebooks import (  # Dask sets each of THREADS to 1 unless told otherwise
+    THREADS,
+    TRAINING_NOTEBOOK,
+)
+from qmvae_study.execution import Outcome
+from qmvae_study.plan import Run, profile
 
 STARTED = ("local", "slurm")  # the clusters that this command starts, and ends
 PATIENCE = 60.0  # seconds until a scheduler or its first worker counts as absent
@@ -47,7 +54,7 @@ def carry_out(
     process, or if no worker offers the GPU that device "cuda" needs.
     """
     evidence.mkdir(parents=True, exist_ok=True)
-    data_root = data_root or next((study.profile(run.profile).data_root for run in runs), None) or _root_here()
+    data_root = data_root or next((profile(run.profile).data_root for run in runs), None) or _root_here()
     with _client(scheduler, workers, device) as client, _shared(evidence, data_root) as shared:
         try:
             client.run_on_scheduler(importlib.import_module, __name__)  # it unpacks what it hands on
@@ -66,7 +73,7 @@ def carry_out(
 def _root_here() -> str | None:
     """The data root of this process's environment, which a worker on another machine does not have."""
     root = os.environ.get("QMVAE_DATA_ROOT")
-    return study.absolute_root(root) if root else None
+    return absolute_root(root) if root else None
 
 
 def _offering(client, resource: str | None) -> int:
@@ -127,7 +134,7 @@ def _task(run: Run, evidence: Path, device: str, log: Path, shared: _Shared, top
         raise RuntimeError(f"{name} {missed}")
     worker.log_event(topic, {"run": run.id, "name": name, "log": str(log)})
     log.parent.mkdir(parents=True, exist_ok=True)
-    study.carry_out(run, evidence, shared.data_root, device, log)
+    execution.carry_out(run, evidence, shared.data_root, device, log)
 
 
 def _stop(topic: str, folders: tuple[str, ...], dask_worker=None) -> int:
@@ -174,12 +181,13 @@ def _shared(evidence: Path, data_root: str | None) -> Iterator[_Shared]:
 
 def _sees(probe: Path, data_root: str | None) -> dict[str, object]:
     """What must be equal everywhere, each under what to say of a worker where it is not."""
-    files = [*sorted(Path(study.__file__).parent.glob("*.py")), study.TRAINING_NOTEBOOK]
+    wings = (Path(qmvae_core.__file__).parent, Path(__file__).parent)
+    files = [*(file for wing in wings for file in sorted(wing.rglob("*.py"))), TRAINING_NOTEBOOK]
     root_exists = data_root in (None, STAND_IN) or Path(data_root).is_dir()
     return {
         f"does not see the evidence folder {probe.parent}": probe.exists(),
         f"does not see who else has locked a file in {probe.parent}": _locked(probe),
-        "has another version of qmvae_core": hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest(),
+        "has another version of this code": hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest(),
         "has another version of PyTorch": torch.__version__,
         "finds other data; name a root that all see with --data-root": (real_data_at_hand(data_root), root_exists),
     }

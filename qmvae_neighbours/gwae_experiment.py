@@ -16,9 +16,9 @@ from torch import Tensor
 
 from qmvae_core.data import DigitData, load_digits
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.neighbours import factors, vae
-from qmvae_core.neighbours.experiments import Workshop
-from qmvae_core.neighbours.gwae import GWAE, PRIORS, GWAEConfig, distances, fitted, gromov_cost
+from qmvae_neighbours import factors, vae
+from qmvae_neighbours.experiments import Workshop
+from qmvae_neighbours.gwae import GWAE, PRIORS, GWAEConfig, distances, fitted, gromov_cost
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from qmvae_core import records
 from qmvae_core.data import DEFAULT_ROOT, STAND_IN
+from qmvae_study.evidence.folder import REPOSITORY
+from qmvae_study.evidence.provenance import provenance
+from qmvae_study.evidence.records import FORMAT, RecordError, config_hash, read_record, write_json
+from qmvae_study.evidence.weights import save_tensors
 
 COMMITTED = "committed"
 PROFILES = (COMMITTED, "smoke", "quick")
@@ -45,17 +48,17 @@ class Workshop(NamedTuple):
         """The model with the weights of an earlier run with these settings, or trained now; in evaluation mode, frozen.
 
         settings: whatever the weights depend on: configuration, length, seed, the content hash of the data.
-        Raises records.RecordError where the weights that were kept do not fit the model.
+        Raises RecordError where the weights that were kept do not fit the model.
         """
-        path = self.folder / f"{records.config_hash(settings)}.safetensors"
+        path = self.folder / f"{config_hash(settings)}.safetensors"
         if path.exists():
             try:
                 model.load_state_dict(load_file(path))
             except RuntimeError as error:
-                raise records.RecordError(f"{path} holds weights of another network; delete it: {error}") from None
+                raise RecordError(f"{path} holds weights of another network; delete it: {error}") from None
         else:
             train(model)
-            records.save_tensors(path, model.state_dict())
+            save_tensors(path, model.state_dict())
         return model.eval().requires_grad_(False)
 
 
@@ -114,26 +117,26 @@ def obtain(
     settings: profile -> a dataclass. carry_out(settings, workshop) -> (identity of its data, metrics, tensors).
     data_root: a folder or "stand-in"; None: QMVAE_DATA_ROOT or data/, and for "smoke" the stand-in. out: the folder of
     records, from the root of the repository; None: results/neighbours for "committed", runs/neighbours/PROFILE else.
-    Raises ValueError for an unknown profile, and records.RecordError where there is no committed record, or one whose
+    Raises ValueError for an unknown profile, and RecordError where there is no committed record, or one whose
     tensors are others.
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; the known ones are {list(PROFILES)}")
     usual = "results/neighbours" if profile == COMMITTED else f"runs/neighbours/{profile}"
-    folder = records.REPOSITORY / (out or usual)
+    folder = REPOSITORY / (out or usual)
     if profile == COMMITTED:
         return read(folder, name)
-    start, code = time.monotonic(), records.provenance()  # before the files that this run adds to the repository
+    start, code = time.monotonic(), provenance()  # before the files that this run adds to the repository
     workshop = Workshop(folder / "work" / name, data_root or (STAND_IN if profile == "smoke" else None))
     identity, metrics, tensors = carry_out(settings[profile], workshop)
-    records.save_tensors(folder / f"{name}.safetensors", tensors)
+    save_tensors(folder / f"{name}.safetensors", tensors)
     record = {
-        "format": records.FORMAT, "id": name, "profile": profile, "settings": asdict(settings[profile]),
+        "format": FORMAT, "id": name, "profile": profile, "settings": asdict(settings[profile]),
         "data": identity, "metrics": metrics, "seconds": time.monotonic() - start,
         "tensors_sha256": _sha256(folder / f"{name}.safetensors"),
-        "provenance": {**records.provenance(), "commit": code["commit"], "dirty": code["dirty"]},
+        "provenance": {**provenance(), "commit": code["commit"], "dirty": code["dirty"]},
     }  # fmt: skip
-    records.write_json(folder / f"{name}.json", record)
+    write_json(folder / f"{name}.json", record)
     return read(folder, name)
 
 
@@ -143,8 +146,8 @@ def _sha256(path: Path) -> str:
 
 def read(folder: Path, name: str) -> Found:
     """The record of an experiment in a folder, with its tensors."""
-    record = records.read_record(folder / f"{name}.json")
+    record = read_record(folder / f"{name}.json")
     path = folder / f"{name}.safetensors"
     if not path.exists() or _sha256(path) != record["tensors_sha256"]:
-        raise records.RecordError(f"{path} is missing or not the one that its record names; run the experiment again")
+        raise RecordError(f"{path} is missing or not the one that its record names; run the experiment again")
     return Found(record, load_file(path))

@@ -1,0 +1,7 @@
+"""The study of one paper: its plan, its runs and their records, and what they say to the paper's tables and claims.
+
+`python -m qmvae_study plan | run | queue | status | collect | amend | render | oracles`.
+
+Read the modules in this order: paper, evidence, plateau, sensitivity, hunt, plan, judges, panels, runs, execution,
+report, cluster, queue.
+"""

@@ -1,0 +1,66 @@
+"""Where things lie.
+
+An evidence folder holds what a profile's runs leave: runs/*.json (a record for each seed), weights/, panels/, oracles/
+and work/ (checkpoints and executed notebooks). `results/` is the committed one; a run writes to `runs/<profile>/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from qmvae_core.data import STAND_IN
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RESULTS = REPOSITORY / "results"
+NOTEBOOKS = REPOSITORY / "notebooks"
+PATIENCE = 120.0  # seconds to wait for another process's lock; one whose parent has died is gone in two
+
+
+def evidence_folder(name: str | Path) -> Path:
+    """The folder that a notebook or command names, from the root of the repository unless absolute."""
+    return REPOSITORY / name
+
+
+def default_evidence(name: str) -> Path:
+    """Where the runs of a profile go."""
+    return REPOSITORY / "runs" / name
+
+
+def absolute_root(root: str) -> str:
+    """A data root in full, wherever it is used from then on; "stand-in" as it is."""
+    return root if root == STAND_IN else str(Path(root).expanduser().absolute())
+
+
+@contextlib.contextmanager
+def alone(folder: Path, patience: float | None = None) -> Iterator[None]:
+    """Hold the lock of a work folder; the system gives it back when this process ends, however it ends.
+
+    Raises RuntimeError, with the name of the process that holds it, if it is not free within patience (PATIENCE)
+    seconds, and OSError on a file system without locks.
+    """
+    patience = PATIENCE if patience is None else patience
+    folder.mkdir(parents=True, exist_ok=True)
+    started, waiting = time.monotonic(), False
+    with open(folder / "lock", "a+") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                file.seek(0)
+                holder = f"{file.read().strip() or 'another process'} works in {folder}"
+                if time.monotonic() - started > patience:
+                    raise RuntimeError(f"{holder}, and still did after {patience:.0f} s; end it or wait") from None
+                if not waiting:
+                    print(f"{holder}; waiting for it", flush=True)
+                waiting = True
+                time.sleep(0.2)
+        file.truncate(0)
+        print(f"process {os.getpid()} on {platform.node()}", file=file, flush=True)
+        yield

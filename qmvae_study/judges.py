@@ -1,0 +1,91 @@
+"""The judges on disk: weights and the record of their training. Those of the real data are committed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from qmvae_core.data import DigitData
+from qmvae_core.oracles import CONFIGS, DigitClassifier, OracleConfig, train_oracle
+from qmvae_study.evidence.provenance import provenance
+from qmvae_study.evidence.records import write_json
+from qmvae_study.evidence.weights import save_tensors
+
+
+class OracleError(RuntimeError):
+    """An oracle is missing or does not belong to the data; the message says what to do."""
+
+
+def save_oracle(model: DigitClassifier, data: DigitData, config: OracleConfig, seconds: float, folder: Path) -> dict:
+    """Write the weights and the record of one oracle's training; returns the record."""
+    device = next(model.parameters()).device
+    record = {
+        "modality": model.modality,
+        "config": asdict(config),
+        "accuracy": {"test": model.accuracy(data.test[model.modality].to(device))},
+        "n_test": len(data.test[model.modality]),
+        "data": data.identity,
+        "provenance": provenance(device),
+        "seconds": seconds,
+    }
+    folder = Path(folder)
+    save_tensors(folder / f"{model.modality}.safetensors", model.state_dict())
+    write_json(folder / f"{model.modality}.json", record)
+    return record
+
+
+def _files(modality: str, folder: Path) -> tuple[Path, Path]:
+    """Where the weights and the record of an oracle lie."""
+    return Path(folder) / f"{modality}.safetensors", Path(folder) / f"{modality}.json"
+
+
+def _saved(modality: str, folder: Path) -> bool:
+    return all(path.exists() for path in _files(modality, folder))
+
+
+def load_oracle(modality: str, folder: Path, kind: str = "real") -> DigitClassifier:
+    """The saved oracle of a modality, in eval mode, for data of a kind ("real" or "stand-in").
+
+    Raises OracleError if there is none, or if it was trained on another kind of data.
+    """
+    weights, record = _files(modality, folder)
+    if not _saved(modality, folder):
+        raise OracleError(
+            f"no oracle for {modality} in {folder}; train it with: python -m qmvae_study oracles --out {folder}"
+        )
+    about = json.loads(record.read_text())
+    if about["data"]["kind"] != kind:
+        raise OracleError(
+            f"the oracle in {folder} was trained on {about['data']['kind']} data and cannot judge {kind} data; "
+            "choose another folder"
+        )
+    model = DigitClassifier(modality, about["config"]["channels"])
+    model.load_state_dict(load_file(weights))
+    return model.eval()
+
+
+def prepare_oracles(
+    data: DigitData,
+    folder: Path,
+    configs: Mapping[str, OracleConfig] = CONFIGS,
+    device: str | torch.device = "cpu",
+    train_missing: bool = True,
+) -> Mapping[str, DigitClassifier]:
+    """One oracle for each modality of the data, loaded from the folder, or trained and saved there where missing."""
+    found = {}
+    for modality, digits in data.train.items():
+        try:
+            found[modality] = load_oracle(modality, folder, data.identity["kind"])
+        except OracleError:
+            if not train_missing or _saved(modality, folder):
+                raise
+            started = time.monotonic()
+            found[modality] = train_oracle(modality, digits, configs[modality], device)
+            save_oracle(found[modality], data, configs[modality], time.monotonic() - started, folder)
+    return {modality: model.to(device) for modality, model in found.items()}

@@ -1,0 +1,180 @@
+"""The plan of all runs: profiles, and the runs that they span."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from qmvae_core.data import STAND_IN
+from qmvae_core.models import build_model, from_known_fields, reading, training_changes
+from qmvae_core.models.readings import BEST, MODELS_COMPARED
+from qmvae_core.oracles import CONFIGS, OracleConfig
+from qmvae_core.training import TrainingConfig
+from qmvae_study import hunt, sensitivity
+from qmvae_study.paper import TRAIN_PAIRS
+
+SEED_LIMIT = 2**32  # of NumPy's RandomState, by which the pairs of a seed are drawn
+LONGEST_NAME = (
+    120  # letters of a reading in the names of files, which a file system limits to 255 with all that is added
+)
+PAPER_ROUNDS = TrainingConfig().rounds  # which give TRAIN_PAIRS
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much of the study to do. readings, seeds and precisions span its plan; more_seeds replaces those of some."""
+
+    name: str
+    training: TrainingConfig
+    readings: tuple[str, ...] = (BEST,)
+    seeds: tuple[int, ...] = (0,)
+    more_seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    validation: bool = False  # train on nine tenths of the training digits and judge on the rest, to make a choice
+    precisions: tuple[str, ...] = ("float32",)
+    stacked: bool = False  # on a GPU all seeds of a reading in one run
+    data_root: str | None = None  # None: look for a data root
+    oracles: Mapping[str, OracleConfig] = field(default_factory=lambda: CONFIGS)
+
+
+# 3,000 steps instead of 131,410; the learning rate is ten times the paper's, to get far in so few.
+SHORT = TrainingConfig(epochs=10, steps_per_epoch=300, learning_rate=1e-3)
+# A tenth of the paper's steps, every pair once, and ten times its rate: the same product of rate and steps.
+EPOCH = TrainingConfig(epochs=1, steps_per_epoch=13_141, learning_rate=1e-3, reports=5)
+PROFILES = {
+    "smoke": Profile(
+        "smoke",
+        TrainingConfig(epochs=2, steps_per_epoch=8, batch_size=64, learning_rate=1e-3, rounds=2, chunk=4),
+        data_root=STAND_IN,
+        oracles={name: OracleConfig(epochs=2, channels=8, batch_size=32) for name in CONFIGS},
+    ),
+    "quick": Profile("quick", SHORT, MODELS_COMPARED),
+    "sensitivity": Profile(
+        "sensitivity",
+        SHORT,
+        sensitivity.PLAN,
+        more_seeds={sensitivity.BASE: sensitivity.SEEDS},
+        validation=True,
+    ),
+    # What we do otherwise than a model's authors, one change at a time, to be compared with the runs of "quick".
+    "deviations": Profile(
+        "deviations",
+        SHORT,
+        ("mmvae+particles=1", "dmvae+empty_group=false", "jmvae-kl+alpha=1", "mopoe+beta=2.5"),
+    ),
+    # Whether bfloat16 changes a result: the same seeds by both precisions.
+    "precision": Profile(
+        "precision", SHORT, (f"{hunt.PRINTED}+all.scale=3.75",), tuple(range(5)), precisions=("float32", "bfloat16")
+    ),
+    "hunt": Profile("hunt", EPOCH, hunt.PLAN, hunt.SEEDS[:1], validation=True, precisions=("bfloat16",)),
+    "epoch": Profile("epoch", EPOCH, MODELS_COMPARED, (0, 1, 2)),
+    "paper": Profile("paper", TrainingConfig(), MODELS_COMPARED, tuple(range(5)), stacked=True),
+    # The authors' own length, batch and learning rate, where they trained on MNIST-SVHN and a GPU's hours allow it.
+    "published": Profile(
+        "published",
+        TrainingConfig(epochs=50, batch_size=1024, learning_rate=1e-3),
+        ("dmvae",),
+        tuple(range(5)),
+        stacked=True,
+    ),
+}
+
+
+def profile(name: str) -> Profile:
+    """The named profile. Raises ValueError for an unknown name."""
+    if name not in PROFILES:
+        raise ValueError(f"unknown profile {name!r}; the known ones are {sorted(PROFILES)}")
+    return PROFILES[name]
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= SEED_LIMIT:
+        raise ValueError(f"seeds must be different, not negative and below 2**32, got {list(seeds)}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One entry of the plan: a model under one reading, one seed or a stack of seeds, in one precision.
+
+    Raises ValueError for an unknown profile, reading or precision, for a value that its field cannot have, and for
+    seeds that are negative, given twice or too large.
+    """
+
+    profile: str
+    reading: str
+    seeds: tuple[int, ...]
+    precision: str = "float32"
+
+    def __post_init__(self):
+        profile(self.profile)
+        build_model(reading(self.reading))  # an impossible choice shows here, before any work
+        _ = self.training
+        _check_seeds(self.seeds)
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The profile's training, with what the reading changes of it."""
+        return from_known_fields(
+            TrainingConfig,
+            {
+                **asdict(profile(self.profile).training),
+                "precision": self.precision,
+                **training_changes(self.reading),
+            },
+        )
+
+    @property
+    def model(self) -> str:
+        """The name of the model, as in `models.MODELS`."""
+        return reading(self.reading).model
+
+    @property
+    def id(self) -> str:
+        """A name for the run's folder."""
+        return f"{self._name}-s{'_'.join(map(str, self.seeds))}"
+
+    def record_id(self, seed: int) -> str:
+        """The name of one seed's record, weights and panels."""
+        return f"{self.profile}-{self._name}-seed{seed}"
+
+    @property
+    def _name(self) -> str:
+        """Model, reading and, if it is not float32, precision; a reading too long for a file's name has a digest."""
+        name = self.reading
+        if len(name) > LONGEST_NAME:
+            name = f"{name.partition('+')[0]}+{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        return f"{self.model}-{name}" + ("" if self.precision == "float32" else f"-{self.precision}")
+
+    def config(self) -> dict:
+        """All that decides the result beside seed and data."""
+        return {"model": reading(self.reading).to_dict(), "training": asdict(self.training)}
+
+
+def plan(
+    name: str,
+    readings: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    precision: str | None = None,
+    stacked: bool = False,
+) -> list[Run]:
+    """The runs of a profile, in order; readings, seeds and precision replace the profile's own.
+
+    stacked: the seeds of a reading in one run where the profile has them so, for a GPU. Raises like `Run`.
+    """
+    chosen = profile(name)
+    precisions = (precision,) if precision else chosen.precisions
+    if seeds is not None:
+        _check_seeds(seeds)
+    runs = []
+    for each in readings or chosen.readings:
+        numbers = tuple(seeds) if seeds else chosen.more_seeds.get(each, chosen.seeds)
+        stacks = [numbers] if chosen.stacked and stacked else [(number,) for number in numbers]
+        runs += [Run(name, each, stack, which) for which in precisions for stack in stacks]
+    return runs
+
+
+def steps_of(run: Run) -> int:
+    """The steps of one seed; those of an epoch that shows every pair once are of the official training digits."""
+    training = run.training
+    pairs = TRAIN_PAIRS // PAPER_ROUNDS * training.rounds
+    return training.epochs * (training.steps_per_epoch or -(-pairs // training.batch_size))

@@ -1,0 +1,244 @@
+"""One run, step by step: its data, its judges, its training, its record. The training notebook calls these."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from qmvae_core.data import STAND_IN, DigitData, load_digits, validation_split
+from qmvae_core.evaluation import at_a_glance, evaluate, joint_code
+from qmvae_core.models import ModelConfig, build_model, from_known_fields, reading
+from qmvae_core.oracles import DigitClassifier
+from qmvae_core.training import NonFiniteLoss, Trained, TrainingConfig, fit, seconds_a_step
+from qmvae_study.evidence import records
+from qmvae_study.evidence.folder import RESULTS, alone
+from qmvae_study.evidence.provenance import provenance
+from qmvae_study.evidence.weights import save_tensors
+from qmvae_study.judges import prepare_oracles
+from qmvae_study.panels import make_panels
+from qmvae_study.plan import Run, profile, steps_of
+
+# What evaluation came to measure when there were records already: `amend` gives it to them.
+LATER_METRICS = {"joint_code": joint_code}
+
+
+def device_here() -> str:
+    """What "auto" stands for on this machine: "cuda" where there is a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def expected_hours(runs: Sequence[Run], device: str, workers: int) -> float:
+    """Hours of training for runs of which so many go on side by side, from steps that are timed here and now.
+
+    Judging is not counted. Raises ValueError for a precision that this machine lacks.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(len(os.sched_getaffinity(0)) // workers, 1))
+    try:
+        timed: dict[tuple[str, str, str], float] = {}
+        total = 0.0
+        for run in runs:
+            kind = (run.profile, run.reading, run.precision)
+            if kind not in timed:
+                timed[kind] = seconds_a_step(reading(run.reading), run.training, device)
+            total += timed[kind] * steps_of(run) * len(run.seeds)
+    finally:
+        torch.set_num_threads(before)
+    return total / workers / 3600
+
+
+def data_for(name: str, data_root: str | None = None) -> DigitData:
+    """The digits that a profile is run on; data_root as in `data.load_digits`.
+
+    In a profile that makes a choice, the validation part of the training digits stands in the place of the test set.
+    """
+    chosen = profile(name)
+    data = load_digits(data_root or chosen.data_root)
+    if not chosen.validation:
+        return data
+    kept, held_out = validation_split(data.train)
+    counts = {"n_train": {k: len(v) for k, v in kept.items()}, "n_test": {k: len(v) for k, v in held_out.items()}}
+    note = "Judged on a validation part of the training digits, not on the test set."
+    return DigitData(kept, held_out, {**data.identity, **counts, "notes": [*data.identity["notes"], note]})
+
+
+def oracles_for(
+    name: str, data: DigitData, evidence: Path, device: str | torch.device = "cpu"
+) -> Mapping[str, DigitClassifier]:
+    """The judges: the committed ones for real data; for the stand-in, trained once into the evidence folder."""
+    if data.identity["kind"] == STAND_IN:
+        with alone(evidence / "work" / "oracles", patience=3600.0):  # one of several runs trains them for all
+            return prepare_oracles(data, evidence / "oracles", profile(name).oracles, device)
+    return prepare_oracles(data, RESULTS / "oracles", device=device, train_missing=False)
+
+
+def train(
+    run: Run,
+    data: DigitData,
+    evidence: Path,
+    device: str = "cpu",
+    progress: str = "auto",
+    minutes: float | None = None,
+    oracles: Mapping[str, DigitClassifier] | None = None,
+) -> Trained:
+    """Train the run's seeds, from its checkpoint if there is one; a loss that is not finite leaves failure records.
+
+    minutes: of training, after which OutOfTime is raised and the checkpoint is there to go on from. oracles: the judges
+    by which each report of the history has accuracies (`evaluation.at_a_glance`); None: it has none.
+    Raises what `fit` raises, and RuntimeError if another process works on this run and does not end.
+    """
+    folder = evidence / "work" / run.id / data.identity["content_hash"][:8]  # a checkpoint belongs to its data
+    measure = None
+    if oracles is not None:
+        here = data.to(device)
+
+        def measure(model: nn.Module, seed: int) -> dict[str, float]:
+            return at_a_glance(model.eval(), here.train, here.test, oracles, seed)
+
+    try:
+        with alone(evidence / "work" / run.id):
+            return fit(
+                reading(run.reading), run.training, data.train, run.seeds,
+                folder=folder, device=device, progress=progress, minutes=minutes, measure=measure,
+            )  # fmt: skip
+    except NonFiniteLoss as error:
+        for seed in run.seeds:
+            failed = _record(run, seed, data, device) | {"status": "failed", "error": str(error)}
+            records.write_json(record_path(run, seed, evidence), failed)
+        raise
+
+
+def judge(
+    run: Run, trained: Trained, data: DigitData, oracles: Mapping[str, DigitClassifier], evidence: Path
+) -> list[dict]:
+    """Evaluate each seed on the test digits, save weights and panels, and write the records; returns them.
+
+    Raises RuntimeError if another process works on this run and does not end.
+    """
+    written = []
+    with alone(evidence / "work" / run.id):
+        for number, (seed, model) in enumerate(zip(run.seeds, trained.models, strict=True)):
+            device = next(model.parameters()).device
+            on_device = data.to(device)
+            metrics = evaluate(model, on_device.train, on_device.test, oracles, seed)
+            name = run.record_id(seed)
+            weights = evidence / "weights" / f"{name}.safetensors"
+            save_tensors(weights, model.state_dict())
+            record = _record(run, seed, data, device) | {
+                "status": "ok",
+                "metrics": metrics,
+                "history": trained.histories[number],
+                **({"plateau": {"left": trained.left[number]}} if trained.left else {}),
+                "panels": make_panels(model, oracles, on_device.test, seed, evidence / "panels", name),
+                "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+                "cost": trained.cost,
+            }
+            records.write_json(record_path(run, seed, evidence), record)
+            written.append(record)
+    return written
+
+
+def _record(run: Run, seed: int, data: DigitData, device: str | torch.device) -> dict:
+    config = run.config()
+    return {
+        "format": records.FORMAT,
+        "id": run.record_id(seed),
+        "profile": run.profile,
+        "model": run.model,
+        "reading": run.reading,
+        "seed": seed,
+        "trained_together": list(run.seeds),
+        "config": config,
+        "config_hash": records.config_hash(config),
+        "data": data.identity,
+        "provenance": provenance(device),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def record_path(run: Run, seed: int, evidence: Path) -> Path:
+    """Where the record of one seed lies."""
+    return evidence / "runs" / f"{run.record_id(seed)}.json"
+
+
+def _weights(record: Mapping, evidence: Path) -> Path:
+    return evidence / "weights" / f"{record['id']}.safetensors"
+
+
+def load_model(record: Mapping, evidence: Path) -> nn.Module:
+    """The trained model of a record, in eval mode, on the CPU.
+
+    Raises RecordError if its weights are missing or are not those that the record names.
+    """
+    path = _weights(record, evidence)
+    if not path.exists():
+        raise records.RecordError(f"there are no weights {path}; make them with: python -m qmvae_study run")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != record["weights_sha256"]:
+        raise records.RecordError(f"{path} does not hold the weights that its record names; run it again")
+    model = build_model(record["config"]["model"])
+    model.load_state_dict(load_file(path))
+    return model.eval()
+
+
+def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[tuple[str, str]]:
+    """Give the finished records of a profile the LATER_METRICS that they lack, measured on their stored weights.
+
+    Each names under "amended" the code and machine that measured what was added; nothing else in it changes, and one
+    without weights is left as it is. Yields its id and what was done. data_root: as of `data_for`.
+    Raises RecordError where there is no finished record, where the data are not those on which a record was judged,
+    and where the weights are not its own.
+    """
+    done = records.load_records(evidence / "runs", profile=name, status="ok")
+    if not done:
+        raise records.RecordError(f"{evidence / 'runs'} has no finished record of the profile {name!r}")
+    data = data_for(name, data_root)
+    by = provenance()  # before the first record is changed, after which the repository is not clean
+    for record in done:
+        missing = [each for each in LATER_METRICS if each not in record["metrics"]]
+        if not missing:
+            yield record["id"], "lacks nothing"
+            continue
+        if not _weights(record, evidence).exists():
+            yield record["id"], f"has no weights in {evidence / 'weights'}, so {', '.join(missing)} cannot be added"
+            continue
+        if any(record["data"][key] != data.identity[key] for key in ("content_hash", "n_test")):
+            raise records.RecordError(f"record {record['id']} was judged on other data than those given")
+        model = load_model(record, evidence)
+        added = {each: LATER_METRICS[each](model, data.train, data.test, record["seed"]) for each in missing}
+        record["metrics"] |= added
+        record["amended"] = record.get("amended", {}) | dict.fromkeys(missing, by)
+        records.write_json(evidence / "runs" / f"{record['id']}.json", record)
+        yield record["id"], f"added {', '.join(missing)}"
+
+
+def state(run: Run, evidence: Path, real_data: bool = False) -> str:
+    """ "done", "failed", "started" or "to do", by the records and checkpoint in the evidence folder.
+
+    real_data: whether real data is at hand now; then what was run on the stand-in for lack of it is to do again.
+    """
+    found = []
+    for seed in run.seeds:
+        path = record_path(run, seed, evidence)
+        record = records.read_record(path) if path.exists() else None
+        replaced = record is not None and record["data"]["kind"] == STAND_IN and real_data
+        other = record is None or not _same_config(run, record["config"])
+        if other or (replaced and not profile(run.profile).data_root):
+            return "started" if any((evidence / "work" / run.id).glob("*/checkpoint.pt")) else "to do"
+        found.append(record["status"])
+    return "failed" if "failed" in found else "done"
+
+
+def _same_config(run: Run, config: Mapping) -> bool:
+    """Whether a record's config says what the run says; a field younger than the record has its default there."""
+    try:
+        found = ModelConfig.from_dict(config["model"]), from_known_fields(TrainingConfig, config["training"])
+    except (KeyError, ValueError):
+        return False
+    return found == (reading(run.reading), run.training)
