@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,11 @@ def test_an_arrow_up_is_seen(tmp_path):
     assert PLACES["qmvae_core.gaussians"] < PLACES["qmvae_core.models.qmvae"] < PLACES["qmvae_core.models"]
     assert PLACES["qmvae_core.models"] < PLACES["qmvae_core.training"] < PLACES["qmvae_study.evidence.folder"]
     assert PLACES["qmvae_study.plan"] < PLACES["qmvae_study.__main__"] < PLACES["qmvae_neighbours.vae"]
+
+
+def test_the_models_come_without_what_only_the_study_needs():
+    """In a process of its own, which has imported nothing yet."""
+    heavy = {"pandas", "matplotlib", "papermill", "sklearn", "scipy", "torchvision", "qmvae_study"}
+    code = f"import sys, qmvae_core.models; sys.exit(', '.join({heavy!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not done.stderr.strip()  # where the names of what came along would stand
