@@ -112,7 +112,8 @@ def _expect(runs: list[Run], options: argparse.Namespace) -> None:
     device, workers = _device(options), _workers(options, len(runs))
     hours = expected_hours(runs, device, workers)
     beside = f", {workers} side by side" if workers > 1 else ""
-    print(f"about {hours:.1f} hours of training on this {device}{beside}, by steps timed now; judging comes on top")
+    about = f"{hours:.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} min"
+    print(f"about {about} of training on this {device}{beside}, by steps timed now; judging comes on top")
 
 
 def _run(options: argparse.Namespace) -> int:

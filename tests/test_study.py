@@ -670,6 +670,8 @@ def test_plan_and_status_list_every_run(tmp_path, capsys, monkeypatch):
     assert [line.split() for line in lines] == [[str(n), "paper", run.id] for n, run in enumerate(plan("paper"))]
     hours = len(lines) * 13.141 / 2
     assert expected.startswith(f"about {hours:.1f} hours of training on this cpu, 2 side by side, ")
+    assert command_line.main(["plan", "--profile", "smoke", "--device", "cpu"]) == 0  # 16 steps, 6 seconds
+    assert "about 1 min of training on this cpu, by" in capsys.readouterr().out
     write_record(Run("quick", "default", (1,)), 1, tmp_path)
     assert command_line.main(["status", "--evidence", str(tmp_path), "--readings", "default", "--seeds", "0", "1"]) == 0
     assert [line.split(maxsplit=3)[1:] for line in capsys.readouterr().out.splitlines()] == [
