@@ -25,9 +25,9 @@ from scipy.io import loadmat
 from torch import Tensor
 
 from qmvae_core import standin
+from qmvae_core.names import STAND_IN
 
 MODALITIES = {"mnist": (1, 28, 28), "svhn": (3, 32, 32)}
-STAND_IN = "stand-in"
 DEFAULT_ROOT = Path(__file__).resolve().parent.parent / "data"  # the same from a notebook as from a terminal
 OFFICIAL_COUNTS = {"train": {"mnist": 60_000, "svhn": 73_257}, "test": {"mnist": 10_000, "svhn": 26_032}}
 

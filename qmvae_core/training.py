@@ -33,10 +33,10 @@ from qmvae_core.kernels import arrange_for_cpu, require_bfloat16
 from qmvae_core.losses import LossTerms
 from qmvae_core.models import Checked, ModelConfig, Opponent, build_model, known
 from qmvae_core.negatives import check_labels
+from qmvae_core.stops import LEFT, CheckpointError, NonFiniteLoss, OutOfTime
 
 # What a GPU's tensor cores may do in each; bfloat16 is of the fast loop, whose layers then multiply in it.
 PRECISIONS = {"float32": "ieee", "tf32": "tf32", "bfloat16": "ieee"}
-LEFT = 0.9  # the share of its plateau below which the mean of a chunk must be for a loss to have left it
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,6 @@ class TrainingConfig(Checked):
     def __post_init__(self):
         super().__post_init__()
         known(PRECISIONS, "precision", self.precision)
-
-
-class NonFiniteLoss(RuntimeError):
-    """A term of the loss was not finite; the message names seed, epoch, step and term."""
-
-
-class OutOfTime(RuntimeError):
-    """The minutes given to a training are over; its checkpoint is written."""
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be read or belongs to another run."""
 
 
 @dataclass(frozen=True)

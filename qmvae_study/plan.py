@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field
 
 from qmvae_core.data import STAND_IN
 from qmvae_core.models import build_model, from_known_fields, reading, training_changes
-from qmvae_core.models.readings import BEST, MODELS_COMPARED
+from qmvae_core.names import BEST
 from qmvae_core.oracles import CONFIGS, OracleConfig
 from qmvae_core.training import TrainingConfig
 from qmvae_study import hunt, sensitivity
 from qmvae_study.paper import TRAIN_PAIRS
+from qmvae_study.rows import MODELS_COMPARED
 
 SEED_LIMIT = 2**32  # of NumPy's RandomState, by which the pairs of a seed are drawn
 LONGEST_NAME = (

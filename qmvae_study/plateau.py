@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qmvae_core.models import ModelConfig
-from qmvae_core.training import LEFT
+from qmvae_core.stops import LEFT, quadruplet_plateau
 
 
 def left_after(record: Mapping) -> int | None:
@@ -22,9 +21,8 @@ def left_after(record: Mapping) -> int | None:
     plateau = _plateau(record)
     if plateau is None:
         raise ValueError(f"the loss of record {record['id']} has no plateau to leave")
-    name, value = plateau
     steps = record["cost"]["steps"] // len(record["history"])
-    below = (i for i, epoch in enumerate(record["history"], start=1) if epoch[name] < LEFT * value)
+    below = (i for i, epoch in enumerate(record["history"], start=1) if epoch["quadruplet"] < LEFT * plateau)
     first = next(below, None)
     return first and first * steps
 
@@ -34,5 +32,8 @@ def is_stalled(record: Mapping) -> bool:
     return ("plateau" in record or _plateau(record) is not None) and left_after(record) is None
 
 
-def _plateau(record: Mapping) -> tuple[str, float] | None:
-    return ModelConfig.from_dict(record["config"]["model"]).plateau
+def _plateau(record: Mapping) -> float | None:
+    config = record["config"]["model"]
+    if not config.get("beta") or "alpha1" not in config:
+        return None
+    return quadruplet_plateau(config["alpha1"], config["alpha2"], len(config["modalities"]))

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from qmvae_core.models.readings import DEFAULT, KIN, WITHOUT_LOSS
+from qmvae_core.names import DEFAULT
 from qmvae_study import hunt
 from qmvae_study.evidence.folder import default_evidence
 from qmvae_study.evidence.records import load_records
 from qmvae_study.execution import Outcome, side_by_side
 from qmvae_study.plan import Run, plan
+from qmvae_study.rows import KIN, WITHOUT_LOSS
 from qmvae_study.runs import state
 
 SEEDS = (0, 1, 2)

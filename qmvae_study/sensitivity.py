@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from qmvae_core.models.readings import AS_PRINTED, DEFAULT, WITHOUT_LOSS
+from qmvae_core.names import AS_PRINTED, DEFAULT
 from qmvae_core.negatives import RULES
 from qmvae_study.evidence.records import RecordError
 from qmvae_study.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
 from qmvae_study.plateau import is_stalled
+from qmvae_study.rows import WITHOUT_LOSS
 
 BASE, SEEDS = DEFAULT, (0, 1, 2)
 REFERENCES = (AS_PRINTED, WITHOUT_LOSS.format(BASE))  # shown beside the rest, and candidates for nothing

@@ -3,10 +3,10 @@
 import pytest
 from scipy import stats
 
-from qmvae_core.models.readings import BASELINES
 from qmvae_study import paper
 from qmvae_study.evidence.records import RecordError
 from qmvae_study.report import claims, tables
+from qmvae_study.rows import BASELINES
 
 CROSS = dict(zip(paper.TABLE1_COLUMNS, ("mnist->svhn", "svhn->mnist"), strict=True))
 PROBE = dict(zip(paper.TABLE2_COLUMNS, ("mnist", "svhn", "joint"), strict=True))

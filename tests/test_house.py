@@ -78,9 +78,20 @@ def test_an_arrow_up_is_seen(tmp_path):
     assert PLACES["qmvae_study.plan"] < PLACES["qmvae_study.__main__"] < PLACES["qmvae_neighbours.vae"]
 
 
-def test_the_models_come_without_what_only_the_study_needs():
-    """In a process of its own, which has imported nothing yet."""
-    heavy = {"pandas", "matplotlib", "papermill", "sklearn", "scipy", "torchvision", "qmvae_study"}
-    code = f"import sys, qmvae_core.models; sys.exit(', '.join({heavy!r} & sys.modules.keys()))"
+RESULTS = (
+    "qmvae_study.report.tables, qmvae_study.report.claims, qmvae_study.report.figures, qmvae_study.evidence.pictures"
+)
+
+
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("qmvae_core.models", {"pandas", "matplotlib", "papermill", "sklearn", "scipy", "torchvision", "qmvae_study"}),
+        (f"{RESULTS}, qmvae_study.evidence.notebooks", {"torch", "torchvision", "sklearn", "papermill"}),
+    ],
+)
+def test_what_is_imported_comes_without_what_it_does_not_need(modules, heavy):
+    """In a process of its own, which has imported nothing yet: the models, and what the chapters of results import."""
+    code = f"import sys, {modules}; sys.exit(', '.join({heavy!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert not done.stderr.strip()  # where the names of what came along would stand

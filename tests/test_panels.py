@@ -9,17 +9,9 @@ import torch
 from qmvae_core.data import Digits
 from qmvae_core.evaluation import generator_for
 from qmvae_core.models import build_model
+from qmvae_study.evidence.pictures import ROWS, SWEEP, load_panel, panel_images, panel_of
 from qmvae_study.evidence.records import RecordError
-from qmvae_study.panels import (
-    ROWS,
-    SWEEP,
-    load_panel,
-    make_panels,
-    nth_of_each_digit,
-    panel_images,
-    panel_of,
-    save_panel,
-)
+from qmvae_study.panels import make_panels, nth_of_each_digit, save_panel
 
 DIRECTIONS = ["ink->photo", "photo->ink"]
 

@@ -23,8 +23,8 @@ from qmvae_study import plan as study_plan
 from qmvae_study import runs as study_runs
 from qmvae_study.evidence import folder as places
 from qmvae_study.evidence import notebooks
+from qmvae_study.evidence.pictures import panel_images
 from qmvae_study.evidence.records import config_hash, load_records
-from qmvae_study.panels import panel_images
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = study_plan.Run("smoke", "best", (0,))

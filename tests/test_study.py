@@ -16,7 +16,6 @@ import torch
 from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
 from qmvae_core.evaluation import joint_code
 from qmvae_core.models import MODELS, READINGS, build_model, reading
-from qmvae_core.models.readings import MODELS_COMPARED
 from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig
 from qmvae_study import __main__ as command_line
@@ -24,11 +23,12 @@ from qmvae_study import execution
 from qmvae_study import plan as study_plan
 from qmvae_study import runs as study_runs
 from qmvae_study.evidence import notebooks, records
+from qmvae_study.evidence.pictures import panel_images
 from qmvae_study.evidence.records import RecordError, config_hash, load_records, read_record
 from qmvae_study.judges import OracleError
-from qmvae_study.panels import panel_images
 from qmvae_study.plan import Run, plan, profile
 from qmvae_study.report.tables import leakage_table
+from qmvae_study.rows import MODELS_COMPARED
 from qmvae_study.runs import record_path, state
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from qmvae_core.kernels import TransposedConvolution
-from qmvae_core.models.readings import BEST
+from qmvae_core.names import BEST
 from qmvae_study.evidence.folder import RESULTS
+from qmvae_study.evidence.pictures import panel_images, panel_of
 from qmvae_study.evidence.records import RecordError, load_records
-from qmvae_study.panels import panel_images, panel_of
 from qmvae_study.report import tables
 from qmvae_study.runs import load_model
 

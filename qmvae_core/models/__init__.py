@@ -20,7 +20,8 @@ from qmvae_core.models.mmvae import MMVAE, MMVAEConfig
 from qmvae_core.models.mopoe import MoPoE, MoPoEConfig
 from qmvae_core.models.mvae import MVAE, MVAEConfig
 from qmvae_core.models.qmvae import QMVAE, QMVAEConfig
-from qmvae_core.models.readings import BEST, MNIST, READINGS, SVHN, reading, training_changes
+from qmvae_core.models.readings import MNIST, READINGS, SVHN, reading, training_changes
+from qmvae_core.names import BEST
 
 __all__ = [
     "Checked", "DMVAE", "JMVAE", "MMVAE", "MNIST", "MODELS", "MVAE", "QMVAE", "READINGS", "SVHN", "TEST_CODES",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,6 +14,7 @@ from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts, softmax_scales
 from qmvae_core.models.base import MultimodalVAE
 from qmvae_core.models.configs import ModelConfig, known
+from qmvae_core.stops import quadruplet_plateau
 
 
 def _softmax(posterior: DiagonalGaussian) -> DiagonalGaussian:
@@ -47,10 +47,8 @@ class QMVAEConfig(ModelConfig, model="qmvae"):
 
     @property
     def plateau(self) -> tuple[str, float] | None:
-        """The quadruplet loss of codes that all lie in one place: 2 α₁ + α₂ for each pair of modalities."""
-        if not self.beta:
-            return None
-        return "quadruplet", math.comb(len(self.modalities), 2) * (2 * self.alpha1 + self.alpha2)
+        """The quadruplet loss while all codes lie in one place, unless nothing is trained by it."""
+        return ("quadruplet", quadruplet_plateau(self.alpha1, self.alpha2, len(self.modalities))) if self.beta else None
 
 
 class QMVAE(MultimodalVAE):

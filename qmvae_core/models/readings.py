@@ -13,6 +13,7 @@ from qmvae_core.models.mmvae import MMVAEConfig
 from qmvae_core.models.mopoe import MoPoEConfig
 from qmvae_core.models.mvae import MVAEConfig
 from qmvae_core.models.qmvae import QMVAEConfig
+from qmvae_core.names import BEST
 
 MNIST = ModalityConfig(shape=(1, 28, 28), network="dense", widths=(400,))
 SVHN = ModalityConfig(shape=(3, 32, 32), network="convolutional", widths=(32, 64, 128))
@@ -64,16 +65,6 @@ READINGS = {
         total_correlation={"mnist": 500.0, "svhn": 100.0},
     ),
 }
-
-# The rows of the tables: Q-MVAE by two readings, both without the quadruplet loss too, the reading from which the best
-# one was found, the models that the paper compares it with, and their kin.
-BEST, AS_PRINTED, DEFAULT = "best", "as-printed", "default"
-WITHOUT_LOSS = "{}+beta=0"  # of the reading that stands in the braces
-BASELINES = ("mvae", "mmvae", "dmvae")
-KIN = ("jmvae", "jmvae-kl", "mopoe")
-MODELS_COMPARED = (
-    BEST, AS_PRINTED, *map(WITHOUT_LOSS.format, (BEST, AS_PRINTED)), DEFAULT, *BASELINES, *KIN
-)  # fmt: skip
 
 
 def reading(name: str) -> ModelConfig:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from qmvae_core.training import OutOfTime
+from qmvae_core.stops import OutOfTime
 from qmvae_study.evidence.folder import NOTEBOOKS, absolute_root
 
 TRAINING_NOTEBOOK = NOTEBOOKS / "07_train.ipynb"

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from qmvae_core.models.readings import BASELINES, WITHOUT_LOSS
 from qmvae_study import paper, plateau
 from qmvae_study.report import tables
+from qmvae_study.rows import BASELINES, WITHOUT_LOSS
 
 ORDER = ("fails", "undecided", "holds")
 
