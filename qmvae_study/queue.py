@@ -15,6 +15,7 @@ from qmvae_study.evidence.folder import default_evidence
 from qmvae_study.evidence.records import load_records
 from qmvae_study.execution import Outcome, side_by_side
 from qmvae_study.plan import Run, plan
+from qmvae_study.report.equivalence import SECOND_LOOK
 from qmvae_study.rows import KIN, WITHOUT_LOSS
 from qmvae_study.runs import state
 
@@ -35,6 +36,10 @@ def _precision() -> list[Run]:
 
 def _hunt() -> list[Run]:
     return plan(hunt.PROFILE)
+
+
+def _precision_again() -> list[Run]:
+    return plan("precision", seeds=SECOND_LOOK)
 
 
 def _finalists() -> list[Run]:
@@ -70,7 +75,7 @@ def _epoch_others() -> list[Run]:
     return plan("epoch", (*_OTHERS, *KIN, DEFAULT), SEEDS, PRECISION)
 
 
-STAGES = (_precision, _hunt, _finalists, _paper_found, _paper_baselines, _epoch_found, _epoch_others)
+STAGES = (_precision, _hunt, _finalists, _precision_again, _paper_found, _paper_baselines, _epoch_found, _epoch_others)
 
 
 def runs() -> list[Run]:

@@ -35,7 +35,7 @@ def test_noise_does_not_make_two_things_equivalent():
 
 
 def both(shift: float = 0.0, seeds=range(5)) -> list[dict]:
-    noise = [0.001, -0.001, 0.002, -0.002, 0.0]
+    noise = [0.001, -0.001, 0.002, -0.002, 0.0] * 2
 
     def run(seed: int, by: float, more: float = 0.0) -> dict:
         return record(seed, forth=0.92 + by + more, back=0.81 - by, probe=(0.98 + by, 0.80 + by, 0.97 - by))
@@ -52,6 +52,12 @@ def test_every_metric_of_both_tables_has_a_row_and_a_word():
     assert words["SVHN→MNIST"] == "equivalent"
     assert found.loc["MNIST→SVHN", "difference"] == "+3.00"
     assert found.loc["MNIST→SVHN", ["float32", "bfloat16"]].tolist() == ["92.0 ± 0.2", "95.0 ± 0.2"]
+
+
+def test_a_second_look_is_judged_at_half_the_level(monkeypatch):
+    monkeypatch.setattr(equivalence, "two_one_sided", lambda *_: 0.03)
+    assert set(equivalence.of_precisions(both())["within 2 points"]) == {"equivalent"}
+    assert set(equivalence.of_precisions(both(seeds=range(10)))["within 2 points"]) == {"not shown"}
 
 
 def test_seeds_that_one_precision_lacks_are_an_error():
