@@ -168,7 +168,9 @@ def test_the_command_trains_side_by_side_on_a_cpu_unless_told_otherwise(tmp_path
 
 
 SCRIPT = """
+import signal
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores in what it runs in the background
 from qmvae_study import execution, plan
 execution.TRAINING_NOTEBOOK = Path({notebook!r})
 runs = iter([(run, run.id) for run in plan.plan("smoke", ["default"], [0, 1, 2])])
@@ -215,6 +217,7 @@ def test_runs_end_with_the_command_that_carries_them_out(tmp_path, how):
         assert not (tmp_path / "seed2.pid").exists()
     finally:
         command.kill()
+        command.wait()
 
 
 def test_a_state_that_is_failed_is_not_tried_again(folders):
