@@ -16,9 +16,8 @@ from qmvae_study.paper import TRAIN_PAIRS
 from qmvae_study.rows import MODELS_COMPARED
 
 SEED_LIMIT = 2**32  # of NumPy's RandomState, by which the pairs of a seed are drawn
-LONGEST_NAME = (
-    120  # letters of a reading in the names of files, which a file system limits to 255 with all that is added
-)
+# Letters of a reading in the names of files; a file system takes 255 with all that is added.
+LONGEST_NAME = 120
 PAPER_ROUNDS = TrainingConfig().rounds  # which give TRAIN_PAIRS
 
 
