@@ -91,7 +91,7 @@ def _workers(options: argparse.Namespace, runs: int) -> int:
     """How many processes train side by side: on a CPU two, which together take more steps than one of two threads."""
     if options.workers is not None:
         return _at_least_one(options.workers)
-    return min(SIDE_BY_SIDE, len(os.sched_getaffinity(0)), runs) if _device(options) == "cpu" else 1
+    return max(1, min(SIDE_BY_SIDE, len(os.sched_getaffinity(0)), runs)) if _device(options) == "cpu" else 1
 
 
 def _at_least_one(workers: int) -> int:

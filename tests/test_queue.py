@@ -106,6 +106,19 @@ def test_the_queue_needs_real_data(folders, capsys, monkeypatch):
     assert command_line.main(["queue", "--workers", "0"]) == 1
 
 
+def test_a_queue_that_is_done_is_listed_with_nothing_left(folders, monkeypatch, capsys):
+    for run in queue.runs():
+        finish(run, folders)
+    monkeypatch.setattr(queue, "_hunted", lambda: [])
+    monkeypatch.setattr(command_line, "default_evidence", lambda name: folders / name)
+    monkeypatch.setattr(command_line, "real_data_at_hand", lambda root: True)
+    assert command_line.main(["queue", "--list"]) == 0
+    *lines, left = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(queue.runs())
+    assert all(line.endswith("  done") for line in lines)
+    assert left.startswith("about 0 min of training")
+
+
 # Side by side
 
 
