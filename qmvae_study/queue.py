@@ -6,7 +6,7 @@ that is not done is the next one, of whichever stage: so no processor waits for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from qmvae_core.names import DEFAULT
@@ -54,16 +54,17 @@ def _found() -> list[str]:
     return [] if best is None or printed is None else list(dict.fromkeys((printed, best)))
 
 
-def _long(readings: Callable[[], Sequence[str]]) -> list[Run]:
-    return [run for each in readings() for run in plan("paper", [each], SEEDS, PRECISION)]
+def _long(readings: Sequence[str]) -> list[Run]:
+    return plan("paper", readings, SEEDS, PRECISION) if readings else []
 
 
 def _paper_found() -> list[Run]:
-    return _long(lambda: [*_found(), *map(WITHOUT_LOSS.format, _found()[-1:])])
+    found = _found()
+    return _long([*found, *map(WITHOUT_LOSS.format, found[-1:])])
 
 
 def _paper_baselines() -> list[Run]:
-    return _long(lambda: ("mvae", "dmvae"))
+    return _long(("mvae", "dmvae"))
 
 
 def _epoch_found() -> list[Run]:
