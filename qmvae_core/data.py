@@ -73,14 +73,15 @@ class DataError(ValueError):
 class Digits:
     """Images of one modality with their labels, on one device.
 
-    images: (n, channels, height, width) uint8. labels: (n,) int64, 0 to 9. Raises DataError for other shapes or types.
+    images: (n, channels, height, width) uint8, or (n, ...) of another kind of observation whose 255 stands for 1, such
+    as one-hot labels. labels: (n,) int64, 0 to 9. Raises DataError for other shapes or types.
     """
 
     images: Tensor
     labels: Tensor
 
     def __post_init__(self):
-        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+        if self.images.ndim < 2 or self.images.dtype != torch.uint8:
             raise DataError(f"images must be (n, c, h, w) uint8, not {_shape(self.images)} {self.images.dtype}")
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
             raise DataError(
@@ -102,7 +103,7 @@ class Digits:
     def batch(self, index: Tensor | None = None) -> Tensor:
         """Images as float32 in [0, 1].
 
-        index: integers of any shape (...) on the images' device; the result is (..., c, h, w). None: all images, in
+        index: integers of any shape (...) on the images' device; the result is (..., *shape). None: all images, in
         order. Nothing waits for the device. Raises DataError for an index that is not int32 or int64: torch would read
         bool and uint8 as a mask, whose size the host must wait for.
         """
@@ -418,19 +419,19 @@ def pair_indices(labels_a: Tensor, labels_b: Tensor, rounds: int = 30, seed: int
 
 
 def tuple_indices(labels: dict[str, Tensor], rounds: int = 30, seed: int = 0) -> dict[str, Tensor]:
-    """Tuples of images, one a modality, that show the same digit: MMVAE's rule for any number of modalities.
+    """Tuples of images, one a modality, that show the same digit: MMVAE's rule for one modality or more.
 
     For each digit n is the least count of any modality. The first n images of each, in file order, are permuted anew,
     each modality on its own, in each of the rounds; so every one of them occurs `rounds` times. The result is ordered
     by digit, then round, then place in the permutation, and the permutations are drawn in that order too, modality by
     modality. They come from NumPy's RandomState, whose stream is frozen: a seed gives the same tuples everywhere.
 
-    labels: two or more names with (n,) integer labels, 0 to 9. Returns (tuples,) int32 for each name, on its labels'
-    device. A digit that no modality has gives no tuples. Raises DataError for fewer than two modalities, rounds below
+    labels: one or more names with (n,) integer labels, 0 to 9. Returns (tuples,) int32 for each name, on its labels'
+    device. A digit that no modality has gives no tuples. Raises DataError for no modality, rounds below
     1, labels out of range, no labels at all, and a digit that some modalities have and others lack.
     """
-    if len(labels) < 2 or rounds < 1:
-        raise DataError(f"pairing needs two or more modalities and one or more rounds, not {len(labels)} and {rounds}")
+    if not labels or rounds < 1:
+        raise DataError(f"pairing needs one or more modalities and one or more rounds, not {len(labels)} and {rounds}")
     counts = {name: digit_counts(values).cpu().numpy() for name, values in labels.items()}
     sizes = np.min(list(counts.values()), axis=0)
     for name, count in counts.items():

@@ -1,11 +1,14 @@
 """What is measured of a trained model: Table 1, Table 2, coherence and leakage, and all of `diagnosis` beside them.
 
-Everything is a function of a model, digits and a generator, so that a validation part can be judged like the test set.
+A metric is a function of a Context, and stands in METRICS under the name that it has in a record. A validation part can
+be judged like the test set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import permutations
 
 import numpy as np
@@ -21,8 +24,67 @@ from qmvae_core.data import Digits, tuple_indices
 from qmvae_core.diagnosis import BATCH, share
 from qmvae_core.draws import generator_for
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.models import TEST_CODES
+from qmvae_core.models import TEST_CODES, MultimodalVAE
+from qmvae_core.names import known
 from qmvae_core.oracles import DigitClassifier
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a metric is a function of; it keeps what several metrics need. All on one device.
+
+    judged: the test digits, or a validation part when a choice is to be made. judges: one for each of its modalities.
+    Accuracies are shares in [0, 1] with n and a 95 % interval (`share`).
+    Raises ValueError if a judge is missing.
+    """
+
+    model: MultimodalVAE
+    train: Mapping[str, Digits]
+    judged: Mapping[str, Digits]
+    judges: Mapping[str, DigitClassifier]
+    seed: int = 0
+
+    def __post_init__(self):
+        missing = sorted(set(self.judged) - set(self.judges))
+        if missing:
+            raise ValueError(f"no judge for the modalities {missing}; there are {sorted(self.judges)}")
+
+    @cached_property
+    def directions(self) -> dict[str, tuple[str, str]]:
+        """ "source->target" -> (source, target)."""
+        return {f"{source}->{target}": (source, target) for source, target in permutations(self.judged, 2)}
+
+    @cached_property
+    def private(self) -> list[str]:
+        """The modalities that have a private code."""
+        return [name for name in self.judged if self.model.config.modalities[name].private]
+
+    @cached_property
+    def probe(self) -> LogisticRegression:
+        """The classifier of Table 2."""
+        pairs, truth = _one_round(self.train, self.seed)
+        given = [pairs] if self.model.has_joint_code else [{name: index} for name, index in pairs.items()]
+        codes = np.concatenate([shared_codes(self.model, self.train, index) for index in given])
+        return linear_probe(codes, np.tile(truth, len(given)))
+
+    @cached_property
+    def crossed(self) -> dict[str, dict[str, tuple[Tensor, np.ndarray]]]:
+        """Direction -> test code -> what the target's judge sees in an image generated from each judged source image.
+
+        That is the digit that it reads, (n,), and its features, (n, features).
+        """
+        found = {}
+        for direction, (source, target) in self.directions.items():
+            found[direction] = {}
+            for code in TEST_CODES:
+                generator, judge = self.generator("cross", direction, code), self.judges[target]
+                images = cross_generated(self.model, source, self.judged[source], target, generator, code)
+                found[direction][code] = judge.predict(images), judge.features(images).cpu().numpy()
+        return found
+
+    def generator(self, *parts: str) -> torch.Generator:
+        """The draws of one metric."""
+        return generator_for(self.seed, *parts)
 
 
 @torch.no_grad()
@@ -43,7 +105,7 @@ def cross_generated(
 
 
 def confusion(labels: Tensor, predicted: Tensor) -> list[list[int]]:
-    """Counts (10, 10): row the digit of the condition, column the digit that the oracle reads."""
+    """Counts (10, 10): row the digit of the condition, column the digit that the judge reads."""
     flat = torch.bincount(labels.cpu() * 10 + predicted.cpu(), minlength=100)
     return flat.reshape(10, 10).tolist()
 
@@ -84,50 +146,42 @@ def _all_rows(digits: Digits) -> Tensor:
     return torch.arange(len(digits), device=digits.labels.device)
 
 
-def probe_accuracies(
-    model: nn.Module, train: Mapping[str, Digits], judged: Mapping[str, Digits], seed: int = 0, probe=None
-) -> dict[str, dict]:
+def probe_accuracies(of: Context) -> dict[str, dict]:
     """Table 2: one linear classifier, trained on joint codes, applied to each modality's codes and to joint codes.
 
     It is trained on one round of the pairing, in which each paired training image occurs once, and applied to every
     judged image of each modality and to one round of pairs of judged images. A model without a joint code has it
     trained on the codes of the same images, each modality's on its own and all of them together, and has no entry
-    "joint". probe: that classifier, where it is there already.
+    "joint".
     """
-    probe = probe or _table2_probe(model, train, seed)
     found = {}
-    for name, digits in judged.items():
-        predicted = probe.predict(shared_codes(model, judged, {name: _all_rows(digits)}))
+    for name, digits in of.judged.items():
+        predicted = of.probe.predict(shared_codes(of.model, of.judged, {name: _all_rows(digits)}))
         found[name] = share(predicted == digits.labels.cpu().numpy())
-    if not model.has_joint_code:
-        return found
-    pairs, truth = _one_round(judged, seed)
-    found["joint"] = share(probe.predict(shared_codes(model, judged, pairs)) == truth)
+    if of.model.has_joint_code:
+        pairs, truth = _one_round(of.judged, of.seed)
+        found["joint"] = share(of.probe.predict(shared_codes(of.model, of.judged, pairs)) == truth)
     return found
 
 
 @torch.no_grad()
-def joint_code(
-    model: nn.Module, train: Mapping[str, Digits], judged: Mapping[str, Digits], seed: int = 0, probe=None
-) -> dict[str, dict]:
+def joint_code(of: Context) -> dict[str, dict]:
     """Whom the joint code follows where the codes of a pair disagree, by the probe of Table 2: "train" and "judged".
 
     On one round of pairs of each: the accuracy on their "joint" codes and on the codes of each modality "alone"; the
     accuracy on the joint codes of those pairs where one modality "only" is read rightly by its own code; and the
     median "precision" of q(z|x), over images and dimensions. Without joint codes there is nothing: {}.
-    probe: as of `probe_accuracies`.
     """
-    if not model.has_joint_code:
+    if not of.model.has_joint_code:
         return {}
-    probe = probe or _table2_probe(model, train, seed)
     found = {}
-    for split, digits in (("train", train), ("judged", judged)):
-        pairs, truth = _one_round(digits, seed)
-        joint = probe.predict(shared_codes(model, digits, pairs)) == truth
+    for split, digits in (("train", of.train), ("judged", of.judged)):
+        pairs, truth = _one_round(digits, of.seed)
+        joint = of.probe.predict(shared_codes(of.model, digits, pairs)) == truth
         right, precision = {}, {}
         for name, index in pairs.items():
-            posteriors = list(_shared_posteriors(model, digits, {name: index}))
-            right[name] = probe.predict(torch.cat([p.mean.cpu() for p in posteriors]).numpy()) == truth
+            posteriors = list(_shared_posteriors(of.model, digits, {name: index}))
+            right[name] = of.probe.predict(torch.cat([p.mean.cpu() for p in posteriors]).numpy()) == truth
             precision[name] = float(np.median(torch.cat([(-p.log_var).exp().cpu() for p in posteriors]).numpy()))
         only = {name: hits & (sum(right.values()) == 1) for name, hits in right.items()}
         found[split] = {
@@ -139,13 +193,6 @@ def joint_code(
     return found
 
 
-def _table2_probe(model: nn.Module, train: Mapping[str, Digits], seed: int):
-    pairs, truth = _one_round(train, seed)
-    given = [pairs] if model.has_joint_code else [{name: index} for name, index in pairs.items()]
-    codes = np.concatenate([shared_codes(model, train, index) for index in given])
-    return linear_probe(codes, np.tile(truth, len(given)))
-
-
 def _one_round(digits: Mapping[str, Digits], seed: int) -> tuple[dict[str, Tensor], np.ndarray]:
     """One round of the pairing, in which each paired image occurs once, and the digits of the pairs."""
     pairs = tuple_indices({name: each.labels for name, each in digits.items()}, rounds=1, seed=seed)
@@ -153,134 +200,156 @@ def _one_round(digits: Mapping[str, Digits], seed: int) -> tuple[dict[str, Tenso
     return pairs, digits[first].labels[pairs[first].long()].cpu().numpy()
 
 
-def leakage(
-    model: nn.Module, train: Mapping[str, Digits], judged: Mapping[str, Digits], seed: int = 0, limit: int = 20_000
-) -> dict[str, dict]:
+def leakage(of: Context, limit: int = 20_000) -> dict[str, dict]:
     """How well the digit can be read from each private code, by a linear and by a small non-linear probe.
 
     A tenth is chance: nothing leaks. The probes see the first `limit` training images of each modality. A modality
     without a private code has no entry.
     """
     found = {}
-    for name, digits in judged.items():
-        known = train[name].select(slice(0, limit))
-        codes, labels = private_codes(model, name, known), known.labels.cpu().numpy()
-        if not codes.shape[1]:
-            continue
-        test_codes, truth = private_codes(model, name, digits), digits.labels.cpu().numpy()
+    for name in of.private:
+        known, judged = of.train[name].select(slice(0, limit)), of.judged[name]
+        codes, labels = private_codes(of.model, name, known), known.labels.cpu().numpy()
+        test_codes, truth = private_codes(of.model, name, judged), judged.labels.cpu().numpy()
         found[name] = {
             "linear": share(linear_probe(codes, labels).predict(test_codes) == truth),
-            "nonlinear": share(nonlinear_probe(codes, labels, seed).predict(test_codes) == truth),
+            "nonlinear": share(nonlinear_probe(codes, labels, of.seed).predict(test_codes) == truth),
         }
     return found
 
 
 @torch.no_grad()
-def joint_coherence(
-    model: nn.Module, oracles: Mapping[str, DigitClassifier], generator: torch.Generator, count: int
-) -> dict[str, float | int]:
-    """How often all oracles read one digit in `count` images generated together from the prior."""
+def joint_coherence(of: Context, count: int | None = None) -> dict[str, float | int]:
+    """How often all judges read one digit in images generated together from the prior.
+
+    count: of images; None: as many as there are judged images of one modality, at most.
+    """
+    count, generator = count or max(map(len, of.judged.values())), of.generator("coherence")
     agree = []
     for start in range(0, count, BATCH):
-        images = model.generate(min(BATCH, count - start), generator)
-        read = torch.stack([oracles[name].predict(value) for name, value in images.items()])
+        images = of.model.generate(min(BATCH, count - start), generator)
+        read = torch.stack([of.judges[name].predict(value) for name, value in images.items()])
         agree.append((read == read[0]).all(dim=0).cpu())
     return share(torch.cat(agree))
 
 
+def cross_generation(of: Context) -> dict[str, dict]:
+    """Table 1: direction -> test code -> the share of generated images in which the judge reads the condition's digit.
+
+    z is the "mean" of q(z|x) or a "sample" from it.
+    """
+    return {
+        direction: {
+            code: share(read == of.judged[of.directions[direction][0]].labels) for code, (read, _) in by_code.items()
+        }
+        for direction, by_code in of.crossed.items()
+    }
+
+
+def confusion_tables(of: Context) -> dict[str, list[list[int]]]:
+    """Direction -> `confusion` of the images that are generated by the config's test code."""
+    return {
+        direction: confusion(of.judged[source].labels, of.crossed[direction][of.model.config.test_code][0])
+        for direction, (source, _) in of.directions.items()
+    }
+
+
+def frechet_distances(of: Context) -> dict[str, dict]:
+    """Fréchet distances of all judged images, by modality or direction.
+
+    To images from the "prior", to the cross-generated ones of the config's test code ("cross_generation"), and between
+    the halves of the "real" images.
+    """
+    real = {name: diagnosis.features_of(of.judges[name], digits) for name, digits in of.judged.items()}
+    return {
+        "real": {name: diagnosis.frechet_of_halves(features) for name, features in real.items()},
+        "prior": diagnosis.frechet_from_prior(of.model, of.judges, real, of.generator("frechet")),
+        "cross_generation": {
+            direction: diagnosis.frechet(of.crossed[direction][of.model.config.test_code][1], real[target])
+            for direction, (_, target) in of.directions.items()
+        },
+    }
+
+
+def diversities(of: Context) -> dict[str, dict]:
+    """Direction -> `diagnosis.diversity`."""
+    found = {}
+    for direction, (source, target) in of.directions.items():
+        draws = of.generator("diversity", direction)
+        found[direction] = diagnosis.diversity(of.model, of.judges[target], source, of.judged, draws)
+    return found
+
+
+def code_swaps(of: Context) -> dict[str, dict]:
+    """Direction -> `diagnosis.code_swaps`, where the target has a private code."""
+    found = {}
+    for direction, (source, target) in of.directions.items():
+        if target in of.private:
+            draws = of.generator("swaps", direction)
+            found[direction] = diagnosis.code_swaps(of.model, of.judges[target], source, of.judged, draws)
+    return found
+
+
+def private_information(of: Context) -> dict[str, dict]:
+    """Modality with a private code -> `diagnosis.private_information`, "nats" of each dimension, and "n" images."""
+    found = {}
+    for name in of.private:
+        digits, draws = of.judged[name], of.generator("information", name)
+        nats = diagnosis.private_information(of.model, name, digits, draws)
+        found[name] = {"nats": nats.tolist(), "n": min(diagnosis.LIMIT, len(digits))}
+    return found
+
+
+def own_accuracy(of: Context) -> dict[str, float]:
+    """Modality -> the share of real judged images that its judge reads as labelled."""
+    return {name: of.judges[name].accuracy(digits) for name, digits in of.judged.items()}
+
+
+METRICS: dict[str, Callable[[Context], dict]] = {
+    "cross_generation": cross_generation,
+    "confusion": confusion_tables,
+    "probe": probe_accuracies,
+    "joint_code": joint_code,
+    "joint_coherence": joint_coherence,
+    "leakage": leakage,
+    "oracle": own_accuracy,
+    "frechet": frechet_distances,
+    "diversity": diversities,
+    "code_swaps": code_swaps,
+    "private_information": private_information,
+}
+
+
 @torch.no_grad()
-def at_a_glance(
-    model: nn.Module,
+def evaluate(
+    model: MultimodalVAE,
     train: Mapping[str, Digits],
     judged: Mapping[str, Digits],
-    oracles: Mapping[str, DigitClassifier],
+    judges: Mapping[str, DigitClassifier],
     seed: int = 0,
-    known: int = 5000,
-    limit: int = 2000,
-) -> dict[str, float]:
+    names: Iterable[str] = METRICS,
+) -> dict[str, dict]:
+    """The metrics of those names, by default all numbers of a run, measured on the model in evaluation mode.
+
+    Arguments and errors are a Context's; and ValueError for a name that is not in METRICS.
+    """
+    chosen = {name: known(METRICS, "metric", name) for name in names}
+    of = Context(model.eval(), train, judged, judges, seed)
+    return {name: metric(of) for name, metric in chosen.items()}
+
+
+def at_a_glance(of: Context, fitted: int = 5000, limit: int = 2000) -> dict[str, float]:
     """Tables 1 and 2 in short, for the history of a training: shares in [0, 1] under names that begin with "accuracy/".
 
     Always the first `limit` judged images of each modality, z by its mean, and a probe that was fitted on the first
-    `known` training images.
+    `fitted` training images.
     """
-    few = {name: digits.select(slice(limit)) for name, digits in judged.items()}
+    train = {name: digits.select(slice(fitted)) for name, digits in of.train.items()}
+    few = replace(of, train=train, judged={name: digits.select(slice(limit)) for name, digits in of.judged.items()})
     found = {}
-    for source, target in permutations(judged, 2):
-        direction = f"{source}->{target}"
-        images = cross_generated(model, source, few[source], target, generator_for(seed, "glance", direction))
-        found[f"accuracy/{direction}"] = (oracles[target].predict(images) == few[source].labels).float().mean().item()
-    probed = probe_accuracies(model, {name: digits.select(slice(known)) for name, digits in train.items()}, few, seed)
-    return found | {f"accuracy/probe {name}": share["accuracy"] for name, share in probed.items()}
-
-
-def evaluate(
-    model: nn.Module,
-    train: Mapping[str, Digits],
-    judged: Mapping[str, Digits],
-    oracles: Mapping[str, DigitClassifier],
-    seed: int = 0,
-) -> dict[str, dict]:
-    """All numbers of a run: cross generation, probe, joint coherence, leakage, the judges' own accuracy, and diagnosis.
-
-    judged: the test digits, or a validation part when a choice is to be made. model, digits and oracles on one device.
-    Accuracies are shares in [0, 1] with n and a 95 % interval (`share`). Fréchet distances are those of all judged
-    images to images from the "prior" and to the cross-generated ones of the config's test code, and between the halves
-    of the "real" images. What is said of private codes has entries for modalities that have one.
-    Raises ValueError if an oracle is missing.
-    """
-    missing = sorted(set(judged) - set(oracles))
-    if missing:
-        raise ValueError(f"no oracle for the modalities {missing}; there are {sorted(oracles)}")
-    model.eval()
-    real = {name: diagnosis.features_of(oracles[name], digits) for name, digits in judged.items()}
-    distances = {
-        "real": {name: diagnosis.frechet_of_halves(features) for name, features in real.items()},
-        "prior": diagnosis.frechet_from_prior(model, oracles, real, generator_for(seed, "frechet")),
-        "cross_generation": {},
-    }
-    cross, tables = {}, {}
-    directions = {f"{source}->{target}": (source, target) for source, target in permutations(judged, 2)}
-    for direction, (source, target) in directions.items():
-        digits = judged[source]
-        cross[direction] = {}
-        for code in TEST_CODES:
-            generator = generator_for(seed, "cross", direction, code)
-            images = cross_generated(model, source, digits, target, generator, code)
-            read = oracles[target].predict(images)
-            cross[direction][code] = share(read == digits.labels)
-            if code == model.config.test_code:
-                tables[direction] = confusion(digits.labels, read)
-                features = oracles[target].features(images).cpu().numpy()
-                distances["cross_generation"][direction] = diagnosis.frechet(features, real[target])
-    private = [name for name in judged if model.config.modalities[name].private]
-    probe = _table2_probe(model, train, seed)
-    return {
-        "cross_generation": cross,
-        "confusion": tables,
-        "probe": probe_accuracies(model, train, judged, seed, probe),
-        "joint_code": joint_code(model, train, judged, seed, probe),
-        "joint_coherence": joint_coherence(
-            model, oracles, generator_for(seed, "coherence"), count=max(map(len, judged.values()))
-        ),
-        "leakage": leakage(model, train, judged, seed),
-        "oracle": {name: oracles[name].accuracy(judged[name]) for name in judged},
-        "frechet": distances,
-        "diversity": {
-            direction: diagnosis.diversity(model, oracles[t], s, judged, generator_for(seed, "diversity", direction))
-            for direction, (s, t) in directions.items()
-        },
-        "code_swaps": {
-            direction: diagnosis.code_swaps(model, oracles[t], s, judged, generator_for(seed, "swaps", direction))
-            for direction, (s, t) in directions.items()
-            if t in private
-        },
-        "private_information": {
-            name: {
-                "nats": diagnosis.private_information(
-                    model, name, judged[name], generator_for(seed, "information", name)
-                ).tolist(),
-                "n": min(diagnosis.LIMIT, len(judged[name])),
-            }
-            for name in private
-        },
-    }
+    for direction, (source, target) in few.directions.items():
+        images = cross_generated(of.model, source, few.judged[source], target, of.generator("glance", direction))
+        found[f"accuracy/{direction}"] = (
+            (of.judges[target].predict(images) == few.judged[source].labels).float().mean().item()
+        )
+    return found | {f"accuracy/probe {name}": each["accuracy"] for name, each in probe_accuracies(few).items()}

@@ -20,7 +20,7 @@ class LossTerms(NamedTuple):
     """What a model's loss returns: the objective of each sample and the named terms that make it up.
 
     objective: (batch,) nats, to be maximised by the model.
-    terms: name -> (batch,), for the history and for the message when one is not finite.
+    terms: name -> (batch,), for the history and for the message when one is not finite; units: `names.unit_of`.
     opposing: (batch,), what the model's opponent maximises in the same step (a discriminator, say), or None.
     """
 
@@ -32,45 +32,6 @@ class LossTerms(NamedTuple):
     def loss(self) -> Tensor:
         """What the optimiser minimises: minus the mean of the objective over the batch."""
         return -self.objective.mean()
-
-
-def _sum_over_image(value: Tensor) -> Tensor:
-    return value.sum(dim=(-3, -2, -1))
-
-
-def _bernoulli(logits: Tensor, images: Tensor, scale: float) -> Tensor:
-    logits, images = torch.broadcast_tensors(logits, images)  # this function alone would refuse two shapes
-    return -_sum_over_image(F.binary_cross_entropy_with_logits(logits, images, reduction="none"))
-
-
-# What is the same for every pixel is taken out of the sum: each pass over the pixels costs as much as a small network.
-
-
-def _laplace(logits: Tensor, images: Tensor, scale: float) -> Tensor:
-    error = _sum_over_image((logits.sigmoid() - images).abs())
-    return -error / scale - math.prod(images.shape[-3:]) * math.log(2.0 * scale)
-
-
-def _normal(logits: Tensor, images: Tensor, scale: float) -> Tensor:
-    error = _sum_over_image((logits.sigmoid() - images).square())
-    return -0.5 * error / scale**2 - math.prod(images.shape[-3:]) * (math.log(scale) + 0.5 * math.log(2.0 * math.pi))
-
-
-LIKELIHOODS = {"bernoulli": _bernoulli, "laplace": _laplace, "normal": _normal}
-
-
-def log_likelihood(kind: str, logits: Tensor, images: Tensor, scale: float = 1.0) -> Tensor:
-    """ln p(image | code) summed over the pixels, in nats: (...,).
-
-    kind: "bernoulli" (scale unused), "laplace" or "normal", the last two centred on sigmoid(logits) with a fixed scale.
-    logits, images: broadcastable (..., c, h, w); images in [0, 1].
-    Raises ValueError for an unknown kind, and for a scale that is not positive.
-    """
-    if kind not in LIKELIHOODS:
-        raise ValueError(f"unknown likelihood {kind!r}; the known ones are {sorted(LIKELIHOODS)}")
-    if scale <= 0:
-        raise ValueError(f"the scale of a likelihood must be positive, got {scale}")
-    return LIKELIHOODS[kind](logits, images, scale)
 
 
 def log_joint(log_likelihoods: Mapping[str, Tensor], codes: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,28 @@
 """Names that stand in commands and records, for those who read them without PyTorch."""
 
+from collections.abc import Mapping
+
 STAND_IN = "stand-in"  # the data that are made up where there are no real ones
 BEST, AS_PRINTED, DEFAULT = "best", "as-printed", "default"  # readings of Q-MVAE
+
+NATS, SHARE = "nats", "share"
+# What stands in a history, by the word before the first "/" -> its unit.
+UNITS = {
+    **dict.fromkeys(("objective", "opposing", "elbo", "iwae", "log_likelihood", "cross_reconstruction"), NATS),
+    **dict.fromkeys(("kl", "kl_private", "kl_to", "contrastive", "total_correlation"), NATS),
+    "quadruplet": "code units",  # distances of codes
+    "particles": "particles",  # a count
+    "accuracy": SHARE,
+}
+
+
+def known(table: Mapping, what: str, name: str):
+    """table[name], with a ValueError that lists the known names if it has none."""
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}; the known ones are {sorted(table)}")
+    return table[name]
+
+
+def unit_of(term: str) -> str:
+    """The unit of a term of a loss, or of an accuracy beside it in a history. Raises ValueError for an unknown one."""
+    return known(UNITS, "term", term.partition("/")[0])

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from qmvae_core.names import known
+
 
 class Candidates(NamedTuple):
     """What a screening rule may look at; all (K, batch), K candidate quadruplets for each anchor pair.
@@ -96,6 +98,5 @@ def screen(rule: str, candidates: Candidates) -> Tensor:
     loss, "all-violating" the mean of those whose loss is not zero.
     Raises ValueError for an unknown rule.
     """
-    if rule not in RULES:
-        raise ValueError(f"unknown screening rule {rule!r}; the known ones are {sorted(RULES)}")
-    return RULES[rule](Candidates(*(v.detach() if isinstance(v, Tensor) else v for v in candidates)))
+    chosen = known(RULES, "screening rule", rule)
+    return chosen(Candidates(*(v.detach() if isinstance(v, Tensor) else v for v in candidates)))

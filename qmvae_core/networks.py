@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.kernels import Convolution, Linear, TransposedConvolution
+from qmvae_core.names import known
 
 
 class GaussianEncoder(nn.Module):
@@ -61,15 +62,18 @@ def _dense_body(shape: Sequence[int], widths: Sequence[int]) -> tuple[nn.Module,
 
 
 def _convolutional_body(shape: Sequence[int], widths: Sequence[int]) -> tuple[nn.Module, int]:
+    small = _smallest(shape, widths)
     channels = [shape[0], *widths]
     layers: list[nn.Module] = []
     for before, after in zip(channels, channels[1:], strict=False):
         layers += [Convolution(before, after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Flatten()), channels[-1] * math.prod(_smallest(shape, widths))
+    return nn.Sequential(*layers, nn.Flatten()), channels[-1] * math.prod(small)
 
 
 def _smallest(shape: Sequence[int], widths: Sequence[int]) -> tuple[int, int]:
     factor = 2 ** len(widths)
+    if len(shape) != 3:
+        raise ValueError(f"convolutions need images (c, h, w), got the shape {tuple(shape)}; use the dense network")
     if shape[1] % factor or shape[2] % factor:
         raise ValueError(
             f"{len(widths)} convolutions of stride 2 need a height and width divisible by {factor}, "
@@ -100,12 +104,12 @@ DECODERS = {"dense": _dense_decoder, "convolutional": _convolutional_decoder}
 
 
 def encoder(network: str, shape: Sequence[int], widths: Sequence[int], latent: int) -> GaussianEncoder:
-    """An encoder of images of `shape` (c, h, w) into a posterior over `latent` dimensions.
+    """An encoder of observations of `shape`, (c, h, w) of an image, into a posterior over `latent` dimensions.
 
     network: "dense" or "convolutional"; widths: hidden units, or channels, from the image inwards.
     Raises ValueError for another network or a shape that the convolutions cannot halve.
     """
-    body, features = _choose(BODIES, network)(shape, widths)
+    body, features = known(BODIES, "network", network)(shape, widths)
     return GaussianEncoder(body, features, latent)
 
 
@@ -114,19 +118,13 @@ def joint_encoder(parts: Mapping[str, tuple[str, Sequence[int], Sequence[int]]],
 
     parts: modality -> (network, shape, widths), each as for `encoder`, whose bodies these are. Raises like `encoder`.
     """
-    bodies = {name: _choose(BODIES, network)(shape, widths) for name, (network, shape, widths) in parts.items()}
+    bodies = {name: known(BODIES, "network", network)(*sizes) for name, (network, *sizes) in parts.items()}
     return JointEncoder(bodies, latent)
 
 
 def decoder(network: str, shape: Sequence[int], widths: Sequence[int], latent: int) -> nn.Module:
-    """A decoder of `latent` dimensions into the logits of an image of `shape` (c, h, w); widths as in `encoder`."""
-    return _choose(DECODERS, network)(shape, widths, latent)
-
-
-def _choose(table: dict, network: str):
-    if network not in table:
-        raise ValueError(f"unknown network {network!r}; the known ones are {sorted(table)}")
-    return table[network]
+    """A decoder of `latent` dimensions into the logits of an image of `shape`; widths as in `encoder`."""
+    return known(DECODERS, "network", network)(shape, widths, latent)
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> nn.Module:

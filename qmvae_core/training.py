@@ -31,8 +31,8 @@ from qmvae_core.data import Digits, tuple_indices
 from qmvae_core.draws import draw_noise, seed_for
 from qmvae_core.kernels import arrange_for_cpu, require_bfloat16
 from qmvae_core.losses import LossTerms
-from qmvae_core.models import Checked, ModelConfig, Opponent, build_model, known
-from qmvae_core.negatives import check_labels
+from qmvae_core.models import Checked, ModelConfig, Opponent, build_model
+from qmvae_core.names import known
 from qmvae_core.stops import LEFT, CheckpointError, NonFiniteLoss, OutOfTime
 
 # What a GPU's tensor cores may do in each; bfloat16 is of the fast loop, whose layers then multiply in it.
@@ -105,8 +105,7 @@ def fit(
     """
     device = torch.device(device)
     loop = loop or _default_loop(device)
-    if loop not in LOOPS:
-        raise ValueError(f"unknown loop {loop!r}; the known ones are {sorted(LOOPS)}")
+    known(LOOPS, "loop", loop)
     if minutes is not None and folder is None:
         raise ValueError("a training that stops after some minutes needs a folder to go on from")
     _check(model, train, seeds)
@@ -215,7 +214,7 @@ class _Plain:
         self.config, self.seeds, self.device, self.precision = model, seeds, device, training.precision
         self.built = [self._arranged(build_model(model, seed).to(device)) for seed in seeds]
         self.optimisers = [_Optimisers(dict(each.named_parameters()), each.opponent, training) for each in self.built]
-        self.noise_spec = self.built[0].noise_spec(training.batch_size)
+        self.model = self.built[0]  # for what all seeds have in common
 
     def update(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step; every input has a leading dimension of seeds. Returns the mean terms, (seeds,) each."""
@@ -246,7 +245,7 @@ class _Fast(_Plain):
     def _arranged(self, value):
         if isinstance(value, nn.Module):
             return arrange_for_cpu(value, "bfloat16" if self.precision == "bfloat16" else "float32")
-        return value.contiguous(memory_format=torch.channels_last)
+        return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
 
 
 class _Stacked:
@@ -260,9 +259,8 @@ class _Stacked:
         built = [build_model(model, seed).to(device) for seed in seeds]
         self.config, self.seeds, self.device = model, seeds, device
         self.stack, _ = stack_module_state(built)
-        self.skeleton = built[0].to("meta")
-        self.optimisers = [_Optimisers(self.stack, self.skeleton.opponent, training)]
-        self.noise_spec = self.skeleton.noise_spec(training.batch_size)
+        self.model = built[0].to("meta")
+        self.optimisers = [_Optimisers(self.stack, self.model.opponent, training)]
 
     def update(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step; every input has a leading dimension of seeds. Returns the mean terms, (seeds,) each."""
@@ -271,7 +269,7 @@ class _Stacked:
         return _means(result)
 
     def _one(self, parameters, images, labels, noise):
-        result = functional_call(self.skeleton, parameters, (images, labels, noise))
+        result = functional_call(self.model, parameters, (images, labels, noise))
         return tuple(value for value in result if value is not None)  # vmap returns tensors only
 
     def state(self) -> dict[str, list[Tensor]]:
@@ -367,6 +365,7 @@ class _Loop:
         self.order = torch.zeros((len(seeds), self.steps, training.batch_size), dtype=torch.int32, device=device)
         self.step_in_epoch = torch.zeros(1, dtype=torch.int64, device=device)
         self.step_in_chunk = torch.zeros(1, dtype=torch.int64, device=device)
+        self.noise_spec = learner.model.noise_spec(training.batch_size)
         self.noise = self._draws(0, 0)
         self.names: list[str] = []
         self.means = torch.zeros(0, device=device)  # of the terms in each step of this epoch: (steps, terms, seeds)
@@ -380,7 +379,7 @@ class _Loop:
             order = torch.randperm(len(self.labels), generator=generator, dtype=torch.int32)
             repeated = order.repeat(-(-rows // len(order)))[:rows]
             self.order[i].copy_(repeated.view(self.steps, -1))
-        check_labels(self.labels[self.order.long()])
+        self.learner.model.check_labels(self.labels[self.order.long()])
 
     def run_chunk(self, epoch: int, chunk: int) -> int:
         """Queue the steps of one chunk, without waiting for the device; returns how many."""
@@ -419,13 +418,13 @@ class _Loop:
         done = torch.arange(before, before + self.training.chunk, device=self.device)
         progress = {
             name: done / (self.training.epochs * self.steps)
-            for name, item in self.learner.noise_spec.items()
+            for name, item in self.noise_spec.items()
             if item.kind == "progress"
         }
         drawn = []
         for seed in self.seeds:
             generator = torch.Generator(self.device).manual_seed(seed_for(seed, "noise", epoch, chunk))
-            drawn.append(draw_noise(self.learner.noise_spec, generator, self.device, lead) | progress)
+            drawn.append(draw_noise(self.noise_spec, generator, self.device, lead) | progress)
         return {name: torch.stack([draws[name] for draws in drawn], dim=1) for name in drawn[0]}
 
     def _step(self) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from qmvae_core.data import STAND_IN
+from qmvae_core.data import MODALITIES, STAND_IN
 from qmvae_core.models import build_model, from_known_fields, reading, training_changes
 from qmvae_core.names import BEST
 from qmvae_core.oracles import CONFIGS, OracleConfig
@@ -107,7 +107,11 @@ class Run:
 
     def __post_init__(self):
         profile(self.profile)
-        build_model(reading(self.reading))  # an impossible choice shows here, before any work
+        config = reading(self.reading)
+        build_model(config)  # an impossible choice shows here, before any work
+        for name, shape in MODALITIES.items():
+            if config.modalities[name].shape != shape:
+                raise ValueError(f"images of {name} have the shape {shape}, not {config.modalities[name].shape}")
         _ = self.training
         _check_seeds(self.seeds)
 

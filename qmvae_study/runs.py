@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from qmvae_core.data import STAND_IN, DigitData, load_digits, validation_split
-from qmvae_core.evaluation import at_a_glance, evaluate, joint_code
+from qmvae_core.evaluation import METRICS, Context, at_a_glance, evaluate
 from qmvae_core.models import ModelConfig, build_model, from_known_fields, reading
 from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import NonFiniteLoss, Trained, TrainingConfig, fit, seconds_a_step
@@ -24,9 +24,6 @@ from qmvae_study.evidence.weights import save_tensors
 from qmvae_study.judges import prepare_oracles
 from qmvae_study.panels import make_panels
 from qmvae_study.plan import Run, profile, steps_of
-
-# What evaluation came to measure when there were records already: `amend` gives it to them.
-LATER_METRICS = {"joint_code": joint_code}
 
 
 def device_here() -> str:
@@ -100,7 +97,7 @@ def train(
         here = data.to(device)
 
         def measure(model: nn.Module, seed: int) -> dict[str, float]:
-            return at_a_glance(model.eval(), here.train, here.test, oracles, seed)
+            return at_a_glance(Context(model.eval(), here.train, here.test, oracles, seed))
 
     try:
         with alone(evidence / "work" / run.id):
@@ -188,7 +185,7 @@ def load_model(record: Mapping, evidence: Path) -> nn.Module:
 
 
 def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[tuple[str, str]]:
-    """Give the finished records of a profile the LATER_METRICS that they lack, measured on their stored weights.
+    """Give the finished records of a profile the `evaluation.METRICS` that they lack, measured on their stored weights.
 
     Each names under "amended" the code and machine that measured what was added; nothing else in it changes, and one
     without weights is left as it is. Yields its id and what was done. data_root: as of `data_for`.
@@ -201,7 +198,7 @@ def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[t
     data = data_for(name, data_root)
     by = provenance()  # before the first record is changed, after which the repository is not clean
     for record in done:
-        missing = [each for each in LATER_METRICS if each not in record["metrics"]]
+        missing = [each for each in METRICS if each not in record["metrics"]]
         if not missing:
             yield record["id"], "lacks nothing"
             continue
@@ -211,8 +208,8 @@ def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[t
         if any(record["data"][key] != data.identity[key] for key in ("content_hash", "n_test")):
             raise records.RecordError(f"record {record['id']} was judged on other data than those given")
         model = load_model(record, evidence)
-        added = {each: LATER_METRICS[each](model, data.train, data.test, record["seed"]) for each in missing}
-        record["metrics"] |= added
+        judges = oracles_for(name, data, evidence)
+        record["metrics"] |= evaluate(model, data.train, data.test, judges, record["seed"], missing)
         record["amended"] = record.get("amended", {}) | dict.fromkeys(missing, by)
         records.write_json(evidence / "runs" / f"{record['id']}.json", record)
         yield record["id"], f"added {', '.join(missing)}"

@@ -379,7 +379,7 @@ def naive_likelihood(m, logits: torch.Tensor, image: torch.Tensor) -> float:
 def naive_loss(model: DMVAE, images, noise) -> dict[str, list[float]]:
     """Every term, the objective and the opposing one, by loops over samples, dimensions and modalities."""
     config, names, batch = model.config, list(model.config.modalities), len(LABELS)
-    both = {name: model._posteriors(name, images[name]) for name in names}
+    both = {name: model.posteriors(name, images[name]) for name in names}
     rows = [[value.item() for value in row] for row in noise["partition"]]
     found = {"objective": [0.0] * batch, "opposing": [0.0] * batch}
 
@@ -544,9 +544,9 @@ def test_a_code_that_is_decoded_is_the_mean_of_the_modalitys_own_group(dmvae_con
     noise["partition"] = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.1, 0.2], [0.9, 0.1, 0.8], [0.7, 0.8, 0.9]])
     groups = [[THREE], [("ink",), ("photo", "sketch")], [("photo",), ("ink", "sketch")], [THREE]]
     seen = {}
-    decode = DMVAE._decode
+    decode = DMVAE.logits
     monkeypatch.setattr(
-        DMVAE, "_decode", lambda self, name, *codes: seen.update({name: codes}) or decode(self, name, *codes)
+        DMVAE, "logits", lambda self, name, *codes: seen.update({name: codes}) or decode(self, name, *codes)
     )
     model.loss(images, LABELS, noise)
     for i, name in itertools.product(range(4), THREE):

@@ -12,6 +12,8 @@ from torch import nn
 from qmvae_core import diagnosis, evaluation
 from qmvae_core.data import Digits, tuple_indices, validation_split
 from qmvae_core.evaluation import (
+    METRICS,
+    Context,
     confusion,
     cross_generated,
     evaluate,
@@ -262,7 +264,7 @@ def test_each_seed_direction_and_way_has_draws_of_its_own(train, judged):
 
 
 def test_the_probe_counts_every_judged_image_and_one_round_of_pairs(train, judged):
-    found = probe_accuracies(Model(), train, judged)
+    found = probe_accuracies(Context(Model(), train, judged, JUDGES))
     counts = [torch.bincount(judged[name].labels, minlength=10) for name in NAMES]
     assert found["ink"]["n"] == 2_345
     assert found["photo"]["n"] == 1_203
@@ -275,7 +277,7 @@ def test_the_probe_does_not_find_what_the_codes_do_not_hold(train, judged):
         def shared_noise(self, modalities):
             return modalities == ("photo",)
 
-    found = probe_accuracies(Blind(), train, judged)
+    found = probe_accuracies(Context(Blind(), train, judged, JUDGES))
     assert found["photo"]["accuracy"] < 0.2
     assert (found["ink"]["accuracy"], found["joint"]["accuracy"]) == (1.0, 1.0)
 
@@ -287,7 +289,7 @@ def test_the_probe_is_trained_on_joint_codes_alone(train, judged):
         def shared_digits(self, modalities, digits):
             return digits if len(modalities) == 2 else (digits + 1) % 10
 
-    found = probe_accuracies(Shifted(), train, judged)
+    found = probe_accuracies(Context(Shifted(), train, judged, JUDGES))
     assert (found["ink"]["accuracy"], found["photo"]["accuracy"]) == (0.0, 0.0)
     assert found["joint"]["accuracy"] == 1.0
 
@@ -295,7 +297,7 @@ def test_the_probe_is_trained_on_joint_codes_alone(train, judged):
 def test_the_probe_never_sees_judged_labels(train, judged):
     """With the judged labels moved by one, a probe of the training labels is wrong everywhere."""
     moved = {name: Digits(d.images, (d.labels + 1) % 10) for name, d in judged.items()}
-    found = probe_accuracies(Model(), train, moved)
+    found = probe_accuracies(Context(Model(), train, moved, JUDGES))
     assert all(value["accuracy"] == 0.0 for value in found.values())
 
 
@@ -312,13 +314,13 @@ def test_the_probe_of_a_model_without_joint_codes_is_trained_on_the_codes_of_eac
 
     model = Apart()
     model.turn = 0
-    found = probe_accuracies(model, train, judged)
+    found = probe_accuracies(Context(model, train, judged, JUDGES))
     assert {name: (value["accuracy"], value["n"]) for name, value in found.items()} == {
         "ink": (1.0, 2_345), "photo": (1.0, 1_203),
     }  # fmt: skip
     assert set(asked) == {("ink",), ("photo",)}
     model.turn = 1
-    turned = probe_accuracies(model, train, judged)
+    turned = probe_accuracies(Context(model, train, judged, JUDGES))
     assert turned["ink"]["accuracy"] + turned["photo"]["accuracy"] < 1.4
     found = evaluate(model, train, judged, JUDGES)
     assert found["probe"] == turned
@@ -343,7 +345,7 @@ def test_the_joint_code_follows_a_modality_where_the_two_disagree(train, judged)
     for digits in taught.values():
         digits.images[:, 0, 1, 0] = 0  # nothing is misread there
     model = Torn()
-    found = joint_code(model, taught, judged, seed=3)
+    found = joint_code(Context(model, taught, judged, JUDGES, seed=3))
     assert found == evaluate(model, taught, judged, JUDGES, seed=3)["joint_code"]
     assert found["train"]["joint"]["accuracy"] == 1.0
     assert found["train"]["only"] == {}
@@ -368,7 +370,7 @@ def test_the_joint_code_follows_a_modality_where_the_two_disagree(train, judged)
 
 def test_leakage_tells_codes_that_hold_the_digit_from_noise(train, judged):
     model = Model()
-    found = leakage(model, train, judged)
+    found = leakage(Context(model, train, judged, JUDGES))
     assert model.encoded == 2 * 600 + 2_345 + 1_203  # no training image is left out
     for probe in ("linear", "nonlinear"):
         assert found["ink"][probe]["accuracy"] > 0.99
@@ -379,14 +381,14 @@ def test_leakage_tells_codes_that_hold_the_digit_from_noise(train, judged):
 
 def test_leakage_probes_never_see_judged_labels(train, judged):
     moved = {name: Digits(d.images, (d.labels + 1) % 10) for name, d in judged.items()}
-    assert [value["accuracy"] for value in leakage(Model(), train, moved)["ink"].values()] == pytest.approx(
-        [0, 0], abs=0.01
-    )
+    assert [
+        value["accuracy"] for value in leakage(Context(Model(), train, moved, JUDGES))["ink"].values()
+    ] == pytest.approx([0, 0], abs=0.01)
 
 
 def test_leakage_probes_see_no_more_training_images_than_the_limit(train, judged):
     model = Model()
-    leakage(model, train, judged, limit=200)
+    leakage(Context(model, train, judged, JUDGES), limit=200)
     assert model.encoded == 2 * 200 + 2_345 + 1_203
 
 
@@ -405,14 +407,14 @@ def test_only_the_nonlinear_probe_reads_a_code_that_hides_the_digit_in_a_product
 
 
 def test_joint_coherence_is_one_where_all_judges_agree_and_low_where_they_do_not():
-    whole = joint_coherence(Model(), JUDGES, generator_for(0), count=1_500)
+    whole = joint_coherence(Context(Model(), {}, {}, JUDGES), count=1_500)
     assert (whole["accuracy"], whole["n"]) == (1.0, 1_500)
 
     class Apart(Model):
         def answer(self, target, digits):
             return digits if target == "ink" else (digits * 0 + 4)
 
-    apart = joint_coherence(Apart(), JUDGES, generator_for(0), count=1_500)
+    apart = joint_coherence(Context(Apart(), {}, {}, JUDGES), count=1_500)
     assert apart["accuracy"] == pytest.approx(0.1, abs=0.04)
 
 
@@ -422,7 +424,7 @@ def test_three_judges_agree_only_if_all_do():
             digits = torch.arange(count) % 10
             return {"a": paint(digits), "b": paint(digits), "c": paint((digits // 5) * 5)}
 
-    found = joint_coherence(Third(), {name: Judge(name) for name in "abc"}, generator_for(0), count=100)
+    found = joint_coherence(Context(Third(), {}, {}, {name: Judge(name) for name in "abc"}), count=100)
     assert found["accuracy"] == 0.2
 
 
@@ -455,8 +457,8 @@ def test_a_validation_part_is_judged_like_the_test_set(train):
 
 
 def test_the_judges_are_asked_before_anything_is_computed(train, judged):
-    with pytest.raises(ValueError, match=r"no oracle for the modalities \['photo'\]; there are \['ink'\]"):
-        evaluate(None, train, judged, {"ink": JUDGES["ink"]})
+    with pytest.raises(ValueError, match=r"no judge for the modalities \['photo'\]; there are \['ink'\]"):
+        evaluate(Model(), train, judged, {"ink": JUDGES["ink"]})
 
 
 def test_as_many_images_are_drawn_from_the_prior_as_are_judged(train, monkeypatch):
@@ -500,3 +502,14 @@ def test_a_modality_without_a_private_code_has_no_swaps_and_no_private_informati
     assert found["leakage"].keys() == found["private_information"].keys() == {"ink"}
     assert found["code_swaps"].keys() == {"photo->ink"}
     assert found["diversity"].keys() == {"ink->photo", "photo->ink"}
+
+
+def test_a_new_metric_is_a_function_and_a_line(train, judged, monkeypatch):
+    monkeypatch.setitem(
+        METRICS, "brightness", lambda of: {name: of.train[name].batch().mean().item() for name in NAMES}
+    )
+    found = evaluate(Model(), train, judged, JUDGES, names=["brightness", "oracle"])
+    assert found.keys() == {"brightness", "oracle"}
+    assert found["brightness"]["ink"] == pytest.approx(train["ink"].images.float().mean().item() / 255)
+    with pytest.raises(ValueError, match="unknown metric 'colour'.*brightness"):
+        evaluate(Model(), train, judged, JUDGES, names=["colour"])

@@ -85,9 +85,9 @@ def test_posteriors_and_logits_leave_the_networks_in_float32(small_config):
     model, config = built(small_config, "qmvae", "bfloat16")
     images = random_images(config, dtype=torch.float32)
     for name, value in images.items():
-        shared, private = model._posteriors(name, value)
+        shared, private = model.posteriors(name, value)
         assert {each.dtype for each in (*shared, *private)} == {torch.float32}
-        assert model._decode(name, shared.mean, private.mean).dtype == torch.float32
+        assert model.logits(name, shared.mean, private.mean).dtype == torch.float32
 
 
 def test_a_processor_without_the_instructions_is_an_error_with_the_remedy(small_config, small_digits, monkeypatch):

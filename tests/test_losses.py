@@ -12,13 +12,10 @@ from hypothesis import strategies as st
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 from pytorch_metric_learning.reducers import DoNothingReducer
-from scipy.integrate import quad
 
 from qmvae_core import losses
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
 from qmvae_core.losses import quadruplet_loss
-
-KINDS = ("bernoulli", "laplace", "normal")
 
 
 def random(seed: int, *shape: int, scale: float = 1.0) -> torch.Tensor:
@@ -58,87 +55,6 @@ def naive_quadruplet_loss(codes, alpha1: float = 2.0, alpha2: float = 0.8) -> li
             + max(d - naive_distance(x_neg, y_neg) + alpha2, 0.0)
         )
     return found
-
-
-def naive_log_density(kind: str, logit: float, pixel: float, scale: float) -> float:
-    p = 1 / (1 + math.exp(-logit))
-    if kind == "bernoulli":
-        return pixel * math.log(p) + (1 - pixel) * math.log(1 - p)
-    if kind == "laplace":
-        return -abs(pixel - p) / scale - math.log(2 * scale)
-    return -((pixel - p) ** 2) / (2 * scale**2) - 0.5 * math.log(2 * math.pi * scale**2)
-
-
-# The likelihood
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scale", [0.1, 0.75, 3.0])
-def test_log_likelihood_is_the_sum_over_pixels_of_the_formula(kind, scale):
-    logits, images = random(0, 2, 3, 4, 5, scale=3), random(1, 2, 3, 4, 5).sigmoid()
-    found = losses.log_likelihood(kind, logits, images, scale)
-    for i in range(2):
-        pairs = zip(logits[i].flatten().tolist(), images[i].flatten().tolist(), strict=True)
-        expected = sum(naive_log_density(kind, logit, pixel, scale) for logit, pixel in pairs)
-        assert found[i].item() == pytest.approx(expected, abs=1e-6, rel=1e-12)
-
-
-@pytest.mark.parametrize("scale", [0.1, 0.75])
-def test_log_likelihood_agrees_with_torch_distributions(scale):
-    logits, images = random(2, 4, 1, 3, 3), random(3, 4, 1, 3, 3).sigmoid()
-    for kind, family in (("laplace", torch.distributions.Laplace), ("normal", torch.distributions.Normal)):
-        expected = family(logits.sigmoid(), scale).log_prob(images).sum(dim=(1, 2, 3))
-        torch.testing.assert_close(losses.log_likelihood(kind, logits, images, scale), expected, atol=1e-9, rtol=0)
-    pixels = images.round()
-    expected = torch.distributions.Bernoulli(logits=logits).log_prob(pixels).sum(dim=(1, 2, 3))
-    torch.testing.assert_close(losses.log_likelihood("bernoulli", logits, pixels), expected, atol=1e-9, rtol=0)
-
-
-@pytest.mark.parametrize("kind", ["laplace", "normal"])
-def test_likelihood_of_one_pixel_integrates_to_one(kind):
-    def density(value):
-        image = torch.tensor(value, dtype=torch.float64).view(1, 1, 1)
-        return losses.log_likelihood(kind, torch.full((1, 1, 1), 0.4, dtype=torch.float64), image, 0.3).exp().item()
-
-    assert quad(density, -10, 10, points=[0.4, 1 / (1 + math.exp(-0.4))])[0] == pytest.approx(1, abs=1e-6)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_likelihood_of_repeated_pixels_grows_with_their_number(kind):
-    """A mean over pixels instead of the sum would change beta silently."""
-    logits, images = random(4, 2, 1, 3, 3), random(5, 2, 1, 3, 3).sigmoid()
-    once = losses.log_likelihood(kind, logits, images, 0.75)
-    torch.testing.assert_close(
-        losses.log_likelihood(kind, logits.repeat(1, 4, 1, 1), images.repeat(1, 4, 1, 1), 0.75), 4 * once
-    )
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_likelihood_keeps_leading_dimensions_and_broadcasts_images(kind):
-    logits, images = random(6, 2, 5, 3, 4, 4), random(7, 5, 3, 4, 4).sigmoid()
-    both = losses.log_likelihood(kind, logits, images, 0.5)
-    assert both.shape == (2, 5)
-    torch.testing.assert_close(both[1], losses.log_likelihood(kind, logits[1], images, 0.5))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_likelihood_and_its_gradient_stay_finite_for_extreme_logits(kind):
-    logits = torch.tensor([-1e4, -90.0, 90.0, 1e4]).view(1, 1, 2, 2).requires_grad_()
-    value = losses.log_likelihood(kind, logits, torch.tensor([[[[1.0, 0.0], [0.0, 1.0]]]]), 0.1)
-    value.backward()
-    assert torch.isfinite(value).all()
-    assert torch.isfinite(logits.grad).all()
-
-
-def test_unknown_likelihood_is_an_error_that_lists_the_known():
-    with pytest.raises(ValueError, match="'poisson'.*bernoulli.*laplace.*normal"):
-        losses.log_likelihood("poisson", torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
-
-
-@pytest.mark.parametrize("scale", [0.0, -1.0])
-def test_scale_that_is_not_positive_is_an_error(scale):
-    with pytest.raises(ValueError, match="positive"):
-        losses.log_likelihood("laplace", torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), scale)
 
 
 # The bounds

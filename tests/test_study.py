@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
-from qmvae_core.evaluation import joint_code
+from qmvae_core.evaluation import Context, evaluate, joint_code
 from qmvae_core.models import MODELS, READINGS, build_model, reading
 from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig
@@ -128,7 +128,7 @@ def test_the_config_holds_all_choices_of_model_and_training():
             ("paper", "default+svhn.widths=[32,6.5]", (0,)),
             r"widths must be positive tuple\[int, ...\], not \(32, 6.5\)",
         ),
-        (("paper", "default+mnist.shape=[28,28]", (0,)), r"shape must be positive tuple\[int, int, int\], not"),
+        (("paper", "default+mnist.shape=[28,28]", (0,)), "images of mnist have the shape"),
         (("paper", "default+all.network=deep", (0,)), r"unknown network 'deep'"),
         (("paper", "default+all.likelihood=poisson", (0,)), r"unknown likelihood 'poisson'"),
         (("paper", "default+shared_scales=soft", (0,)), r"unknown shared_scales 'soft'; .*'softmax'"),
@@ -540,6 +540,9 @@ def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_
 ):
     _, written = train_and_judge(tmp_path, monkeypatch)
     monkeypatch.setattr(study_runs, "data_for", lambda name, root: small_data())
+    monkeypatch.setattr(study_runs, "oracles_for", lambda *where: JUDGES)
+    monkeypatch.setattr(study_runs, "evaluate", evaluate)
+    monkeypatch.setattr(study_runs, "METRICS", ("cross_generation", "joint_code"))
     asked = []
     monkeypatch.setattr(study_runs, "provenance", lambda: asked.append("once") or {"commit": f"state {len(asked)}"})
     command = ["amend", "--profile", "smoke", "--evidence", str(tmp_path)]
@@ -548,7 +551,7 @@ def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_
     data = small_data()
     for before, after in zip(written, load_records(tmp_path / "runs"), strict=True):
         model = study_runs.load_model(before, tmp_path)
-        expected = joint_code(model, data.train, data.test, before["seed"])
+        expected = joint_code(Context(model, data.train, data.test, JUDGES, before["seed"]))
         assert after["metrics"] == METRICS | {"joint_code": expected}
         assert after["amended"] == {"joint_code": {"commit": "state 1"}}  # before any record was changed
         assert {key: after[key] for key in before if key != "metrics"} == {
@@ -587,6 +590,9 @@ def test_a_record_without_weights_is_passed_over_by_amending(tmp_path, monkeypat
     _, (first, second) = train_and_judge(tmp_path, monkeypatch)
     (tmp_path / "weights" / f"{first['id']}.safetensors").unlink()
     monkeypatch.setattr(study_runs, "data_for", lambda name, root: small_data())
+    monkeypatch.setattr(study_runs, "oracles_for", lambda *where: JUDGES)
+    monkeypatch.setattr(study_runs, "evaluate", evaluate)
+    monkeypatch.setattr(study_runs, "METRICS", ("cross_generation", "joint_code"))
     found = dict(study_runs.amend(tmp_path, "smoke"))
     assert found[first["id"]].endswith("so joint_code cannot be added")
     assert found[second["id"]] == "added joint_code"

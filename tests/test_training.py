@@ -310,13 +310,11 @@ class Adversarial(QMVAE):
         particles = noise.pop("particles")
         result = super().loss(images, labels, noise)
         name = next(iter(self.config.modalities))
-        codes = self._posteriors(name, images[name])[0].sample(particles)
+        codes = self.posteriors(name, images[name]).shared.sample(particles)
         bound = result.terms[f"elbo/{name}"]
         missed = (self.guesser(codes).squeeze(-1) - bound / 100).square().mean(dim=0)
         on_fixed_codes = (self.guesser(codes.detach()).squeeze(-1) - bound.detach() / 100).square().mean(dim=0)
         return LossTerms(result.objective + missed, result.terms, -on_fixed_codes)
-
-    forward = loss
 
 
 @pytest.fixture

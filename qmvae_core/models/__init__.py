@@ -1,6 +1,6 @@
 """The models of the book, each a module of its own; `build_model` makes any of them from its config or its name.
 
-Read the modules in this order: configs, base, mvae, mmvae, mopoe, jmvae, dmvae, qmvae, readings.
+Read the modules in this order: configs, base, mvae, mmvae, mopoe, jmvae, dmvae, qmvae, ablations, readings.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 
 from qmvae_core import networks
 from qmvae_core.draws import NoiseSpec, draw_noise
-from qmvae_core.models.base import TEST_CODES, MultimodalVAE, Opponent
-from qmvae_core.models.configs import Checked, ModalityConfig, ModelConfig, from_known_fields, known
+from qmvae_core.models.ablations import ABLATIONS
+from qmvae_core.models.base import TEST_CODES, MultimodalVAE, Opponent, Posteriors
+from qmvae_core.models.configs import Checked, ModalityConfig, ModelConfig, from_known_fields
 from qmvae_core.models.dmvae import DMVAE, DMVAEConfig
 from qmvae_core.models.jmvae import JMVAE, JMVAEConfig
 from qmvae_core.models.mmvae import MMVAE, MMVAEConfig
@@ -21,13 +21,13 @@ from qmvae_core.models.mopoe import MoPoE, MoPoEConfig
 from qmvae_core.models.mvae import MVAE, MVAEConfig
 from qmvae_core.models.qmvae import QMVAE, QMVAEConfig
 from qmvae_core.models.readings import MNIST, READINGS, SVHN, reading, training_changes
-from qmvae_core.names import BEST
+from qmvae_core.names import BEST, known
 
 __all__ = [
     "Checked", "DMVAE", "JMVAE", "MMVAE", "MNIST", "MODELS", "MVAE", "QMVAE", "READINGS", "SVHN", "TEST_CODES",
     "DMVAEConfig", "JMVAEConfig", "MMVAEConfig", "MVAEConfig", "MoPoE", "MoPoEConfig", "ModalityConfig", "ModelConfig",
-    "MultimodalVAE", "NoiseSpec", "Opponent", "QMVAEConfig", "build_model", "draw_noise",
-    "from_known_fields", "known", "reading", "training_changes",
+    "MultimodalVAE", "NoiseSpec", "Opponent", "Posteriors", "QMVAEConfig", "build_model", "draw_noise",
+    "from_known_fields", "reading", "training_changes",
 ]  # fmt: skip
 
 MODELS: dict[str, type[MultimodalVAE]] = {
@@ -35,7 +35,7 @@ MODELS: dict[str, type[MultimodalVAE]] = {
 }  # fmt: skip
 
 
-def build_model(config: ModelConfig | Mapping | str, seed: int = 0) -> nn.Module:
+def build_model(config: ModelConfig | Mapping | str, seed: int = 0) -> MultimodalVAE:
     """The model of a config, a config's dictionary, or a model's name, initialised from the seed.
 
     A name stands for the model's reading of that name, and "qmvae" for the best reading.
@@ -48,7 +48,8 @@ def build_model(config: ModelConfig | Mapping | str, seed: int = 0) -> nn.Module
         config = READINGS[BEST if config == "qmvae" else config]
     elif isinstance(config, Mapping):
         config = ModelConfig.from_dict(config)
-    kind = known(MODELS, "model", config.model)
+    asked = [kind for field, kind in ABLATIONS.items() if getattr(config, field, 0)]
+    kind = asked[0] if asked else known(MODELS, "model", config.model)
     with torch.device("meta"):
         model = kind(config)
     return networks.initialise(model.to_empty(device="cpu"), torch.Generator().manual_seed(seed))

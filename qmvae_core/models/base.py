@@ -7,24 +7,33 @@ be resumed bit for bit.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from qmvae_core import losses, networks
-from qmvae_core.draws import DRAWS
+from qmvae_core import networks
+from qmvae_core.draws import DRAWS, NoiseSpec
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
+from qmvae_core.losses import LossTerms
 from qmvae_core.models.configs import ModalityConfig, ModelConfig
+from qmvae_core.names import known
 
-TEST_CODES = ("mean", "sample")
+# How z is taken from q(z|x) after training: model, posterior and generator -> code.
+_TEST_CODES = {
+    "mean": lambda model, posterior, generator: posterior.mean,
+    "sample": lambda model, posterior, generator: model.sample_posterior(posterior, generator),
+}
+TEST_CODES = tuple(_TEST_CODES)
 
 
-def _known_code(code: str) -> str:
-    if code not in TEST_CODES:
-        raise ValueError(f"unknown test code {code!r}; the known ones are {list(TEST_CODES)}")
-    return code
+class Posteriors(NamedTuple):
+    """q(z|x) and q(h|x) of one modality's batch."""
+
+    shared: DiagonalGaussian
+    private: DiagonalGaussian
 
 
 class Opponent(NamedTuple):
@@ -38,47 +47,77 @@ class Opponent(NamedTuple):
     betas: tuple[float, float] = (0.9, 0.999)
 
 
-class MultimodalVAE(nn.Module):
+class MultimodalVAE(nn.Module, ABC):
     """What all models have: encoders and decoders of each modality, and what is done with them after training.
 
     A model adds `noise_spec` and `loss`. Its loss may use several posteriors of a sample, K particles (a leading
     dimension of the draws) and `detach`. One with an `opponent` returns its objective as `LossTerms.opposing`: the
     opponent's parameters climb that, all others climb `objective`, from the gradients of one pass.
 
-    config: at least two modalities. Each has a decoder of its own, and two encoders, or a common one whose
-    last layer gives both posteriors.
-    Raises ValueError for fewer than two modalities or an unknown network, encoders, likelihood or test code.
+    config: one modality or more, each with values in [0, 1] of a shape of its own ("images", whatever they are). Each
+    has a decoder, and two encoders, or a common one whose last layer gives both posteriors.
+    Raises ValueError for no modality or an unknown network, encoders, likelihood or test code; and for a private code
+    in a model that has none.
     """
 
     opponent: Opponent | None = None
     has_joint_code = True  # whether encode_shared takes several modalities
+    has_private_codes = True  # whether a modality may have a private code
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        if len(config.modalities) < 2:
-            raise ValueError(f"a multimodal model needs at least two modalities, got {sorted(config.modalities)}")
+        if not config.modalities:
+            raise ValueError("a model needs at least one modality, got none")
         reserved = sorted({"all", "joint", "training"} & set(config.modalities))
         if reserved:
             raise ValueError(f"a modality cannot be named {reserved[0]!r}: that name has another meaning here")
-        _known_code(config.test_code)
+        private = sorted(name for name, m in config.modalities.items() if m.private)
+        if private and not self.has_private_codes:
+            raise ValueError(f"{config.model} has no private codes; set private=0 for {private}")
+        known(_TEST_CODES, "test code", config.test_code)
         self.config = config
         self.shared_encoders = nn.ModuleDict()
         self.private_encoders = nn.ModuleDict()
         self.common_encoders = nn.ModuleDict()
         self.decoders = nn.ModuleDict()
+        self.likelihoods = {}
         for name, m in config.modalities.items():
-            if m.likelihood not in losses.LIKELIHOODS:
-                raise ValueError(
-                    f"modality {name!r}: unknown likelihood {m.likelihood!r}; known: {sorted(losses.LIKELIHOODS)}"
-                )
-            if m.encoders == "separate" and m.private:
-                self.shared_encoders[name] = networks.encoder(m.network, m.shape, m.widths, config.shared)
-                self.private_encoders[name] = networks.encoder(m.network, m.shape, m.widths, m.private)
-            elif m.encoders in ("separate", "common"):
-                self.common_encoders[name] = networks.encoder(m.network, m.shape, m.widths, config.shared + m.private)
-            else:
-                raise ValueError(f'modality {name!r}: unknown encoders {m.encoders!r}; known: "separate", "common"')
-            self.decoders[name] = networks.decoder(m.network, m.shape, m.widths, config.shared + m.private)
+            try:
+                self._add(name, m)
+            except ValueError as error:
+                raise ValueError(f"modality {name!r}: {error}") from None
+
+    def _add(self, name: str, m: ModalityConfig) -> None:
+        shared = self.config.shared
+        self.likelihoods[name] = m.observed()
+        if m.encoders == "separate" and m.private:
+            self.shared_encoders[name] = networks.encoder(m.network, m.shape, m.widths, shared)
+            self.private_encoders[name] = networks.encoder(m.network, m.shape, m.widths, m.private)
+        elif m.encoders in ("separate", "common"):
+            self.common_encoders[name] = networks.encoder(m.network, m.shape, m.widths, shared + m.private)
+        else:
+            raise ValueError(f'unknown encoders {m.encoders!r}; the known ones are ["common", "separate"]')
+        self.decoders[name] = networks.decoder(m.network, m.shape, m.widths, shared + m.private)
+
+    # Training
+
+    @abstractmethod
+    def noise_spec(self, batch: int) -> dict[str, NoiseSpec]:
+        """The draws that `loss` needs for a batch of so many samples, by name."""
+
+    @abstractmethod
+    def loss(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> LossTerms:
+        """The objective of a batch of matching images, to be maximised: LossTerms of (batch,).
+
+        images: modality -> (batch, *shape) in [0, 1]; labels: (batch,) integers; noise: draws of `noise_spec`.
+        """
+
+    def forward(self, *batch) -> LossTerms:
+        """`loss`, under the name that torch.func.functional_call calls."""
+        return self.loss(*batch)
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Raise ValueError, before an epoch, if the model cannot train on a batch of it; labels (..., batch)."""
 
     # Inference
 
@@ -90,17 +129,31 @@ class MultimodalVAE(nn.Module):
         """
         if not images:
             raise ValueError(f"encode_shared needs images of at least one of {sorted(self.config.modalities)}")
-        experts = [self._posteriors(name, value)[0] for name, value in images.items()]
+        experts = [self.posteriors(name, value).shared for name, value in images.items()]
         return experts[0] if len(experts) == 1 else product_of_experts(experts)
 
     def encode_private(self, modality: str, images: Tensor) -> DiagonalGaussian:
         """q(h_m | x_m): (batch, private). Raises ValueError for an unknown modality or a wrong shape."""
-        return self._posteriors(modality, images)[1]
+        return self.posteriors(modality, images).private
 
     def decode(self, modality: str, shared: Tensor, private: Tensor) -> Tensor:
-        """The mean image of p(x_m | z, h_m): (..., c, h, w) in [0, 1], from codes (..., shared) and (..., private)."""
+        """The mean of p(x_m | z, h_m): (..., *shape) in [0, 1], from codes (..., shared) and (..., private)."""
         self._known(modality)
-        return self._decode(modality, shared, private).sigmoid()
+        return self.likelihoods[modality].mean(self.logits(modality, shared, private))
+
+    def logits(self, modality: str, shared: Tensor, private: Tensor | None = None) -> Tensor:
+        """What the decoder says: (..., *shape), for codes (..., shared) and (..., private), None where there is none.
+
+        Any leading dimensions, flattened for the pass through the network.
+        """
+        codes = shared if private is None else torch.cat([shared, private], dim=-1)
+        logits = networks.in_float32(self.decoders[modality](codes.flatten(0, -2)))
+        return logits.unflatten(0, codes.shape[:-1])
+
+    def log_likelihood(self, modality: str, images: Tensor, shared: Tensor, private: Tensor | None = None) -> Tensor:
+        """weight_m ln p(x_m | z, h_m) in nats: (...,); images (..., *shape), codes as for `logits`."""
+        found = self.likelihoods[modality].log_prob(self.logits(modality, shared, private), images)
+        return self.config.modalities[modality].weight * found
 
     def sample_shared(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """`count` draws of z from its prior N(0, I): (count, shared), on the device of the model."""
@@ -130,8 +183,7 @@ class MultimodalVAE(nn.Module):
         """
         self._known(target)
         posterior = self.encode_shared({source: images})
-        sampled = _known_code(code or self.config.test_code) == "sample"
-        shared = self.sample_posterior(posterior, generator) if sampled else posterior.mean
+        shared = known(_TEST_CODES, "test code", code or self.config.test_code)(self, posterior, generator)
         return self.decode(target, shared, self.sample_private(target, len(images), generator))
 
     def transfer(self, content: tuple[str, Tensor], style: tuple[str, Tensor]) -> Tensor:
@@ -161,40 +213,27 @@ class MultimodalVAE(nn.Module):
         return next(self.parameters()).device
 
     def _known(self, modality: str) -> ModalityConfig:
-        if modality not in self.config.modalities:
-            raise ValueError(f"unknown modality {modality!r}; the model has {sorted(self.config.modalities)}")
-        return self.config.modalities[modality]
+        return known(self.config.modalities, "modality", modality)
 
-    def _posteriors(self, modality: str, images: Tensor) -> tuple[DiagonalGaussian, DiagonalGaussian]:
-        """q(z|x) and q(h|x) of one modality."""
+    def posteriors(self, modality: str, images: Tensor) -> Posteriors:
+        """q(z|x) and q(h|x) of one modality, for images (batch, *shape) in [0, 1].
+
+        Raises ValueError for an unknown modality, a wrong shape or images that are not floats.
+        """
         self._check(modality, images)
         if modality in self.common_encoders:
-            parts = [value.split([self.config.shared, self._known(modality).private], dim=-1)
-                     for value in self.common_encoders[modality](images)]  # fmt: skip
-            shared, private = zip(*parts, strict=True)
-            return DiagonalGaussian(*shared), DiagonalGaussian(*private)
-        return self.shared_encoders[modality](images), self.private_encoders[modality](images)
+            sizes = [self.config.shared, self._known(modality).private]
+            parts = [value.split(sizes, dim=-1) for value in self.common_encoders[modality](images)]
+            return Posteriors(*(DiagonalGaussian(*both) for both in zip(*parts, strict=True)))
+        return Posteriors(self.shared_encoders[modality](images), self.private_encoders[modality](images))
 
     def _check(self, modality: str, images: Tensor) -> None:
         """Raise ValueError unless the modality is known and the images are a float batch of its shape."""
         shape = self._known(modality).shape
-        if images.dim() != 4 or tuple(images.shape[1:]) != tuple(shape):
+        if tuple(images.shape[1:]) != tuple(shape):
             raise ValueError(
                 f"images of modality {modality!r} must be (batch, {', '.join(map(str, shape))}), "
                 f"got {tuple(images.shape)}"
             )
         if not images.is_floating_point():
             raise ValueError(f"images of modality {modality!r} must be float in [0, 1], got {images.dtype}")
-
-    def _decode(self, modality: str, shared: Tensor, private: Tensor) -> Tensor:
-        """Logits (..., c, h, w); any leading dimensions, flattened for the pass through the network."""
-        codes = torch.cat([shared, private], dim=-1)
-        logits = networks.in_float32(self.decoders[modality](codes.flatten(0, -2)))
-        return logits.unflatten(0, codes.shape[:-1])
-
-
-def without_private_codes(config: ModelConfig) -> None:
-    """Raise ValueError if a modality of a model that has shared codes alone is given a private one."""
-    private = sorted(name for name, m in config.modalities.items() if m.private)
-    if private:
-        raise ValueError(f"{config.model} has no private codes; set private=0 for {private}")

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from qmvae_core.likelihoods import Likelihood, likelihood
+from qmvae_core.names import known
+
 
 class Checked:
     """A dataclass whose fields are held against their types when it is made.
@@ -53,15 +56,19 @@ class ModalityConfig(Checked):
 
     positive = ("shape", "widths", "scale")
 
-    shape: tuple[int, int, int]  # channels, height, width
+    shape: tuple[int, ...]  # (channels, height, width) of an image; (classes,) of a label, one-hot
     network: str  # "dense" for MNIST and "convolutional" for SVHN in the paper
     widths: tuple[int, ...]  # hidden units or channels, from the image inwards (open)
     private: int = 10  # dimensions of the private code h (open; Figure 5 shows ten)
     encoders: str = "separate"  # networks for z and h: "separate", or "common" up to the last layer (open)
-    likelihood: str = "laplace"  # "laplace", "bernoulli" or "normal" (open)
+    likelihood: str = "laplace"  # one of likelihoods.LIKELIHOODS; "laplace", "bernoulli" or "normal" of images (open)
     scale: float = 0.75  # of the Laplace or normal likelihood (open)
     weight: float = 1.0  # of the log-likelihood, against the other modalities (open; 1 is the plain bound)
     private_kl_weight: float = 1.0  # of KL(q(h|x) ‖ p(h)) (open; 1 is the plain bound)
+
+    def observed(self) -> Likelihood:
+        """The likelihood of an observation. Raises ValueError for an unknown one."""
+        return likelihood(self.likelihood, self.scale, len(self.shape))
 
 
 @dataclass(frozen=True)
@@ -100,13 +107,6 @@ class ModelConfig(Checked):
         kind = known(ModelConfig.of_model, "model", values.get("model"))
         modalities = {name: from_known_fields(ModalityConfig, m) for name, m in values.pop("modalities", {}).items()}
         return from_known_fields(kind, {**values, "modalities": modalities})
-
-
-def known(table: Mapping, what: str, name: str):
-    """table[name], with a ValueError that lists the known names if it has none."""
-    if name not in table:
-        raise ValueError(f"unknown {what} {name!r}; the known ones are {sorted(table)}")
-    return table[name]
 
 
 def from_known_fields(cls: type, values: Mapping):

@@ -18,7 +18,8 @@ from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
 from qmvae_core.kernels import Linear
 from qmvae_core.models.base import MultimodalVAE, Opponent
-from qmvae_core.models.configs import ModelConfig, known
+from qmvae_core.models.configs import ModelConfig
+from qmvae_core.names import known
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class DMVAE(MultimodalVAE):
         Raises ValueError for a batch of one sample, which has nothing to be contrasted with.
         """
         config = self.config
-        posteriors = {name: self._posteriors(name, images[name]) for name in config.modalities}
-        contents = [both[0] for both in posteriors.values()]
+        posteriors = {name: self.posteriors(name, images[name]) for name in config.modalities}
+        contents = [both.shared for both in posteriors.values()]
         held = [DiagonalGaussian(q.mean.detach(), q.log_var.detach()) for q in contents]
 
         everything = product_of_experts(contents, prior=False).sample(noise["joint/shared"][0])
@@ -109,10 +110,9 @@ class DMVAE(MultimodalVAE):
         objective, opposing, terms = -config.contrastive * contrast, 0.0, {"contrastive": contrast}
         for i, (name, m) in enumerate(config.modalities.items()):
             content = _product(held, first_group == first_group[:, i : i + 1])
-            style = posteriors[name][1]
+            style = posteriors[name].private
             decoded, judged = style.sample(noise[f"{name}/private"])
-            logits = self._decode(name, content.mean, decoded)
-            likelihood = m.weight * losses.log_likelihood(m.likelihood, logits, images[name], m.scale)
+            likelihood = self.log_likelihood(name, images[name], content.mean, decoded)
             divergence = style.kl_to_prior()
             bound = likelihood - warmth * m.private_kl_weight * divergence
             estimate, guessed = total_correlation(
@@ -127,13 +127,11 @@ class DMVAE(MultimodalVAE):
             }
         return losses.LossTerms(objective, terms, opposing)
 
-    forward = loss
-
     def encode_shared(self, images: Mapping[str, Tensor]) -> DiagonalGaussian:
         """The product of experts of the given modalities, without the prior. Raises like MultimodalVAE's."""
         if len(images) < 2:
             return super().encode_shared(images)
-        return product_of_experts([self._posteriors(name, value)[0] for name, value in images.items()], prior=False)
+        return product_of_experts([self.posteriors(name, value).shared for name, value in images.items()], prior=False)
 
 
 class DensityRatio(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor
 from qmvae_core import losses, networks
 from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.models.base import MultimodalVAE, without_private_codes
+from qmvae_core.models.base import MultimodalVAE
 from qmvae_core.models.configs import ModelConfig
 
 
@@ -31,8 +31,9 @@ class JMVAE(MultimodalVAE):
     Raises ValueError for a negative alpha or a modality with a private code, and like MultimodalVAE.
     """
 
+    has_private_codes = False
+
     def __init__(self, config: JMVAEConfig):
-        without_private_codes(config)
         super().__init__(config)
         if not config.alpha:
             self.common_encoders.clear()
@@ -51,14 +52,13 @@ class JMVAE(MultimodalVAE):
         joint = self.encode_shared({name: images[name] for name in self.config.modalities})
         code = joint.sample(noise["joint/shared"])
         bound = -joint.kl_to_prior()
-        for name, m in self.config.modalities.items():
-            logits = self._decode(name, code, code[..., :0])
-            bound = bound + m.weight * losses.log_likelihood(m.likelihood, logits, images[name], m.scale)
-        gaps = {f"kl_to/{name}": joint.kl_to(self._posteriors(name, images[name])[0]) for name in self.common_encoders}
+        for name in self.config.modalities:
+            bound = bound + self.log_likelihood(name, images[name], code)
+        gaps = {
+            f"kl_to/{name}": joint.kl_to(self.posteriors(name, images[name]).shared) for name in self.common_encoders
+        }
         terms = {"elbo/joint": bound, "kl/joint": joint.kl_to_prior(), **gaps}
         return losses.LossTerms(bound - self.config.alpha * sum(gaps.values()), terms)
-
-    forward = loss
 
     def encode_shared(self, images: Mapping[str, Tensor]) -> DiagonalGaussian:
         """q(z | the given modalities): (batch, shared).

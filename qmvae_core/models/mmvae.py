@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qmvae_core import losses
 from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import softmax_scales
-from qmvae_core.models.base import MultimodalVAE, without_private_codes
+from qmvae_core.models.base import MultimodalVAE
 from qmvae_core.models.configs import ModelConfig
 
 
@@ -67,10 +67,9 @@ class MMVAE(MultimodalVAE):
     Raises ValueError for a modality with a private code, and like MultimodalVAE.
     """
 
-    has_joint_code = False
+    has_joint_code = has_private_codes = False
 
     def __init__(self, config: MMVAEConfig):
-        without_private_codes(config)
         super().__init__(config)
         self.prior_scale = nn.Parameter(torch.zeros(config.shared))  # before the softmax: zeros are scales of 1
 
@@ -96,17 +95,13 @@ class MMVAE(MultimodalVAE):
         codes, zeros = _WeightedAgain.apply(torch.stack(drawn, dim=1))  # (particles, M, batch, d)
         mixture = torch.stack([q.detach().log_prob(codes) for q in experts]).logsumexp(dim=0) - math.log(len(experts))
         log_weights = self.prior.log_prob(codes) - mixture + zeros
-        for name, m in modalities.items():
-            logits = self._decode(name, codes, codes[..., :0])
-            likelihood = losses.log_likelihood(m.likelihood, logits, images[name], m.scale)
-            log_weights = log_weights + m.weight * likelihood
+        for name in modalities:
+            log_weights = log_weights + self.log_likelihood(name, images[name], codes)
         bounds = log_weights.logsumexp(dim=0) - math.log(count)  # (M, batch)
         effective = 1.0 / log_weights.detach().softmax(dim=0).square().sum(dim=0)
         terms = {f"iwae/{name}": bound for name, bound in zip(modalities, bounds, strict=True)}
         terms |= {f"particles/{name}": value for name, value in zip(modalities, effective, strict=True)}
         return losses.LossTerms(bounds.mean(dim=0), terms)
-
-    forward = loss
 
     def encode_shared(self, images: Mapping[str, Tensor]) -> DiagonalLaplace:
         """q(z|x_m) of one modality: (batch, shared).
@@ -126,7 +121,7 @@ class MMVAE(MultimodalVAE):
         return posterior.sample(self._draw(posterior.mean.shape, generator, "laplace"))
 
     def _expert(self, modality: str, images: Tensor) -> DiagonalLaplace:
-        return _laplace(*self._posteriors(modality, images)[0])
+        return _laplace(*self.posteriors(modality, images).shared)
 
 
 def _laplace(mean: Tensor, values: Tensor) -> DiagonalLaplace:

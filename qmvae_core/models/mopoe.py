@@ -12,7 +12,7 @@ from torch import Tensor
 from qmvae_core import losses
 from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
-from qmvae_core.models.base import MultimodalVAE, without_private_codes
+from qmvae_core.models.base import MultimodalVAE
 from qmvae_core.models.configs import ModelConfig
 
 
@@ -39,9 +39,7 @@ class MoPoE(MultimodalVAE):
     Raises ValueError for a modality with a private code, and like MultimodalVAE.
     """
 
-    def __init__(self, config: MoPoEConfig):
-        without_private_codes(config)
-        super().__init__(config)
+    has_private_codes = False
 
     def noise_spec(self, batch: int) -> dict[str, NoiseSpec]:
         """The draws that `loss` needs for a batch: one code a sample."""
@@ -54,24 +52,17 @@ class MoPoE(MultimodalVAE):
         and "kl/joint" of all modalities.
         """
         modalities = self.config.modalities
-        experts = {name: self._posteriors(name, images[name])[0] for name in modalities}
+        experts = {name: self.posteriors(name, images[name]).shared for name in modalities}
         posteriors = {
             "joint" if size == len(modalities) else "+".join(subset): self._product([experts[name] for name in subset])
             for size in range(1, len(modalities) + 1)
             for subset in combinations(modalities, size)
         }
         codes = _one_part_each(list(posteriors.values())).sample(noise["joint/shared"])
-        terms = {}
-        for name, m in modalities.items():
-            logits = self._decode(name, codes, codes[..., :0])
-            terms[f"log_likelihood/{name}"] = m.weight * losses.log_likelihood(
-                m.likelihood, logits, images[name], m.scale
-            )
+        terms = {f"log_likelihood/{name}": self.log_likelihood(name, images[name], codes) for name in modalities}
         divergences = {f"kl/{subset}": q.kl_to_prior() for subset, q in posteriors.items()}
         bound = sum(terms.values()) - self.config.beta * torch.stack(list(divergences.values())).mean(dim=0)
         return losses.LossTerms(bound, terms | divergences)
-
-    forward = loss
 
     def encode_shared(self, images: Mapping[str, Tensor]) -> DiagonalGaussian:
         """q_S of the given modalities, the product of their experts, with the prior only for all of them.
@@ -80,7 +71,7 @@ class MoPoE(MultimodalVAE):
         """
         if not images:
             return super().encode_shared(images)
-        return self._product([self._posteriors(name, value)[0] for name, value in images.items()])
+        return self._product([self.posteriors(name, value).shared for name, value in images.items()])
 
     def _product(self, experts: list[DiagonalGaussian]) -> DiagonalGaussian:
         return product_of_experts(experts, prior=len(experts) == len(self.config.modalities))

@@ -11,7 +11,7 @@ from torch import Tensor
 from qmvae_core import losses
 from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
-from qmvae_core.models.base import MultimodalVAE, without_private_codes
+from qmvae_core.models.base import MultimodalVAE
 from qmvae_core.models.configs import ModelConfig
 
 
@@ -30,9 +30,7 @@ class MVAE(MultimodalVAE):
     Raises ValueError for a modality with a private code, and like MultimodalVAE.
     """
 
-    def __init__(self, config: ModelConfig):
-        without_private_codes(config)
-        super().__init__(config)
+    has_private_codes = False
 
     def noise_spec(self, batch: int) -> dict[str, NoiseSpec]:
         """The draws that `loss` needs for a batch: the codes of the joint bound and of each unimodal one."""
@@ -41,22 +39,19 @@ class MVAE(MultimodalVAE):
 
     def loss(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> losses.LossTerms:
         """The sum of the bounds; arguments and result as for Q-MVAE. The labels have a say in the pairing alone."""
-        experts = {name: self._posteriors(name, images[name])[0] for name in self.config.modalities}
+        experts = {name: self.posteriors(name, images[name]).shared for name in self.config.modalities}
         joint = product_of_experts(list(experts.values()))
         joint_code = joint.sample(noise["joint/shared"])
         joint_bound, unimodal = -joint.kl_to_prior(), {}
-        for name, m in self.config.modalities.items():
+        for name in self.config.modalities:
             alone = product_of_experts([experts[name]])
             codes = torch.stack([joint_code, alone.sample(noise[f"{name}/shared"])])
-            logits = self._decode(name, codes, codes[..., :0])
-            likelihood = m.weight * losses.log_likelihood(m.likelihood, logits, images[name], m.scale)
+            likelihood = self.log_likelihood(name, images[name], codes)
             joint_bound = joint_bound + likelihood[0]
             unimodal[name] = losses.elbo(likelihood[1], alone)
         terms = {"elbo/joint": joint_bound, "kl/joint": joint.kl_to_prior()}
         terms |= {f"elbo/{name}": value for name, value in unimodal.items()}
         return losses.LossTerms(joint_bound + sum(unimodal.values()), terms)
-
-    forward = loss
 
     def encode_shared(self, images: Mapping[str, Tensor]) -> DiagonalGaussian:
         """The product of experts of the given modalities and the prior, also for one. Raises like MultimodalVAE's."""

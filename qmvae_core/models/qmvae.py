@@ -12,8 +12,9 @@ from torch import Tensor
 from qmvae_core import losses, negatives
 from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts, softmax_scales
-from qmvae_core.models.base import MultimodalVAE
-from qmvae_core.models.configs import ModelConfig, known
+from qmvae_core.models.base import MultimodalVAE, Posteriors
+from qmvae_core.models.configs import ModelConfig
+from qmvae_core.names import known
 from qmvae_core.stops import quadruplet_plateau
 
 
@@ -43,12 +44,13 @@ class QMVAEConfig(ModelConfig, model="qmvae"):
     shared_kl_weight: float = 1.0  # of KL(q(z|·) ‖ p(z)), joint and unimodal (open; 1 is the plain bound)
     shared_scales: str = "free"  # standard deviations of q(z|x_m): "free", or "softmax" as MMVAE's code has them (open)
     beta_against: str = "mean"  # whether beta weighs against the bounds' "mean" over the batch or their "sum" (open)
-    cross_reconstruction: float = 0.0  # weight of ln p(x_m | z of another modality, h_m), which the paper does not have
+    cross_reconstruction: float = 0.0  # weight of a term that the paper does not have (`ablations`)
 
     @property
     def plateau(self) -> tuple[str, float] | None:
         """The quadruplet loss while all codes lie in one place, unless nothing is trained by it."""
-        return ("quadruplet", quadruplet_plateau(self.alpha1, self.alpha2, len(self.modalities))) if self.beta else None
+        value = self.beta and quadruplet_plateau(self.alpha1, self.alpha2, len(self.modalities))
+        return ("quadruplet", value) if value else None
 
 
 class QMVAE(MultimodalVAE):
@@ -58,8 +60,7 @@ class QMVAE(MultimodalVAE):
     """
 
     def __init__(self, config: QMVAEConfig):
-        if config.negatives not in negatives.RULES:
-            raise ValueError(f"unknown screening rule {config.negatives!r}; known: {sorted(negatives.RULES)}")
+        known(negatives.RULES, "screening rule", config.negatives)
         known(SHARED_SCALES, "shared_scales", config.shared_scales)
         known(BETA_AGAINST, "beta_against", config.beta_against)
         super().__init__(config)
@@ -69,58 +70,50 @@ class QMVAE(MultimodalVAE):
         spec = {"joint/shared": NoiseSpec("normal", (batch, self.config.shared))}
         for name, m in self.config.modalities.items():
             spec[f"{name}/shared"] = NoiseSpec("normal", (batch, self.config.shared))
-            # for the joint bound, the unimodal bound and, if it has a weight, reconstruction from each other modality
-            decoded = 2 + (len(self.config.modalities) - 1) * (self.config.cross_reconstruction > 0)
-            spec[f"{name}/private"] = NoiseSpec("normal", (decoded, batch, m.private))
+            spec[f"{name}/private"] = NoiseSpec("normal", (2, batch, m.private))  # of the joint and the unimodal bound
             spec[f"{name}/negatives"] = NoiseSpec("uniform", (self.config.candidates, batch))
         return spec
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Raise ValueError for a batch that shows a single digit; labels (..., batch)."""
+        negatives.check_labels(labels)
 
     def loss(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> losses.LossTerms:
         """Equation (20) for a batch of matching images.
 
-        images: modality -> (batch, c, h, w) in [0, 1]; labels: (batch,) digits; noise: draws of `noise_spec`.
+        images: modality -> (batch, *shape) in [0, 1]; labels: (batch,) digits; noise: draws of `noise_spec`.
         Returns LossTerms of (batch,) nats.
         """
         config = self.config
-        posteriors = {name: self._posteriors(name, images[name]) for name in config.modalities}
-        shared = {name: both[0] for name, both in posteriors.items()}
-        private = {name: both[1] for name, both in posteriors.items()}
+        posteriors = {name: self.posteriors(name, images[name]) for name in config.modalities}
+        shared = {name: both.shared for name, both in posteriors.items()}
+        private = {name: both.private for name, both in posteriors.items()}
         joint = product_of_experts(list(shared.values()))
         joint_code = joint.sample(noise["joint/shared"])
-        own_codes = {name: each.sample(noise[f"{name}/shared"]) for name, each in shared.items()}
 
-        joint_likelihood, unimodal, crossed = {}, {}, torch.zeros_like(joint_code[:, 0])
+        in_joint, unimodal = {}, {}
         for name, m in config.modalities.items():
-            others = [code for other, code in own_codes.items() if other != name] if config.cross_reconstruction else []
-            codes = torch.stack([joint_code, own_codes[name], *others])
+            codes = torch.stack([joint_code, shared[name].sample(noise[f"{name}/shared"])])  # one pass for both bounds
             styles = private[name].sample(noise[f"{name}/private"])
-            logits = self._decode(name, codes, styles)  # all in one pass through the decoder
-            likelihood = m.weight * losses.log_likelihood(m.likelihood, logits, images[name], m.scale)
-            joint_likelihood[name] = likelihood[0]
+            in_joint[name], alone = self.log_likelihood(name, images[name], codes, styles)
             unimodal[name] = losses.unimodal_elbo(
-                likelihood[1], shared[name], private[name], m.private_kl_weight, config.shared_kl_weight
+                alone, shared[name], private[name], m.private_kl_weight, config.shared_kl_weight
             )
-            crossed = crossed + likelihood[2:].sum(dim=0)
-
         kl_weights = {name: m.private_kl_weight for name, m in config.modalities.items()}
-        joint_bound = losses.joint_elbo(joint_likelihood, joint, private, kl_weights, config.shared_kl_weight)
+        joint_bound = losses.joint_elbo(in_joint, joint, private, kl_weights, config.shared_kl_weight)
         quadruplet = self._quadruplet(shared, labels, noise)
+
         terms = {"elbo/joint": joint_bound, "quadruplet": quadruplet, "kl/joint": joint.kl_to_prior()}
         for name in config.modalities:
             terms[f"elbo/{name}"] = unimodal[name]
             terms[f"kl_private/{name}"] = private[name].kl_to_prior()
         beta = BETA_AGAINST[config.beta_against](config.beta, len(labels))
-        objective = losses.objective(joint_bound, unimodal, quadruplet, beta)
-        if config.cross_reconstruction:
-            terms["cross_reconstruction"] = crossed
-            objective = objective + config.cross_reconstruction * crossed
-        return losses.LossTerms(objective, terms)
+        return losses.LossTerms(losses.objective(joint_bound, unimodal, quadruplet, beta), terms)
 
-    forward = loss  # what torch.func.functional_call calls
-
-    def _posteriors(self, modality: str, images: Tensor) -> tuple[DiagonalGaussian, DiagonalGaussian]:
-        shared, private = super()._posteriors(modality, images)
-        return SHARED_SCALES[self.config.shared_scales](shared), private
+    def posteriors(self, modality: str, images: Tensor) -> Posteriors:
+        """q(z|x), its scales as the config has them, and q(h|x); arguments and errors as MultimodalVAE's."""
+        found = super().posteriors(modality, images)
+        return found._replace(shared=SHARED_SCALES[self.config.shared_scales](found.shared))
 
     def _quadruplet(
         self, shared: Mapping[str, DiagonalGaussian], labels: Tensor, noise: Mapping[str, Tensor]

@@ -6,14 +6,14 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
-from qmvae_core.models.configs import ModalityConfig, ModelConfig, known
+from qmvae_core.models.configs import ModalityConfig, ModelConfig
 from qmvae_core.models.dmvae import DMVAEConfig
 from qmvae_core.models.jmvae import JMVAEConfig
 from qmvae_core.models.mmvae import MMVAEConfig
 from qmvae_core.models.mopoe import MoPoEConfig
 from qmvae_core.models.mvae import MVAEConfig
 from qmvae_core.models.qmvae import QMVAEConfig
-from qmvae_core.names import BEST
+from qmvae_core.names import BEST, known
 
 MNIST = ModalityConfig(shape=(1, 28, 28), network="dense", widths=(400,))
 SVHN = ModalityConfig(shape=(3, 32, 32), network="convolutional", widths=(32, 64, 128))

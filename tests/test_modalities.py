@@ -1,0 +1,119 @@
+"""What a builder brings: a third modality of another shape, labels, a likelihood of one's own, or one modality alone.
+
+Each is a config, and for the likelihood one class; nothing else is changed.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+from model_cases import SMALL
+from torch.nn.functional import one_hot
+
+from qmvae_core.data import Digits
+from qmvae_core.evaluation import evaluate
+from qmvae_core.likelihoods import LIKELIHOODS, Likelihood
+from qmvae_core.models import ModalityConfig, build_model
+from qmvae_core.oracles import DigitClassifier
+from qmvae_core.training import LOOPS, TrainingConfig, fit
+
+TRAINING = TrainingConfig(epochs=2, steps_per_epoch=3, batch_size=12, chunk=2)
+LABEL = ModalityConfig((10,), "dense", (6,), private=2, likelihood="categorical")
+WIDE = ModalityConfig((2, 8, 12), "dense", (5,), private=3, likelihood="normal", scale=0.3)
+
+
+class Ordinal(Likelihood):
+    """Squared distance of cumulative probabilities: enough to be told from the others."""
+
+    def log_prob(self, logits, x):
+        return -self._sum((logits.softmax(dim=-1).cumsum(dim=-1) - x.cumsum(dim=-1)).square())
+
+    def mean(self, logits):
+        return logits.softmax(dim=-1)
+
+
+class Reader:
+    """A judge of any values: the place of the largest."""
+
+    def __init__(self, modality):
+        self.modality = modality
+
+    def predict(self, values):
+        return values.flatten(1).argmax(dim=-1) % 10
+
+    def features(self, values):
+        return values.flatten(1)
+
+    def accuracy(self, digits):
+        return (self.predict(digits.batch()) == digits.labels).double().mean().item()
+
+
+@pytest.fixture
+def bring(small_config, small_digits):
+    """A function that adds a modality to a small config and to its data."""
+
+    def add(modality: ModalityConfig, model: str = "qmvae"):
+        if not small_config("ink", model=model, **SMALL[model]).modalities["ink"].private:
+            modality = dataclasses.replace(modality, private=0)
+        config = small_config("ink", "photo", model=model, **SMALL[model])
+        data = small_digits()
+        labels = data["ink"].labels
+        if modality.shape == (10,):
+            images = 255 * one_hot(labels, 10).to(torch.uint8)
+        else:
+            images = torch.randint(0, 256, (len(labels), *modality.shape), dtype=torch.uint8)
+        return (
+            dataclasses.replace(config, modalities={**config.modalities, "mine": modality}),
+            {**data, "mine": Digits(images, labels)},
+        )
+
+    return add
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("name", SMALL)
+def test_every_model_trains_on_labels_in_every_loop(bring, name, loop):
+    config, data = bring(LABEL, name)
+    trained = fit(config, TRAINING, data, (0,), loop=loop, progress="none")
+    start = build_model(config, 0).state_dict()
+    after = trained.models[0].state_dict()
+    assert all(bool(value.isfinite().all()) for value in after.values())
+    assert not torch.equal(start["decoders.mine.0.weight"], after["decoders.mine.0.weight"])
+    made = trained.models[0].generate(5)["mine"]
+    torch.testing.assert_close(made.sum(dim=-1), torch.ones(5))
+
+
+@pytest.mark.parametrize("modality", [LABEL, WIDE], ids=["label", "wide"])
+def test_a_third_modality_is_evaluated_like_the_others(bring, modality):
+    config, data = bring(modality)
+    model = fit(config, TRAINING, data, (0,), progress="none").models[0]
+    judges = {name: Reader(name) for name in data}
+    if modality is WIDE:
+        judges["mine"] = DigitClassifier("mine", 2, modality.shape)
+    found = evaluate(model, data, data, judges)
+    assert len(found["cross_generation"]) == 6
+    assert found["probe"].keys() == {*data, "joint"}
+    assert len(found["private_information"]["mine"]["nats"]) == modality.private
+
+
+def test_a_likelihood_of_ones_own_is_one_class_and_its_name(bring, monkeypatch):
+    monkeypatch.setitem(LIKELIHOODS, "ordinal", Ordinal)
+    config, data = bring(dataclasses.replace(LABEL, likelihood="ordinal"))
+    trained = fit(config, TRAINING, data, (0,), progress="none").models[0]
+    assert isinstance(trained.likelihoods["mine"], Ordinal)
+    assert trained.generate(2)["mine"].shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_model_trains_on_one_modality_alone(small_config, small_digits, name):
+    config = small_config("ink", model=name, **SMALL[name])
+    trained = fit(config, TRAINING, {"ink": small_digits()["ink"]}, (0, 1), progress="none")
+    assert all(value == value for value in trained.histories[0][-1].values())
+    assert trained.models[1].generate(3)["ink"].shape == (3, *config.modalities["ink"].shape)
+
+
+def test_convolutions_of_what_is_no_image_are_refused(small_config):
+    config = small_config("ink", "photo")
+    label = dataclasses.replace(LABEL, network="convolutional")
+    with pytest.raises(ValueError, match=r"modality 'mine': convolutions need images .*dense"):
+        build_model(dataclasses.replace(config, modalities={**config.modalities, "mine": label}))
