@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from qmvae_core.data import STAND_IN, DigitData, load_digits, validation_split
-from qmvae_core.evaluation import METRICS, Context, at_a_glance, evaluate
+from qmvae_core.evaluation import Context, at_a_glance, evaluate
 from qmvae_core.models import ModelConfig, build_model, from_known_fields, reading
 from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import NonFiniteLoss, Trained, TrainingConfig, fit, seconds_a_step
+from qmvae_study.diagnosis import METRICS
 from qmvae_study.evidence import records
 from qmvae_study.evidence.folder import RESULTS, alone
 from qmvae_study.evidence.provenance import provenance
@@ -124,7 +125,7 @@ def judge(
         for number, (seed, model) in enumerate(zip(run.seeds, trained.models, strict=True)):
             device = next(model.parameters()).device
             on_device = data.to(device)
-            metrics = evaluate(model, on_device.train, on_device.test, oracles, seed)
+            metrics = evaluate(model, on_device.train, on_device.test, oracles, seed, METRICS)
             name = run.record_id(seed)
             weights = evidence / "weights" / f"{name}.safetensors"
             save_tensors(weights, model.state_dict())
@@ -185,7 +186,7 @@ def load_model(record: Mapping, evidence: Path) -> nn.Module:
 
 
 def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[tuple[str, str]]:
-    """Give the finished records of a profile the `evaluation.METRICS` that they lack, measured on their stored weights.
+    """Give the finished records of a profile the METRICS that they lack, measured on their stored weights.
 
     Each names under "amended" the code and machine that measured what was added; nothing else in it changes, and one
     without weights is left as it is. Yields its id and what was done. data_root: as of `data_for`.
@@ -209,7 +210,8 @@ def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[t
             raise records.RecordError(f"record {record['id']} was judged on other data than those given")
         model = load_model(record, evidence)
         judges = oracles_for(name, data, evidence)
-        record["metrics"] |= evaluate(model, data.train, data.test, judges, record["seed"], missing)
+        metrics = {each: METRICS[each] for each in missing}
+        record["metrics"] |= evaluate(model, data.train, data.test, judges, record["seed"], metrics)
         record["amended"] = record.get("amended", {}) | dict.fromkeys(missing, by)
         records.write_json(evidence / "runs" / f"{record['id']}.json", record)
         yield record["id"], f"added {', '.join(missing)}"

@@ -8,11 +8,11 @@ import torch
 from scipy.linalg import sqrtm
 from torch import nn
 
-from qmvae_core import diagnosis
 from qmvae_core.data import Digits
-from qmvae_core.diagnosis import code_swaps, diversity, frechet_distance, private_information
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import build_model
+from qmvae_study import diagnosis
+from qmvae_study.diagnosis import code_swaps, diversity, frechet_distance, private_information
 
 STEP = 25  # an image's first pixel is its digit times this
 

@@ -10,9 +10,9 @@ import torch
 from scipy import integrate
 from torch.distributions import Normal, kl_divergence
 
-from qmvae_core import diagnosis
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_neighbours import experiments, influence
+from qmvae_study import diagnosis
 from qmvae_study.evidence import records
 
 

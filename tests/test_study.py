@@ -542,7 +542,7 @@ def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_
     monkeypatch.setattr(study_runs, "data_for", lambda name, root: small_data())
     monkeypatch.setattr(study_runs, "oracles_for", lambda *where: JUDGES)
     monkeypatch.setattr(study_runs, "evaluate", evaluate)
-    monkeypatch.setattr(study_runs, "METRICS", ("cross_generation", "joint_code"))
+    monkeypatch.setattr(study_runs, "METRICS", dict.fromkeys(METRICS) | {"joint_code": joint_code})
     asked = []
     monkeypatch.setattr(study_runs, "provenance", lambda: asked.append("once") or {"commit": f"state {len(asked)}"})
     command = ["amend", "--profile", "smoke", "--evidence", str(tmp_path)]
@@ -592,7 +592,7 @@ def test_a_record_without_weights_is_passed_over_by_amending(tmp_path, monkeypat
     monkeypatch.setattr(study_runs, "data_for", lambda name, root: small_data())
     monkeypatch.setattr(study_runs, "oracles_for", lambda *where: JUDGES)
     monkeypatch.setattr(study_runs, "evaluate", evaluate)
-    monkeypatch.setattr(study_runs, "METRICS", ("cross_generation", "joint_code"))
+    monkeypatch.setattr(study_runs, "METRICS", dict.fromkeys(METRICS) | {"joint_code": joint_code})
     found = dict(study_runs.amend(tmp_path, "smoke"))
     assert found[first["id"]].endswith("so joint_code cannot be added")
     assert found[second["id"]] == "added joint_code"

@@ -1,6 +1,6 @@
 """What the tables leave open: how real and how varied generated images are, and which code loses a digit or carries it.
 
-Everything is a function of a model, digits, a judge and a generator, as in `evaluation`, which puts it all together.
+METRICS are those of the library's `evaluation` and these: all that a record holds.
 """
 
 from __future__ import annotations
@@ -10,21 +10,14 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from qmvae_core import evaluation
 from qmvae_core.data import Digits, tuple_indices
+from qmvae_core.evaluation import BATCH, Context, share
 from qmvae_core.oracles import DigitClassifier
 
-BATCH = 1000
 LIMIT = 2000  # random images where that many tell enough: a share to 2.2 points either way, at most
-
-
-def share(hits: np.ndarray | Tensor) -> dict[str, float | int]:
-    """The share of hits with n and its 95 % Wilson interval, which holds for the images judged, not for the seeds."""
-    count, hit = len(hits), int(hits.sum())
-    interval = binomtest(hit, count).proportion_ci(method="wilson")
-    return {"accuracy": hit / count, "n": count, "low": float(interval.low), "high": float(interval.high)}
 
 
 # How real: the Fréchet distance to test images
@@ -230,3 +223,60 @@ def private_information(
         log_mixture = log_density.logsumexp(dim=1) - math.log(len(h))
         found.append((log_density.diagonal() - log_mixture).mean().item())
     return np.array(found)
+
+
+# Beside the metrics of the library
+
+
+def frechet_distances(of: Context) -> dict[str, dict]:
+    """Fréchet distances of all judged images, by modality or direction.
+
+    To images from the "prior", to the cross-generated ones of the config's test code ("cross_generation"), and between
+    the halves of the "real" images.
+    """
+    real = {name: features_of(of.judges[name], digits) for name, digits in of.judged.items()}
+    return {
+        "real": {name: frechet_of_halves(features) for name, features in real.items()},
+        "prior": frechet_from_prior(of.model, of.judges, real, of.generator("frechet")),
+        "cross_generation": {
+            direction: frechet(of.crossed[direction][of.model.config.test_code][1], real[target])
+            for direction, (_, target) in of.directions.items()
+        },
+    }
+
+
+def diversities(of: Context) -> dict[str, dict]:
+    """Direction -> `diversity`."""
+    found = {}
+    for direction, (source, target) in of.directions.items():
+        draws = of.generator("diversity", direction)
+        found[direction] = diversity(of.model, of.judges[target], source, of.judged, draws)
+    return found
+
+
+def swaps(of: Context) -> dict[str, dict]:
+    """Direction -> `code_swaps`, where the target has a private code."""
+    found = {}
+    for direction, (source, target) in of.directions.items():
+        if target in of.private:
+            draws = of.generator("swaps", direction)
+            found[direction] = code_swaps(of.model, of.judges[target], source, of.judged, draws)
+    return found
+
+
+def information(of: Context) -> dict[str, dict]:
+    """Modality with a private code -> `private_information`, "nats" of each dimension, and "n" images."""
+    found = {}
+    for name in of.private:
+        digits, draws = of.judged[name], of.generator("information", name)
+        nats = private_information(of.model, name, digits, draws)
+        found[name] = {"nats": nats.tolist(), "n": min(LIMIT, len(digits))}
+    return found
+
+
+METRICS = evaluation.METRICS | {
+    "frechet": frechet_distances,
+    "diversity": diversities,
+    "code_swaps": swaps,
+    "private_information": information,
+}
