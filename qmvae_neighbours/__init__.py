@@ -1,7 +1,8 @@
 """The systems that Q-MVAE comes from and some that stand beside it; nothing outside imports them.
 
-`experiments` holds what the chapters of the book's second part share: profiles, records, trainings. Then a folder a
-chapter, B1 to B6, each with its `model`, its `experiment`, and the `tables` and `figures` that the chapter shows.
+`experiments` holds what the chapters of the book's second part share: profiles, records, trainings; `report` what
+their tables and figures do. Then a folder a chapter, B1 to B6, each with its `model`, its `experiment`, and the
+`tables` and `figures` that the chapter shows.
 
-Read the modules in this order: experiments, vae, jmvae, gwae, factors, runoff, eeg.
+Read the modules in this order: experiments, report, vae, jmvae, gwae, factors, runoff, eeg.
 """

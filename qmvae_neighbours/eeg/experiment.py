@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 from torch import Tensor, nn
@@ -323,34 +322,6 @@ def blocks_possible(recording: Recording, cut: Cut, most: int = 8) -> dict[str, 
         labels = [each.labels(recording.closed, *span) for span in each.block_spans(len(recording.closed))]
         counts[str(blocks)] = min(int(min(part.sum(), len(part) - part.sum())) for part in labels)
     return counts
-
-
-class Comparison(NamedTuple):
-    """Mean difference of two models over the test blocks, with the ends of its 95 % interval by Student's t."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def verdict(self) -> str:
-        """What the interval says of the first model against the second."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "not told apart"
-
-
-def by_block(folds: Sequence[Mapping], model: str, measure: str = "balanced") -> np.ndarray:
-    """A measure of a model for each test block, mean over the validation blocks: (blocks,)."""
-    tests = sorted({fold["test"] for fold in folds})
-    return np.array([np.mean([f["models"][model][measure] for f in folds if f["test"] == test]) for test in tests])
-
-
-def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
-    """The paired Comparison of two models' values (blocks,). Raises ValueError for fewer than two blocks."""
-    apart = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    if len(apart) < 2:
-        raise ValueError("an interval needs two test blocks or more")
-    half = stats.t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / np.sqrt(len(apart))
-    return Comparison(float(apart.mean()), float(apart.mean() - half), float(apart.mean() + half))
 
 
 @torch.no_grad()
