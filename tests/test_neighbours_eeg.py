@@ -13,7 +13,7 @@ import torch
 
 from qmvae_core.data import DataError
 from qmvae_neighbours import experiments, vae
-from qmvae_neighbours.eeg import data, experiment, frames
+from qmvae_neighbours.eeg import data, experiment, frames, tables
 from qmvae_neighbours.eeg import model as eeg
 from qmvae_neighbours.eeg.frames import Cut
 
@@ -454,21 +454,21 @@ def test_the_weights_are_kept_from_before_the_held_out_sequences_are_forecast_wo
 
 
 def test_the_interval_is_students():
-    found = experiment.compare([0.6, 0.7, 0.8, 0.5], [0.5, 0.5, 0.5, 0.5])
+    found = tables.compare([0.6, 0.7, 0.8, 0.5], [0.5, 0.5, 0.5, 0.5])
     assert found.mean == pytest.approx(0.15)
     half = 3.182446 * np.std([0.1, 0.2, 0.3, 0.0], ddof=1) / 2
     assert (found.low, found.high) == pytest.approx((0.15 - half, 0.15 + half), rel=1e-5)
     assert found.verdict == "not told apart"
-    assert experiment.compare([0.6, 0.61], [0.5, 0.5]).verdict == "better"
-    assert experiment.compare([0.5, 0.5], [0.6, 0.61]).verdict == "worse"
+    assert tables.compare([0.6, 0.61], [0.5, 0.5]).verdict == "better"
+    assert tables.compare([0.5, 0.5], [0.6, 0.61]).verdict == "worse"
     with pytest.raises(ValueError, match="two test blocks"):
-        experiment.compare([0.5], [0.5])
+        tables.compare([0.5], [0.5])
 
 
 # Theorem 4.1
 
 
-def tables(length=3, k=3, seed=0):
+def draws(length=3, k=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -483,7 +483,7 @@ def tables(length=3, k=3, seed=0):
 
 
 def test_the_terms_of_the_theorem_are_those_of_loops():
-    given = tables()
+    given = draws()
     q, prior, emission, label = (given[name].exp().tolist() for name in given)
     found = eeg.discrete_bound(**given, beta=6.0)
     evidence = lstm = frames = posterior_kl = 0.0
@@ -504,14 +504,14 @@ def test_the_terms_of_the_theorem_are_those_of_loops():
 @pytest.mark.parametrize("beta", [1.0, 2.0, 6.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_the_gap_of_the_theorem_is_two_divergences(beta, seed):
-    found = eeg.discrete_bound(**tables(seed=seed), beta=beta)
+    found = eeg.discrete_bound(**draws(seed=seed), beta=beta)
     gap = found.evidence - found.lstm - found.frames
     assert gap >= 0
     torch.testing.assert_close(gap, found.to_posterior + (beta - 1) * found.to_prior)
 
 
 def test_below_one_the_theorem_fails_and_the_best_encoder_is_the_tempered_posterior():
-    given = tables()
+    given = draws()
     given["log_label"] = torch.full((3, 3, 3), math.log(0.5), dtype=torch.float64)
     for beta in (0.2, 1.0, 6.0):
         given["log_q"] = eeg.best_encoder(given["log_prior"], given["log_emission"], beta)
@@ -519,13 +519,13 @@ def test_below_one_the_theorem_fails_and_the_best_encoder_is_the_tempered_poster
         value = beta * torch.logsumexp(given["log_prior"] + given["log_emission"] / beta, dim=1).sum()
         torch.testing.assert_close(found.frames, value)
         for seed in range(5):
-            other = eeg.discrete_bound(**{**given, "log_q": tables(seed=seed)["log_q"]}, beta=beta)
+            other = eeg.discrete_bound(**{**given, "log_q": draws(seed=seed)["log_q"]}, beta=beta)
             assert other.frames < found.frames
         assert (found.lstm + found.frames <= found.evidence + 1e-12) == (beta >= 1)
 
 
 def test_a_table_of_another_shape_is_refused():
-    given = tables()
+    given = draws()
     with pytest.raises(ValueError, match=r"\(3, 3, 3\)"):
         eeg.discrete_bound(**{**given, "log_label": torch.zeros(3, 3)}, beta=1.0)
 
@@ -538,7 +538,7 @@ def test_the_experiment_leaves_every_number_that_the_chapter_shows(tmp_path):
     for fold in metrics["folds"]:
         assert set(fold["models"]) == {*experiment.MODELS, "majority"}
         assert fold["models"]["majority"]["balanced"] == 0.5
-    assert experiment.by_block(metrics["folds"], experiment.SVM).shape == (3,)
+    assert tables.by_block(metrics["folds"], experiment.SVM).shape == (3,)
     assert metrics["control"][experiment.SVM]["balanced"] > 0.8
     assert found.tensors["traversal"].shape == (3, 5, 3, 32, 32)
     assert found.tensors["traversal"].dtype == torch.uint8
