@@ -42,8 +42,7 @@ def test_left_and_right_electrodes_mirror_each_other():
 
 
 @pytest.mark.parametrize(
-    ("between", "through"),
-    [("F3", ("F7", "Fz", "F8")), ("P3", ("P7", "Pz", "P8")), ("F4", ("F8", "Fz", "F7"))],
+    ("between", "through"), [("F3", ("F7", "Fz", "F8")), ("P3", ("P7", "Pz", "P8")), ("F4", ("F8", "Fz", "F7"))]
 )
 def test_an_electrode_between_two_lies_in_the_middle_of_the_arc(between, through):
     # The rule of the 10-10 system: half way along the circle that the plane through three electrodes cuts.
