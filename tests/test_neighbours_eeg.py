@@ -529,15 +529,7 @@ def test_a_table_of_another_shape_is_refused():
         eeg.discrete_bound(**{**given, "log_label": torch.zeros(3, 3)}, beta=1.0)
 
 
-def test_the_experiment_leaves_every_number_that_the_chapter_shows(tmp_path):
-    tiny = dataclasses.replace(experiment.SETTINGS["smoke"], frame_steps=2, sequence_steps=2, check=1, random_splits=1)
-    found = experiments.obtain("B6", "smoke", {"smoke": tiny}, experiment.carry_out, out=tmp_path)
-    metrics = found.record["metrics"]
-    assert [(fold["test"], fold["validation"]) for fold in metrics["folds"]] == [(0, 1), (1, 2), (2, 0)]
-    for fold in metrics["folds"]:
-        assert set(fold["models"]) == {*experiment.MODELS, "majority"}
-        assert fold["models"]["majority"]["balanced"] == 0.5
-    assert tables.by_block(metrics["folds"], experiment.SVM).shape == (3,)
-    assert metrics["control"][experiment.SVM]["balanced"] > 0.8
-    assert found.tensors["traversal"].shape == (3, 5, 3, 32, 32)
-    assert found.tensors["traversal"].dtype == torch.uint8
+def test_an_effect_that_is_there_is_heard(tmp_path):
+    tiny = dataclasses.replace(experiment.SETTINGS["smoke"], frame_steps=2, sequence_steps=2, check=1)
+    fold = experiment.run_fold(data.synthetic("a control", 117), 0, 1, tiny, experiments.Workshop(tmp_path))
+    assert fold.metrics[experiment.SVM]["balanced"] > 0.8

@@ -1,6 +1,5 @@
 """Chapter B3: Gromov-Wasserstein costs against POT and by hand, the priors' samples, DCI on codes with known scores."""
 
-import dataclasses
 import itertools
 import math
 import warnings
@@ -10,9 +9,8 @@ import pytest
 import scipy.stats
 import torch
 
-from qmvae_core.data import DigitData, Digits
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_neighbours import experiments, vae
+from qmvae_neighbours import vae
 from qmvae_neighbours.gwae import experiment, scenes
 from qmvae_neighbours.gwae import model as gwae
 
@@ -326,27 +324,3 @@ def test_the_vaes_scores_are_those_of_its_prior_and_its_free_energy(generator):
     theirs = -torch.distributions.Normal(0.0, 1.0).log_prob(model.encode(images).mean).sum(-1)
     torch.testing.assert_close(scores["prior"], theirs)
     assert scores["free energy"].shape == (5,)
-
-
-def random_digits(root):
-    random = torch.Generator().manual_seed(0)
-
-    def digits(*shape):
-        images = torch.randint(0, 256, (20, *shape), generator=random, dtype=torch.uint8)
-        return Digits(images, torch.arange(20) % 10)
-
-    sides = [{"mnist": digits(1, 28, 28), "svhn": digits(3, 32, 32)} for _ in range(2)]
-    return DigitData(*sides, identity={"kind": "stand-in", "notes": [], "content_hash": "random"})
-
-
-def test_the_experiment_has_every_model_and_comes_out_the_same_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "load_digits", random_digits)
-    tiny = dataclasses.replace(experiment.SETTINGS["smoke"], steps=1, judged=12, trees=1)
-    first, again = (
-        experiments.obtain("B3", "smoke", {"smoke": tiny}, experiment.carry_out, out=tmp_path / name)
-        for name in ("one", "two")
-    )
-    assert again.record["metrics"] == first.record["metrics"]
-    assert all(torch.equal(again.tensors[name], value) for name, value in first.tensors.items())
-    assert set(first.record["metrics"]["digits"]) == {"VAE", *(f"GWAE, {prior}" for prior in gwae.PRIORS)}
-    assert set(first.record["metrics"]["scenes"]) == {"VAE, β = 4", "GWAE, neural", "GWAE, factorised"}

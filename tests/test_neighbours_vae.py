@@ -160,23 +160,6 @@ def test_what_is_measured_is_what_a_loop_over_the_images_finds(labels, generator
     assert found["active"] == int((by_dimension > 0.01).sum())
 
 
-def test_an_experiment_is_taken_up_where_it_was_left_and_ends_with_the_same_numbers(tmp_path, capsys):
-    commits = iter([{"commit": "before", "dirty": False}, {"commit": "after", "dirty": True}])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments, "provenance", lambda: next(commits))
-        first = experiments.obtain("B1", "smoke", TINY, experiment.carry_out, out=tmp_path / "a")
-    assert first.record["provenance"] == {"commit": "before", "dirty": False}
-    assert "step 3 of 3" in capsys.readouterr().out
-    kept = sorted((tmp_path / "a" / "work" / "B1").iterdir())
-    assert len(kept) == len(experiment.variants(TINY["smoke"]))
-    kept[0].unlink()
-    again = experiments.obtain("B1", "smoke", TINY, experiment.carry_out, out=tmp_path / "a")
-    assert capsys.readouterr().out.count("step 3 of 3") == 1
-    assert again.record["metrics"] == first.record["metrics"]
-    read = experiments.read(tmp_path / "a", "B1")
-    assert all(torch.equal(read.tensors[name], value) for name, value in first.tensors.items())
-
-
 def test_a_record_without_its_tensors_or_with_others_is_refused(tmp_path):
     experiments.obtain("B1", "smoke", TINY, experiment.carry_out, out=tmp_path)
     with (tmp_path / "B1.safetensors").open("ab") as file:
