@@ -1,9 +1,8 @@
 """The systems that Q-MVAE comes from and some that stand beside it; nothing outside imports them.
 
-`experiments` holds what the chapters of the book's second part share: profiles, records, trainings. Then a chapter
-each: `vae` (B1); `jmvae` (B2); `factors`, `gwae` and `gwae_experiment` (B3); `influence` (B4); `runoff` (B5);
-`eeg_data`, `eeg_frames` and `eeg` (B6).
+`experiments` holds what the chapters of the book's second part share: profiles, records, trainings; `report` what
+their tables and figures do. Then a folder a chapter, B1 to B6, each with its `model`, its `experiment`, and the
+`tables` and `figures` that the chapter shows.
 
-Read the modules in this order: experiments, vae, jmvae, factors, gwae, gwae_experiment, influence, runoff, eeg_data,
-eeg_frames, eeg.
+Read the modules in this order: experiments, report, vae, jmvae, gwae, factors, runoff, eeg.
 """

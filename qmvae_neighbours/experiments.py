@@ -34,6 +34,21 @@ class Found(NamedTuple):
     record: dict
     tensors: dict[str, Tensor]
 
+    @property
+    def metrics(self) -> dict:
+        """The record's numbers."""
+        return self.record["metrics"]
+
+    @property
+    def settings(self) -> dict:
+        """What the experiment was carried out with."""
+        return self.record["settings"]
+
+    @property
+    def real(self) -> bool:
+        """Whether the data were real, and no stand-in."""
+        return self.record["data"]["kind"] == "real"
+
 
 class Workshop(NamedTuple):
     """What an experiment is given: a folder for finished trainings, and the data root to read, None to look for one.
@@ -112,7 +127,7 @@ def obtain(
     data_root: str | None = None,
     out: str | Path | None = None,
 ) -> Found:
-    """The committed record of an experiment, or that of a run made now.
+    """The committed record of an experiment, or that of a run made now; prints the notes on its data.
 
     settings: profile -> a dataclass. carry_out(settings, workshop) -> (identity of its data, metrics, tensors).
     data_root: a folder or "stand-in"; None: QMVAE_DATA_ROOT or data/, and for "smoke" the stand-in. out: the folder of
@@ -124,20 +139,29 @@ def obtain(
         raise ValueError(f"unknown profile {profile!r}; the known ones are {list(PROFILES)}")
     usual = "results/neighbours" if profile == COMMITTED else f"runs/neighbours/{profile}"
     folder = REPOSITORY / (out or usual)
-    if profile == COMMITTED:
-        return read(folder, name)
+    if profile != COMMITTED:
+        carried_out(name, profile, settings[profile], carry_out, data_root, folder)
+    found = read(folder, name)
+    for note in found.record["data"]["notes"]:
+        print("-", note)
+    return found
+
+
+def carried_out(
+    name: str, profile: str, settings: object, carry_out: Callable, data_root: str | None, folder: Path
+) -> None:
+    """Carry an experiment out and write its record and tensors to a folder; arguments as for `obtain`."""
     start, code = time.monotonic(), provenance()  # before the files that this run adds to the repository
     workshop = Workshop(folder / "work" / name, data_root or (STAND_IN if profile == "smoke" else None))
-    identity, metrics, tensors = carry_out(settings[profile], workshop)
+    identity, metrics, tensors = carry_out(settings, workshop)
     save_tensors(folder / f"{name}.safetensors", tensors)
     record = {
-        "format": FORMAT, "id": name, "profile": profile, "settings": asdict(settings[profile]),
+        "format": FORMAT, "id": name, "profile": profile, "settings": asdict(settings),
         "data": identity, "metrics": metrics, "seconds": time.monotonic() - start,
         "tensors_sha256": _sha256(folder / f"{name}.safetensors"),
         "provenance": {**provenance(), "commit": code["commit"], "dirty": code["dirty"]},
     }  # fmt: skip
     write_json(folder / f"{name}.json", record)
-    return read(folder, name)
 
 
 def _sha256(path: Path) -> str:

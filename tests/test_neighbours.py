@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import nbformat
 import notebook_kinds
 import pytest
+import torch
 from IPython.core.interactiveshell import InteractiveShell
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
@@ -86,6 +88,40 @@ def test_a_chapter_runs_on_the_stand_in_and_says_so(notebook, tmp_path, monkeypa
     assert printed.err == ""
     assert "no evidence" in printed.out
     assert says_that_it_is_no_evidence(tmp_path, notebook)
+
+
+# Chapter -> settings that take seconds, and how many trainings they keep.
+TINY = {
+    "vae": ({"steps": 3, "betas": (1.0,), "judged": 10}, 5),
+    "jmvae": ({"steps": 2, "judged": 6, "draws": 3, "generated": 2, "pair_steps": 2, "pair_judged": 3}, 7),
+    "gwae": ({"steps": 1, "judged": 12, "trees": 1}, 7),
+    "factors": ({"steps": 2, "unit_steps": 2, "latent": 4, "judged": 30, "probed": 30, "removed": 5}, 2),
+    "runoff": ({"units": 3}, 4),
+    "eeg": ({"frame_steps": 2, "sequence_steps": 2, "check": 1, "random_splits": 1}, 12),
+}
+
+
+@pytest.mark.parametrize("chapter", TINY)
+def test_an_experiment_is_taken_up_where_it_was_left(chapter, tmp_path, monkeypatch, standin, capsys):
+    monkeypatch.setattr(data, "standin_digits", lambda **_: standin)
+    commits = itertools.cycle([{"commit": "before", "dirty": False}, {"commit": "after", "dirty": True}])
+    monkeypatch.setattr(experiments, "provenance", lambda: next(commits))
+    module, (tiny, count) = importlib.import_module(f"qmvae_neighbours.{chapter}"), TINY[chapter]
+    settings = {"smoke": dataclasses.replace(module.SETTINGS["smoke"], **tiny)}
+
+    def carried_out() -> tuple[experiments.Found, int]:
+        found = experiments.obtain(chapter, "smoke", settings, module.carry_out, out=tmp_path)
+        return found, len(set(re.findall(r"^(.*): step", capsys.readouterr().out, flags=re.MULTILINE)))
+
+    first, trained = carried_out()
+    kept = sorted((tmp_path / "work" / chapter).iterdir())
+    assert len(kept) == count
+    assert first.record["provenance"] == {"commit": "before", "dirty": False}
+    kept[0].unlink()
+    again, trained_again = carried_out()
+    assert trained_again <= 1 <= trained
+    assert again.metrics == first.metrics
+    assert all(torch.equal(again.tensors[name], value) for name, value in first.tensors.items())
 
 
 def test_papermill_runs_a_chapter_in_a_kernel(tmp_path, monkeypatch):

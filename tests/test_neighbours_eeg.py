@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from qmvae_core.data import DataError
-from qmvae_neighbours import eeg, eeg_data, eeg_frames, experiments
-from qmvae_neighbours.eeg_frames import Cut
+from qmvae_neighbours import experiments, vae
+from qmvae_neighbours.eeg import data, experiment, frames, tables
+from qmvae_neighbours.eeg import model as eeg
+from qmvae_neighbours.eeg.frames import Cut
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def random():
 
 @pytest.fixture(scope="module")
 def recording():
-    return eeg_data.synthetic("a test")
+    return data.synthetic("a test")
 
 
 # The map
@@ -31,72 +33,71 @@ def recording():
 
 def test_left_and_right_electrodes_mirror_each_other():
     mirrored = {"7": "8", "3": "4", "5": "6", "1": "2", "z": "z"}
-    for name in eeg_frames.ELECTRODES:
-        left, right = eeg_frames.positions([name, name[:-1] + mirrored.get(name[-1], name[-1])])
+    for name in frames.ELECTRODES:
+        left, right = frames.positions([name, name[:-1] + mirrored.get(name[-1], name[-1])])
         if name[-1] in mirrored:
             np.testing.assert_allclose(left * (-1, 1, 1), right, atol=1e-12, err_msg=name)
             assert left[0] < 1e-12, name
-    np.testing.assert_allclose(np.linalg.norm(eeg_frames.positions(list(eeg_frames.ELECTRODES)), axis=1), 1)
+    np.testing.assert_allclose(np.linalg.norm(frames.positions(list(frames.ELECTRODES)), axis=1), 1)
 
 
 @pytest.mark.parametrize(
-    ("between", "through"),
-    [("F3", ("F7", "Fz", "F8")), ("P3", ("P7", "Pz", "P8")), ("F4", ("F8", "Fz", "F7"))],
+    ("between", "through"), [("F3", ("F7", "Fz", "F8")), ("P3", ("P7", "Pz", "P8")), ("F4", ("F8", "Fz", "F7"))]
 )
 def test_an_electrode_between_two_lies_in_the_middle_of_the_arc(between, through):
     # The rule of the 10-10 system: half way along the circle that the plane through three electrodes cuts.
-    a, middle, b = eeg_frames.positions(through)
+    a, middle, b = frames.positions(through)
     normal = np.cross(middle - a, b - a)
     normal /= np.linalg.norm(normal)
     centre = normal * (normal @ a)
     bisector = (a - centre) + (middle - centre)
     point = centre + bisector / np.linalg.norm(bisector) * np.linalg.norm(a - centre)
-    apart = np.degrees(np.arccos(point @ eeg_frames.positions([between])[0]))
+    apart = np.degrees(np.arccos(point @ frames.positions([between])[0]))
     assert apart < 2.5
 
 
 def test_the_map_keeps_distance_and_bearing_from_the_vertex(random):
     points = random.standard_normal((200, 3))
-    mapped = eeg_frames.azimuthal_equidistant(points)
+    mapped = frames.azimuthal_equidistant(points)
     angle = np.arccos(points[:, 2] / np.linalg.norm(points, axis=1))  # the great circle to the vertex
     np.testing.assert_allclose(np.linalg.norm(mapped, axis=1), angle, rtol=1e-9)
     np.testing.assert_allclose(
         np.arctan2(mapped[:, 1], mapped[:, 0]), np.arctan2(points[:, 1], points[:, 0]), atol=1e-12
     )
-    np.testing.assert_allclose(eeg_frames.azimuthal_equidistant(7 * points), mapped)
-    np.testing.assert_array_equal(eeg_frames.azimuthal_equidistant(np.array([0.0, 0, 2])), [0, 0])
-    tiny = eeg_frames.azimuthal_equidistant(np.array([1e-9, 0.0, 1.0]))
+    np.testing.assert_allclose(frames.azimuthal_equidistant(7 * points), mapped)
+    np.testing.assert_array_equal(frames.azimuthal_equidistant(np.array([0.0, 0, 2])), [0, 0])
+    tiny = frames.azimuthal_equidistant(np.array([1e-9, 0.0, 1.0]))
     np.testing.assert_allclose(tiny, [1e-9, 0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("point", [(0, 0, -1), (0, 0, 0)])
 def test_a_direction_without_a_place_is_refused(point):
     with pytest.raises(ValueError, match="no place on the map"):
-        eeg_frames.azimuthal_equidistant(np.array(point, dtype=float))
+        frames.azimuthal_equidistant(np.array(point, dtype=float))
 
 
 def test_an_unknown_electrode_is_named():
     with pytest.raises(ValueError, match="'XY7'"):
-        eeg_frames.positions(["Cz", "XY7"])
+        frames.positions(["Cz", "XY7"])
 
 
 def test_interpolation_keeps_a_plane_is_linear_and_zero_outside(random):
-    places = eeg_frames.azimuthal_equidistant(eeg_frames.positions(eeg_data.CHANNELS))
-    inside, grid = eeg_frames.inside(places), eeg_frames.pixel_grid()
-    plane = eeg_frames.interpolate(1 + places @ (2, -3), places)
+    places = frames.azimuthal_equidistant(frames.positions(data.CHANNELS))
+    inside, grid = frames.inside(places), frames.pixel_grid()
+    plane = frames.interpolate(1 + places @ (2, -3), places)
     np.testing.assert_allclose(plane[inside], (1 + grid @ (2, -3))[inside], atol=1e-6)
     assert 0.4 < inside.mean() < 0.9
     assert (plane[~inside] == 0).all()
     a, b = random.standard_normal((2, 14))
-    together = eeg_frames.interpolate(np.stack([a, b, 2 * a - b]), places)
+    together = frames.interpolate(np.stack([a, b, 2 * a - b]), places)
     np.testing.assert_allclose(together[2], 2 * together[0] - together[1], atol=1e-6)
-    np.testing.assert_allclose(eeg_frames.interpolate(a, places), together[0], atol=1e-6)
+    np.testing.assert_allclose(frames.interpolate(a, places), together[0], atol=1e-6)
 
 
 def test_a_frame_has_its_nose_above_and_its_right_ear_right():
     powers = np.zeros((3, 14))
-    powers[0, eeg_data.CHANNELS.index("AF4")] = 3
-    image = eeg_frames.frames(powers, eeg_data.CHANNELS)
+    powers[0, data.CHANNELS.index("AF4")] = 3
+    image = frames.frames(powers, data.CHANNELS)
     assert image.shape == (3, 32, 32)
     assert image.dtype == np.float32
     row, column = np.unravel_index(image[0].argmax(), (32, 32))
@@ -112,7 +113,7 @@ def test_a_frame_has_its_nose_above_and_its_right_ear_right():
 def test_a_sine_has_half_its_squared_amplitude_in_its_band_and_nothing_elsewhere(frequency, band):
     time = np.arange(512) / 128
     samples = (4200 + 6 * np.sin(2 * np.pi * frequency * time + 0.4))[:, None]
-    powers = np.exp(eeg_frames.log_band_powers(samples, 128, 32))
+    powers = np.exp(frames.log_band_powers(samples, 128, 32))
     assert powers.shape == (13, 3, 1)
     np.testing.assert_allclose(powers[:, band], 18, rtol=1e-6)
     assert np.delete(powers, band, axis=1).max() < 1e-5
@@ -120,7 +121,7 @@ def test_a_sine_has_half_its_squared_amplitude_in_its_band_and_nothing_elsewhere
 
 def test_band_powers_are_those_of_a_plain_discrete_fourier_transform(random):
     samples = random.standard_normal((200, 2))
-    found = np.exp(eeg_frames.log_band_powers(samples, 64, 16, 64.0, {"low": (4, 9)}))
+    found = np.exp(frames.log_band_powers(samples, 64, 16, 64.0, {"low": (4, 9)}))
     taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(64) / 64)
     for window, start in enumerate(range(0, 200 - 63, 16)):
         for channel in range(2):
@@ -139,21 +140,21 @@ def test_band_powers_are_those_of_a_plain_discrete_fourier_transform(random):
 )
 def test_spectra_that_cannot_be_are_refused(window, hop, bands, message):
     with pytest.raises(ValueError, match=message):
-        eeg_frames.log_band_powers(np.zeros((200, 1)), window, hop, bands=bands)
+        frames.log_band_powers(np.zeros((200, 1)), window, hop, bands=bands)
 
 
 def test_limits_ignore_spikes_and_cut_them(random):
     clean = 4000 + 10 * random.standard_normal((20_000, 1))
     spiked = clean.copy()
     spiked[::500] = 700_000
-    limits = eeg_frames.robust_limits(spiked)
+    limits = frames.robust_limits(spiked)
     np.testing.assert_allclose((limits.low[0], limits.high[0]), (3940, 4060), atol=2)
     assert limits.clip(spiked).max() == limits.high[0]
 
 
 def test_a_feature_that_does_not_vary_stays_finite(random):
     values = np.stack([random.standard_normal(50) * 3 + 1, np.full(50, 7.0)], axis=1)
-    standard = eeg_frames.standard_of(values).apply(values)
+    standard = frames.standard_of(values).apply(values)
     np.testing.assert_allclose(standard.std(axis=0), [1, 0], atol=1e-12)
     np.testing.assert_allclose(standard.mean(axis=0), 0, atol=1e-12)
 
@@ -180,11 +181,11 @@ def test_no_sample_is_in_two_blocks_and_a_guard_lies_between(cut):
 def test_a_test_block_never_reaches_the_training_part(recording):
     cut = Cut(blocks=3)
     roles = {"train": [0], "validation": [1], "test": [2]}
-    before = eeg.prepare(recording, cut, roles)
+    before = experiment.prepare(recording, cut, roles)
     start, stop = cut.block_spans(len(recording.samples))[2]
     samples = recording.samples.copy()
     samples[start:stop] = 5 * samples[start:stop] + 900
-    after = eeg.prepare(dataclasses.replace(recording, samples=samples), cut, roles)
+    after = experiment.prepare(dataclasses.replace(recording, samples=samples), cut, roles)
     for role in ("train", "validation"):
         np.testing.assert_array_equal(before[role].powers, after[role].powers)
         assert torch.equal(before[role].frames, after[role].frames)
@@ -206,7 +207,7 @@ def test_cuts_that_cannot_be_judged_are_refused(recording):
     closed = recording.closed.copy()
     closed[: len(closed) // 2] = 0
     with pytest.raises(ValueError, match="block 0 of 3 holds one state"):
-        eeg.prepare(dataclasses.replace(recording, closed=closed), Cut(blocks=3), {"train": [1], "test": [2]})
+        experiment.prepare(dataclasses.replace(recording, closed=closed), Cut(blocks=3), {"train": [1], "test": [2]})
 
 
 # Files
@@ -215,16 +216,16 @@ def test_cuts_that_cannot_be_judged_are_refused(recording):
 def write_csv(folder, rows=40, **changes):
     """A recording of the published columns; changes: line number -> the line."""
     (folder / "eeg").mkdir()
-    lines = [",".join(eeg_data.COLUMNS)]
+    lines = [",".join(data.COLUMNS)]
     lines += [",".join([f"{4000 + row}.5"] * 14 + [str(row // 10 % 2)]) for row in range(rows)]
     for number, line in changes.items():
         lines[int(number[1:]) - 1] = line
-    (folder / eeg_data.FILE).write_text("\n".join(lines) + "\n")
+    (folder / data.FILE).write_text("\n".join(lines) + "\n")
 
 
 def test_the_recording_is_read_with_its_states(tmp_path):
     write_csv(tmp_path)
-    found = eeg_data.load_eye_state(tmp_path)
+    found = data.load_eye_state(tmp_path)
     assert found.samples.shape == (40, 14)
     assert found.samples[3, 5] == 4003.5
     assert found.channels[5] == "P7"
@@ -250,28 +251,28 @@ GOOD = ",".join(["1.0"] * 14)
 def test_a_damaged_recording_is_refused_by_line_and_column(tmp_path, line, text, message):
     write_csv(tmp_path, **{line: text})
     with pytest.raises(DataError, match=f"{message}.*(?s:.)*OpenML"):
-        eeg_data.load_eye_state(tmp_path)
+        data.load_eye_state(tmp_path)
 
 
 def test_a_recording_with_one_state_or_of_bytes_is_refused(tmp_path):
     write_csv(tmp_path, rows=9)
     with pytest.raises(DataError, match="fewer than two states"):
-        eeg_data.load_eye_state(tmp_path)
-    (tmp_path / eeg_data.FILE).write_bytes(b"\xff\xfe\x00")
+        data.load_eye_state(tmp_path)
+    (tmp_path / data.FILE).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not a text file"):
-        eeg_data.load_eye_state(tmp_path)
+        data.load_eye_state(tmp_path)
 
 
 def test_a_root_without_the_recording_gets_the_stand_in_and_says_so(tmp_path, capsys, recording):
-    found = eeg_data.load_eye_state(tmp_path)
-    assert f"STAND-IN DATA ({tmp_path} has no {eeg_data.FILE})" in capsys.readouterr().out
+    found = data.load_eye_state(tmp_path)
+    assert f"STAND-IN DATA ({tmp_path} has no {data.FILE})" in capsys.readouterr().out
     assert found.identity["kind"] == "stand-in"
-    assert eeg_data.load_eye_state("stand-in").identity == found.identity
+    assert data.load_eye_state("stand-in").identity == found.identity
     assert "(was wanted)" in capsys.readouterr().out
-    assert eeg_data.FILE in found.identity["notes"][0]
+    assert data.FILE in found.identity["notes"][0]
     assert found.identity["content_hash"] == recording.identity["content_hash"]
     back = found.channels.index("O1")
-    alpha = eeg_frames.log_band_powers(found.samples, 128, 128)[:, 0, back]
+    alpha = frames.log_band_powers(found.samples, 128, 128)[:, 0, back]
     states = found.closed[64::128][: len(alpha)]
     assert alpha[states == 1].mean() > alpha[states == 0].mean() + 1
 
@@ -288,18 +289,18 @@ def test_deap_is_read_and_gives_frames(tmp_path, random):
     path = tmp_path / "s01.dat"
     with path.open("wb") as file:
         pickle.dump(content, file, protocol=2)
-    found = eeg_data.read_deap(path)
+    found = data.read_deap(path)
     np.testing.assert_array_equal(found.samples, content["data"][:, :32])
     assert found.quadrants()[:4].tolist() == [0, 1, 2, 1]
-    powers = eeg_frames.log_band_powers(found.samples[0].T, 128, 128)
+    powers = frames.log_band_powers(found.samples[0].T, 128, 128)
     assert powers.shape == (63, 3, 32)  # the 63 frames of the thesis
-    standard = eeg_frames.standard_of(powers).apply(powers)
-    assert eeg_frames.frames(standard[:2], eeg_data.DEAP_CHANNELS).shape == (2, 3, 32, 32)
+    standard = frames.standard_of(powers).apply(powers)
+    assert frames.frames(standard[:2], data.DEAP_CHANNELS).shape == (2, 3, 32, 32)
 
 
 def small(key, value):
     """The right shapes and no more, by arrays that share one value, with one entry replaced."""
-    content = {name: np.full(shape, 5.0, dtype=np.float32) for name, shape in eeg_data.DEAP_SHAPES.items()}
+    content = {name: np.full(shape, 5.0, dtype=np.float32) for name, shape in data.DEAP_SHAPES.items()}
     return {**content, key: value} if value is not None else {k: v for k, v in content.items() if k != key}
 
 
@@ -319,7 +320,7 @@ def test_another_content_than_deaps_is_named(tmp_path, content, message):
     path = tmp_path / "s02.dat"
     path.write_bytes(pickle.dumps(small(*content) if isinstance(content, tuple) else content))
     with pytest.raises(DataError, match=f"s02.dat.*{message}.*again"):
-        eeg_data.read_deap(path)
+        data.read_deap(path)
 
 
 class Malicious:
@@ -339,16 +340,16 @@ def test_a_pickle_that_would_call_anything_is_refused_and_calls_nothing(tmp_path
     path = tmp_path / "s03.dat"
     path.write_bytes(pickle.dumps({"data": Malicious(function, argument), "labels": 1}))
     with pytest.raises(DataError, match=rf"it names .*{name}, and only NumPy arrays are admitted"):
-        eeg_data.read_deap(path)
+        data.read_deap(path)
     assert not mark.exists()
 
 
 def test_a_file_that_is_missing_or_no_pickle_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no .*s09.dat; DEAP is lent"):
-        eeg_data.read_deap(tmp_path / "s09.dat")
+        data.read_deap(tmp_path / "s09.dat")
     (tmp_path / "s09.dat").write_bytes(b"PK\x03\x04 not a pickle")
     with pytest.raises(DataError, match="s09.dat is not a pickle of arrays"):
-        eeg_data.read_deap(tmp_path / "s09.dat")
+        data.read_deap(tmp_path / "s09.dat")
 
 
 # Models
@@ -381,9 +382,9 @@ def test_equal_generators_give_equal_classifiers_and_no_weight_is_zero():
 
 def test_balanced_accuracy_is_a_half_for_a_constant_answer():
     labels = torch.tensor([0] * 9 + [1])
-    found = eeg.accuracies(torch.zeros(10, dtype=torch.int64), labels)
+    found = experiment.accuracies(torch.zeros(10, dtype=torch.int64), labels)
     assert found == pytest.approx({"accuracy": 0.9, "balanced": 0.5})
-    weights = eeg.balance(labels)
+    weights = experiment.balance(labels)
     assert float(weights[labels].mean()) == pytest.approx(1)
     assert float(9 * weights[0]) == pytest.approx(float(weights[1]))
 
@@ -393,8 +394,8 @@ def test_the_auto_encoder_looks_at_neither_noise_nor_divergence():
     images, noise = torch.rand(20, 3, 32, 32, generator=generator), torch.randn(2, 20, 4, generator=generator)
     losses = {}
     for beta in (0.0, 6.0):
-        config = eeg.VAEConfig((3, 32, 32), (8,), 4, noise="learned", scale=1 / 6, beta=beta)
-        model = eeg.VAE(config, torch.Generator().manual_seed(0))
+        config = vae.VAEConfig((3, 32, 32), (8,), 4, noise="learned", scale=1 / 6, beta=beta)
+        model = vae.VAE(config, torch.Generator().manual_seed(0))
         losses[beta] = [eeg.frame_loss(model, images, each) for each in noise]
     assert torch.equal(*losses[0.0])
     assert not torch.equal(*losses[6.0])
@@ -404,12 +405,12 @@ def test_the_auto_encoder_looks_at_neither_noise_nor_divergence():
 
 
 def test_centred_frames_leave_no_unit_silent(recording, tmp_path, monkeypatch):
-    part = eeg.prepare(recording, Cut(blocks=3), {"train": [0, 1]})["train"]
-    settings = dataclasses.replace(eeg.SETTINGS["quick"], frame_steps=100)
+    part = experiment.prepare(recording, Cut(blocks=3), {"train": [0, 1]})["train"]
+    settings = dataclasses.replace(experiment.SETTINGS["quick"], frame_steps=100)
 
     def alive(name: str) -> int:
         workshop = experiments.Workshop(tmp_path / name)
-        model = eeg.frame_model(part, 0.0, settings, workshop, 0, name, "made up")
+        model = experiment.frame_model(part, 0.0, settings, workshop, 0, name, "made up")
         return int((model.body(part.frames).max(dim=0).values > 0).sum())
 
     assert alive("centred") == settings.widths[0]
@@ -422,11 +423,11 @@ def test_a_problem_that_can_be_learned_is_learned_and_the_best_look_is_kept():
     labels = torch.randint(0, 2, (200,), generator=generator)
     codes = torch.randn(200, 4, 2, generator=generator)
     codes[:, :, 0] += 2.0 * labels[:, None]
-    train, held_out = (eeg.Part(None, None, None, part) for part in labels.split(100))
-    settings = dataclasses.replace(eeg.SETTINGS["quick"], sequence_steps=120)
+    train, held_out = (experiment.Part(None, None, None, part) for part in labels.split(100))
+    settings = dataclasses.replace(experiment.SETTINGS["quick"], sequence_steps=120)
     model = eeg.SequenceClassifier(2, 8, torch.Generator().manual_seed(1))
-    found = eeg.train_sequences(model, train, codes[:100], held_out, codes[100:], settings, 0)
-    assert eeg.accuracies(eeg.predict(found.model, codes[100:]), held_out.labels)["accuracy"] > 0.9
+    found = experiment.train_sequences(model, train, codes[:100], held_out, codes[100:], settings, 0)
+    assert experiment.accuracies(experiment.predict(found.model, codes[100:]), held_out.labels)["accuracy"] > 0.9
     assert found.last > 0.9
 
 
@@ -435,13 +436,16 @@ def test_the_weights_are_kept_from_before_the_held_out_sequences_are_forecast_wo
     labels = torch.randint(0, 2, (200,), generator=generator)
     codes = torch.randn(200, 4, 2, generator=generator)
     codes[:, :, 0] += 2.0 * labels[:, None]
-    train, held_out = eeg.Part(None, None, None, labels[:100]), eeg.Part(None, None, None, 1 - labels[100:])
-    settings = dataclasses.replace(eeg.SETTINGS["quick"], sequence_steps=120)
+    train, held_out = (
+        experiment.Part(None, None, None, labels[:100]),
+        experiment.Part(None, None, None, 1 - labels[100:]),
+    )
+    settings = dataclasses.replace(experiment.SETTINGS["quick"], sequence_steps=120)
 
-    def fitted(steps: int) -> eeg.Trained:
+    def fitted(steps: int) -> experiment.Trained:
         model = eeg.SequenceClassifier(2, 8, torch.Generator().manual_seed(1))
         chosen = dataclasses.replace(settings, sequence_steps=steps)
-        return eeg.train_sequences(model, train, codes[:100], held_out, codes[100:], chosen, 0)
+        return experiment.train_sequences(model, train, codes[:100], held_out, codes[100:], chosen, 0)
 
     found, first = fitted(120), fitted(settings.check)
     assert found.step == settings.check
@@ -449,21 +453,21 @@ def test_the_weights_are_kept_from_before_the_held_out_sequences_are_forecast_wo
 
 
 def test_the_interval_is_students():
-    found = eeg.compare([0.6, 0.7, 0.8, 0.5], [0.5, 0.5, 0.5, 0.5])
+    found = tables.compare([0.6, 0.7, 0.8, 0.5], [0.5, 0.5, 0.5, 0.5])
     assert found.mean == pytest.approx(0.15)
     half = 3.182446 * np.std([0.1, 0.2, 0.3, 0.0], ddof=1) / 2
     assert (found.low, found.high) == pytest.approx((0.15 - half, 0.15 + half), rel=1e-5)
     assert found.verdict == "not told apart"
-    assert eeg.compare([0.6, 0.61], [0.5, 0.5]).verdict == "better"
-    assert eeg.compare([0.5, 0.5], [0.6, 0.61]).verdict == "worse"
+    assert tables.compare([0.6, 0.61], [0.5, 0.5]).verdict == "better"
+    assert tables.compare([0.5, 0.5], [0.6, 0.61]).verdict == "worse"
     with pytest.raises(ValueError, match="two test blocks"):
-        eeg.compare([0.5], [0.5])
+        tables.compare([0.5], [0.5])
 
 
 # Theorem 4.1
 
 
-def tables(length=3, k=3, seed=0):
+def draws(length=3, k=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -478,7 +482,7 @@ def tables(length=3, k=3, seed=0):
 
 
 def test_the_terms_of_the_theorem_are_those_of_loops():
-    given = tables()
+    given = draws()
     q, prior, emission, label = (given[name].exp().tolist() for name in given)
     found = eeg.discrete_bound(**given, beta=6.0)
     evidence = lstm = frames = posterior_kl = 0.0
@@ -499,14 +503,14 @@ def test_the_terms_of_the_theorem_are_those_of_loops():
 @pytest.mark.parametrize("beta", [1.0, 2.0, 6.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_the_gap_of_the_theorem_is_two_divergences(beta, seed):
-    found = eeg.discrete_bound(**tables(seed=seed), beta=beta)
+    found = eeg.discrete_bound(**draws(seed=seed), beta=beta)
     gap = found.evidence - found.lstm - found.frames
     assert gap >= 0
     torch.testing.assert_close(gap, found.to_posterior + (beta - 1) * found.to_prior)
 
 
 def test_below_one_the_theorem_fails_and_the_best_encoder_is_the_tempered_posterior():
-    given = tables()
+    given = draws()
     given["log_label"] = torch.full((3, 3, 3), math.log(0.5), dtype=torch.float64)
     for beta in (0.2, 1.0, 6.0):
         given["log_q"] = eeg.best_encoder(given["log_prior"], given["log_emission"], beta)
@@ -514,26 +518,18 @@ def test_below_one_the_theorem_fails_and_the_best_encoder_is_the_tempered_poster
         value = beta * torch.logsumexp(given["log_prior"] + given["log_emission"] / beta, dim=1).sum()
         torch.testing.assert_close(found.frames, value)
         for seed in range(5):
-            other = eeg.discrete_bound(**{**given, "log_q": tables(seed=seed)["log_q"]}, beta=beta)
+            other = eeg.discrete_bound(**{**given, "log_q": draws(seed=seed)["log_q"]}, beta=beta)
             assert other.frames < found.frames
         assert (found.lstm + found.frames <= found.evidence + 1e-12) == (beta >= 1)
 
 
 def test_a_table_of_another_shape_is_refused():
-    given = tables()
+    given = draws()
     with pytest.raises(ValueError, match=r"\(3, 3, 3\)"):
         eeg.discrete_bound(**{**given, "log_label": torch.zeros(3, 3)}, beta=1.0)
 
 
-def test_the_experiment_leaves_every_number_that_the_chapter_shows(tmp_path):
-    tiny = dataclasses.replace(eeg.SETTINGS["smoke"], frame_steps=2, sequence_steps=2, check=1, random_splits=1)
-    found = experiments.obtain("B6", "smoke", {"smoke": tiny}, eeg.carry_out, out=tmp_path)
-    metrics = found.record["metrics"]
-    assert [(fold["test"], fold["validation"]) for fold in metrics["folds"]] == [(0, 1), (1, 2), (2, 0)]
-    for fold in metrics["folds"]:
-        assert set(fold["models"]) == {*eeg.MODELS, "majority"}
-        assert fold["models"]["majority"]["balanced"] == 0.5
-    assert eeg.by_block(metrics["folds"], eeg.SVM).shape == (3,)
-    assert metrics["control"][eeg.SVM]["balanced"] > 0.8
-    assert found.tensors["traversal"].shape == (3, 5, 3, 32, 32)
-    assert found.tensors["traversal"].dtype == torch.uint8
+def test_an_effect_that_is_there_is_heard(tmp_path):
+    tiny = dataclasses.replace(experiment.SETTINGS["smoke"], frame_steps=2, sequence_steps=2, check=1)
+    fold = experiment.run_fold(data.synthetic("a control", 117), 0, 1, tiny, experiments.Workshop(tmp_path))
+    assert fold.metrics[experiment.SVM]["balanced"] > 0.8

@@ -1,6 +1,5 @@
 """Chapter B3: Gromov-Wasserstein costs against POT and by hand, the priors' samples, DCI on codes with known scores."""
 
-import dataclasses
 import itertools
 import math
 import warnings
@@ -10,9 +9,10 @@ import pytest
 import scipy.stats
 import torch
 
-from qmvae_core.data import DigitData, Digits
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_neighbours import experiments, factors, gwae, gwae_experiment, vae
+from qmvae_neighbours import vae
+from qmvae_neighbours.gwae import experiment, scenes
+from qmvae_neighbours.gwae import model as gwae
 
 with (
     warnings.catch_warnings()
@@ -225,22 +225,22 @@ def test_an_unknown_prior_is_refused():
 
 
 def test_there_is_a_scene_for_every_combination_with_the_greys_that_its_factors_say():
-    found = factors.scenes()
-    assert len(found.images) == math.prod(len(values) for values in factors.FACTORS.values())
+    found = scenes.scenes()
+    assert len(found.images) == math.prod(len(values) for values in scenes.FACTORS.values())
     assert len(found.factors.unique(dim=0)) == len(found.factors)
-    wall, floor, figure = (torch.tensor(factors.FACTORS[name]) for name in ("wall", "floor", "figure"))
+    wall, floor, figure = (torch.tensor(scenes.FACTORS[name]) for name in ("wall", "floor", "figure"))
     light = found.images[:, 0].double() / 255
     torch.testing.assert_close(light[:, 0, 0], wall[found.factors[:, 0]].double(), atol=0.003, rtol=0)
     torch.testing.assert_close(light[:, -1, -1], floor[found.factors[:, 1]].double(), atol=0.003, rtol=0)
     torch.testing.assert_close(light.amax(dim=(1, 2)), figure[found.factors[:, 2]].double(), atol=0.003, rtol=0)
 
 
-@pytest.mark.parametrize("shape", range(len(factors.SHAPES)))
+@pytest.mark.parametrize("shape", range(len(scenes.SHAPES)))
 def test_a_figure_has_its_place_and_an_area_that_does_not_tell_its_shape(shape):
-    size, place = (torch.tensor(factors.FACTORS[name]) for name in ("size", "place"))
+    size, place = (torch.tensor(scenes.FACTORS[name]) for name in ("size", "place"))
     size, place = size.repeat_interleave(len(place)), place.repeat(len(size))
     dark = torch.zeros_like(size)
-    light = factors.render(dark, dark, dark + 1, size, place, dark + shape)[:, 0].double()
+    light = scenes.render(dark, dark, dark + 1, size, place, dark + shape)[:, 0].double()
     area = light.sum(dim=(1, 2))
     torch.testing.assert_close(area, 4 * size.double().square(), atol=0, rtol=0.05)  # all of it is in the picture
     axis = torch.arange(28).double() + 0.5 - 14
@@ -250,11 +250,11 @@ def test_a_figure_has_its_place_and_an_area_that_does_not_tell_its_shape(shape):
 
 def test_a_shape_that_is_not_there_is_named():
     with pytest.raises(ValueError, match=r"shape must be 0 to 2.*\[3"):
-        factors.render(*torch.zeros(5, 1), torch.tensor([3.0]))
+        scenes.render(*torch.zeros(5, 1), torch.tensor([3.0]))
 
 
 def test_letters_follow_the_seed_and_fill_the_box_of_a_digit():
-    one, again, other = factors.letters(20, 1), factors.letters(20, 1), factors.letters(20, 2)
+    one, again, other = scenes.letters(20, 1), scenes.letters(20, 1), scenes.letters(20, 2)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert (one[:, :, :4] == 0).all()
@@ -266,37 +266,37 @@ def test_the_scores_of_an_importance_are_those_of_a_loop_with_scipys_entropy(gen
     importance = torch.rand(4, 3, generator=generator, dtype=torch.float64)
     table = importance.numpy()
     rows = [1 - scipy.stats.entropy(row) / math.log(3) for row in table]
-    assert factors.disentanglement(importance) == pytest.approx(np.average(rows, weights=table.sum(1)))
+    assert scenes.disentanglement(importance) == pytest.approx(np.average(rows, weights=table.sum(1)))
     columns = [1 - scipy.stats.entropy(column) / math.log(4) for column in table.T]
-    assert factors.completeness(importance) == pytest.approx(np.mean(columns))
+    assert scenes.completeness(importance) == pytest.approx(np.mean(columns))
 
 
 def test_a_code_that_is_the_factors_scores_one_and_a_turned_or_empty_one_does_not(generator):
     known = torch.randint(0, 4, (1200, 3), generator=generator)
     code = known + 0.05 * torch.randn(1200, 3, generator=generator)
-    scores, importance, right = factors.dci(code[:, [2, 0, 1]], known, seed=0, trees=5)
+    scores, importance, right = scenes.dci(code[:, [2, 0, 1]], known, seed=0, trees=5)
     assert float(right.mean()) == pytest.approx(scores.informativeness)
     assert importance.argmax(dim=0).tolist() == [1, 2, 0]
     assert min(scores) > 0.99
     # One more dimension of noise is used by nothing, and a doubled one spreads a factor: only completeness falls.
     doubled = torch.cat([code, code[:, :1] + 0.02 * torch.randn(1200, 1, generator=generator)], dim=1)
-    spread, *_ = factors.dci(doubled, known, seed=0, trees=25)
+    spread, *_ = scenes.dci(doubled, known, seed=0, trees=25)
     assert spread.disentanglement > 0.95
     assert spread.completeness < 0.95
     turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator))
-    mixed, *_ = factors.dci(code @ turn, known, seed=0, trees=5)
+    mixed, *_ = scenes.dci(code @ turn, known, seed=0, trees=5)
     assert mixed.disentanglement < 0.6
     assert mixed.completeness < 0.6
-    empty, *_ = factors.dci(torch.randn(1200, 3, generator=generator), known, seed=0, trees=5)
+    empty, *_ = scenes.dci(torch.randn(1200, 3, generator=generator), known, seed=0, trees=5)
     assert empty.disentanglement < 0.05
     assert empty.informativeness == pytest.approx(0.25, abs=0.05)
 
 
 def test_what_has_no_score_is_refused():
     with pytest.raises(ValueError, match="two or more dimensions"):
-        factors.dci(torch.zeros(9, 1), torch.zeros(9, 2, dtype=torch.long), 0)
+        scenes.dci(torch.zeros(9, 1), torch.zeros(9, 2, dtype=torch.long), 0)
     with pytest.raises(ValueError, match="factor 1 has one value"):
-        factors.dci(torch.zeros(9, 2), torch.tensor([[0, 1], [1, 1], [2, 1]]).repeat(3, 1), 0)
+        scenes.dci(torch.zeros(9, 2), torch.tensor([[0, 1], [1, 1], [2, 1]]).repeat(3, 1), 0)
 
 
 # The experiment
@@ -304,7 +304,7 @@ def test_what_has_no_score_is_refused():
 
 def test_the_area_is_the_share_of_pairs_in_the_right_order(generator):
     inside, outside = torch.randn(40, generator=generator), 0.7 + torch.randn(30, generator=generator)
-    area, curve = gwae_experiment.detection(inside, outside)
+    area, curve = experiment.detection(inside, outside)
     assert area == pytest.approx(float((outside[:, None] > inside).double().mean()))
     assert curve[0] >= 0
     assert curve[-1] == 1
@@ -314,37 +314,13 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order(generator):
 
 def test_the_noise_ratio_of_a_known_error():
     images = torch.zeros(2, 1, 2, 2)
-    assert gwae_experiment.noise_ratio(images, images + 0.1) == pytest.approx(20.0)
+    assert experiment.noise_ratio(images, images + 0.1) == pytest.approx(20.0)
 
 
 def test_the_vaes_scores_are_those_of_its_prior_and_its_free_energy(generator):
     model = vae.VAE(vae.VAEConfig(shape=(1, 4, 4), widths=(8,), latent=2), generator).eval().requires_grad_(False)
     images = torch.rand(5, 1, 4, 4, generator=generator)
-    scores = gwae_experiment.strangeness(model, images, seed=0)
+    scores = experiment.strangeness(model, images, seed=0)
     theirs = -torch.distributions.Normal(0.0, 1.0).log_prob(model.encode(images).mean).sum(-1)
     torch.testing.assert_close(scores["prior"], theirs)
     assert scores["free energy"].shape == (5,)
-
-
-def random_digits(root):
-    random = torch.Generator().manual_seed(0)
-
-    def digits(*shape):
-        images = torch.randint(0, 256, (20, *shape), generator=random, dtype=torch.uint8)
-        return Digits(images, torch.arange(20) % 10)
-
-    sides = [{"mnist": digits(1, 28, 28), "svhn": digits(3, 32, 32)} for _ in range(2)]
-    return DigitData(*sides, identity={"kind": "stand-in", "notes": [], "content_hash": "random"})
-
-
-def test_the_experiment_has_every_model_and_comes_out_the_same_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr(gwae_experiment, "load_digits", random_digits)
-    tiny = dataclasses.replace(gwae_experiment.SETTINGS["smoke"], steps=1, judged=12, trees=1)
-    first, again = (
-        experiments.obtain("B3", "smoke", {"smoke": tiny}, gwae_experiment.carry_out, out=tmp_path / name)
-        for name in ("one", "two")
-    )
-    assert again.record["metrics"] == first.record["metrics"]
-    assert all(torch.equal(again.tensors[name], value) for name, value in first.tensors.items())
-    assert set(first.record["metrics"]["digits"]) == {"VAE", *(f"GWAE, {prior}" for prior in gwae.PRIORS)}
-    assert set(first.record["metrics"]["scenes"]) == {"VAE, β = 4", "GWAE, neural", "GWAE, factorised"}

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from qmvae_core.data import DataError
-from qmvae_neighbours import experiments, runoff
+from qmvae_neighbours import experiments
+from qmvae_neighbours.runoff import data, experiment
+from qmvae_neighbours.runoff import model as runoff
 
 HEADER = "YR MNTH DY HR PRCP OBS_RUN\n"
-TINY = {"smoke": dataclasses.replace(runoff.SETTINGS["smoke"], units=3)}
+TINY = {"smoke": dataclasses.replace(experiment.SETTINGS["smoke"], units=3)}
 
 
 @pytest.fixture
@@ -106,49 +108,49 @@ def test_what_has_no_index_is_refused(forecast, observed, message):
 def test_a_damaged_file_is_refused_by_line(text, message, tmp_path):
     (tmp_path / "runoff.txt").write_text(text)
     with pytest.raises(DataError, match=message):
-        runoff.read_runoff(tmp_path / "runoff.txt")
+        data.read_runoff(tmp_path / "runoff.txt")
 
 
 def test_a_day_outside_the_series_is_refused():
     with pytest.raises(DataError, match="has no 1979-01-01"):
-        runoff.standin_runoff().day(datetime.date(1979, 1, 1))
+        data.standin_runoff().day(datetime.date(1979, 1, 1))
 
 
 @pytest.mark.real_data
 def test_the_real_river_is_read_whole():
     root = os.environ.get("QMVAE_DATA_ROOT")
-    if not root or not (Path(root) / runoff.FILE).exists():
-        pytest.skip(f"there is no {runoff.FILE} in a data root")
-    found = runoff.load_runoff(root)
+    if not root or not (Path(root) / data.FILE).exists():
+        pytest.skip(f"there is no {data.FILE} in a data root")
+    found = data.load_runoff(root)
     assert (found.first, len(found.values), found.kind) == (datetime.date(1980, 10, 1), 12_510, "real")
 
 
 def test_a_root_without_the_river_says_so(tmp_path, capsys):
-    assert runoff.load_runoff(str(tmp_path)).kind == "stand-in"
+    assert data.load_runoff(str(tmp_path)).kind == "stand-in"
     assert "made up" in capsys.readouterr().out
 
 
 def test_the_wettest_month_of_each_year_is_taken_and_not_the_half_year_of_validation():
-    series = runoff.standin_runoff()
-    settings = runoff.Settings(after=2010, last=2011)
+    series = data.standin_runoff()
+    settings = experiment.Settings(after=2010, last=2011)
     values = series.values.clone()
     for first, after in (((2010, 3, 1), (2010, 4, 1)), ((2010, 11, 1), (2010, 12, 1)), ((2011, 2, 1), (2011, 3, 1))):
         values[series.between(datetime.date(*first), datetime.date(*after))] += 1000.0
-    months = runoff.flood_months(series._replace(values=values), settings)
+    months = experiment.flood_months(series._replace(values=values), settings)
     assert months == [datetime.date(2010, 11, 1), datetime.date(2011, 2, 1)]
 
 
 def test_the_weights_that_forecast_the_validation_half_year_best_are_kept(tmp_path):
-    series = runoff.standin_runoff()
+    series = data.standin_runoff()
     settings = dataclasses.replace(TINY["smoke"], steps=6, check=2, learning_rate=10.0)  # so that it gets worse
     model = runoff.DeepLSTM(1, 3, torch.Generator().manual_seed(0))
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    kept, _ = runoff.train(model, series, 2008, settings, 0, "wild", experiments.Workshop(tmp_path))
+    kept, _ = experiment.train(model, series, 2008, settings, 0, "wild", experiments.Workshop(tmp_path))
     assert all(torch.equal(kept.state_dict()[name], value) for name, value in start.items())
     assert int(kept.step) == 0
 
 
-def changed(series: runoff.Runoff, first: datetime.date, after: datetime.date) -> runoff.Runoff:
+def changed(series: data.Runoff, first: datetime.date, after: datetime.date) -> data.Runoff:
     """The series with other values from one day to the one before another."""
     values = series.values.clone()
     values[series.between(first, after)] += torch.linspace(0, 9, (after - first).days)
@@ -156,13 +158,13 @@ def changed(series: runoff.Runoff, first: datetime.date, after: datetime.date) -
 
 
 def test_only_the_validation_half_year_has_a_say_in_which_weights_are_kept(tmp_path):
-    series = runoff.standin_runoff()
+    series = data.standin_runoff()
     settings = dataclasses.replace(TINY["smoke"], steps=60, check=2, learning_rate=0.05)
     half_year = datetime.date(2010, 1, 1), datetime.date(2010, 7, 1)
 
-    def kept(name: str, series: runoff.Runoff) -> tuple[nn.Module, runoff.Scale]:
+    def kept(name: str, series: data.Runoff) -> tuple[nn.Module, runoff.Scale]:
         model = runoff.DeepLSTM(1, 3, torch.Generator().manual_seed(0))
-        return runoff.train(model, series, 2008, settings, 0, name, experiments.Workshop(tmp_path / name))
+        return experiment.train(model, series, 2008, settings, 0, name, experiments.Workshop(tmp_path / name))
 
     model, scale = kept("as it is", series)
     later, later_scale = kept("other test days", changed(series, half_year[1], datetime.date(2013, 1, 1)))
@@ -173,7 +175,7 @@ def test_only_the_validation_half_year_has_a_say_in_which_weights_are_kept(tmp_p
     assert int(other.step) != int(model.step)
 
     days = series.values[series.between(datetime.date(2008, 1, 1), half_year[1])]
-    made = runoff.forecasts(model, scale, series, 2008)[series.between(*half_year)]
+    made = experiment.forecasts(model, scale, series, 2008)[series.between(*half_year)]
     error = (scale.normalised(made) - scale.normalised(days[-len(made) :])).square().mean()
     assert float(model.error) == pytest.approx(float(error), rel=1e-4)
 
@@ -189,7 +191,7 @@ def test_skill_is_nothing_for_persistence_and_one_for_the_truth(generator):
 
 
 def test_the_experiment_judges_every_model_and_persistence_is_yesterday(tmp_path):
-    found = experiments.obtain("B5", "smoke", TINY, runoff.carry_out, out=tmp_path)
+    found = experiments.obtain("B5", "smoke", TINY, experiment.carry_out, out=tmp_path)
     names = ["LSTM, 1 layer, short", "LSTM, 2 layers, short", "LSTM, 2 layers, long", "4-4-1", "persistence"]
     assert set(found.record["metrics"]["indices"]) == set(found.record["metrics"]["skill"]) == set(names)
     assert found.record["metrics"]["skill"]["persistence"] == {"0": pytest.approx(0.0, abs=1e-6)}

@@ -9,7 +9,9 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from qmvae_core.data import standin_digits
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_neighbours import experiments, vae
+from qmvae_neighbours import experiments
+from qmvae_neighbours.vae import experiment
+from qmvae_neighbours.vae import model as vae
 from qmvae_study.evidence import records
 
 
@@ -124,10 +126,10 @@ def _made_once(monkeypatch, request):
     """The stand-in takes seconds to make, so the experiments here share one."""
     if "tmp_path" in request.fixturenames:
         made = request.getfixturevalue("standin")
-        monkeypatch.setattr(vae, "load_digits", lambda root: made)
+        monkeypatch.setattr(experiment, "load_digits", lambda root: made)
 
 
-TINY = {"smoke": dataclasses.replace(vae.SETTINGS["smoke"], steps=3, betas=(1.0,), judged=10)}
+TINY = {"smoke": dataclasses.replace(experiment.SETTINGS["smoke"], steps=3, betas=(1.0,), judged=10)}
 
 
 @pytest.mark.parametrize("labels", [0, 10])
@@ -135,9 +137,9 @@ def test_what_is_measured_is_what_a_loop_over_the_images_finds(labels, generator
     monkeypatch.setattr(vae, "PART", 2)
     model = vae.VAE(vae.VAEConfig(shape=(1, 4, 4), widths=(8,), latent=3, labels=labels), generator).eval()
     images, known = torch.rand(5, 1, 4, 4, generator=generator), torch.tensor([3, 1, 4, 1, 5])
-    settings = vae.Settings(draws=4000)
+    settings = experiment.Settings(draws=4000)
     with torch.no_grad():
-        found, each = vae.measured(model, images, known, settings)
+        found, each = experiment.measured(model, images, known, settings)
         for i, (image, label) in enumerate(zip(images, known, strict=True)):
             told = label[None] if labels else None
             q = model.encode(image[None], told)
@@ -153,30 +155,13 @@ def test_what_is_measured_is_what_a_loop_over_the_images_finds(labels, generator
     assert found["bound"] == pytest.approx(float(each["bound"].mean()), abs=1e-5)
     assert found["bound"] == pytest.approx(found["log_likelihood"] - found["divergence"], abs=1e-4)
     with torch.no_grad():
-        by_dimension = vae.nats_by_dimension(model.encode(images, known if labels else None))
+        by_dimension = experiment.nats_by_dimension(model.encode(images, known if labels else None))
     assert float(by_dimension.sum()) == pytest.approx(found["divergence"], rel=1e-5)
     assert found["active"] == int((by_dimension > 0.01).sum())
 
 
-def test_an_experiment_is_taken_up_where_it_was_left_and_ends_with_the_same_numbers(tmp_path, capsys):
-    commits = iter([{"commit": "before", "dirty": False}, {"commit": "after", "dirty": True}])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments, "provenance", lambda: next(commits))
-        first = experiments.obtain("B1", "smoke", TINY, vae.carry_out, out=tmp_path / "a")
-    assert first.record["provenance"] == {"commit": "before", "dirty": False}
-    assert "step 3 of 3" in capsys.readouterr().out
-    kept = sorted((tmp_path / "a" / "work" / "B1").iterdir())
-    assert len(kept) == len(vae.variants(TINY["smoke"]))
-    kept[0].unlink()
-    again = experiments.obtain("B1", "smoke", TINY, vae.carry_out, out=tmp_path / "a")
-    assert capsys.readouterr().out.count("step 3 of 3") == 1
-    assert again.record["metrics"] == first.record["metrics"]
-    read = experiments.read(tmp_path / "a", "B1")
-    assert all(torch.equal(read.tensors[name], value) for name, value in first.tensors.items())
-
-
 def test_a_record_without_its_tensors_or_with_others_is_refused(tmp_path):
-    experiments.obtain("B1", "smoke", TINY, vae.carry_out, out=tmp_path)
+    experiments.obtain("B1", "smoke", TINY, experiment.carry_out, out=tmp_path)
     with (tmp_path / "B1.safetensors").open("ab") as file:
         file.write(b"more")
     with pytest.raises(records.RecordError, match="not the one that its record names"):
@@ -192,9 +177,9 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 def test_what_does_not_exist_is_named(tmp_path):
     with pytest.raises(ValueError, match="unknown profile 'long'"):
-        experiments.obtain("B1", "long", TINY, vae.carry_out, out=tmp_path)
+        experiments.obtain("B1", "long", TINY, experiment.carry_out, out=tmp_path)
     with pytest.raises(records.RecordError, match=r"B7\.json"):
-        experiments.obtain("B7", "committed", TINY, vae.carry_out, out=tmp_path)
+        experiments.obtain("B7", "committed", TINY, experiment.carry_out, out=tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():

@@ -113,11 +113,7 @@ def robust_limits(samples: np.ndarray, deviations: float = 6.0) -> Limits:
 
 
 def log_band_powers(
-    samples: np.ndarray,
-    window: int,
-    hop: int,
-    rate: float = RATE,
-    bands: Mapping[str, tuple[float, float]] = BANDS,
+    samples: np.ndarray, window: int, hop: int, rate: float = RATE, bands: Mapping[str, tuple[float, float]] = BANDS
 ) -> np.ndarray:
     """Natural logarithm of the power in each band, window by window: (windows, bands, channels).
 

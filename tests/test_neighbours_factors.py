@@ -11,7 +11,9 @@ from scipy import integrate
 from torch.distributions import Normal, kl_divergence
 
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_neighbours import experiments, influence
+from qmvae_neighbours import experiments
+from qmvae_neighbours.factors import experiment
+from qmvae_neighbours.factors import model as factors
 from qmvae_study import diagnosis
 from qmvae_study.evidence import records
 
@@ -43,33 +45,33 @@ def test_the_divergences_and_the_estimate_are_those_of_a_loop_over_torchs_distri
         each = [Normal(m, (0.5 * v).exp()) for m, v in zip(q.mean[:, h], q.log_var[:, h], strict=True)]
         estimate = sum(float(kl_divergence(one, star)) for one in each) / len(each)
         to_prior = sum(float(kl_divergence(one, Normal(0.0, 1.0))) for one in each) / len(each)
-        assert float(influence.aggregate(q).log_var.exp()[h]) == pytest.approx(sigma / len(q.mean))
-        assert float(influence.information(q)[h]) == pytest.approx(estimate, rel=1e-5)
-        assert float(influence.divergences(q)[h]) == pytest.approx(to_prior, rel=1e-5)
+        assert float(factors.aggregate(q).log_var.exp()[h]) == pytest.approx(sigma / len(q.mean))
+        assert float(factors.information(q)[h]) == pytest.approx(estimate, rel=1e-5)
+        assert float(factors.divergences(q)[h]) == pytest.approx(to_prior, rel=1e-5)
 
 
 def test_the_closed_form_is_the_minimum(generator):
     q = posteriors(generator)
-    best, least = influence.aggregate(q), influence.information(q)
+    best, least = factors.aggregate(q), factors.information(q)
     for factor in (0.9, 1.1):
         other = DiagonalGaussian(best.mean, best.log_var + math.log(factor))
-        assert (influence.divergences(q, other) > least).all()
+        assert (factors.divergences(q, other) > least).all()
 
 
 def test_the_estimate_reaches_the_information_of_a_linear_channel(generator):
     weights, variances = torch.tensor([[2.0], [0.5], [0.0]]).double(), torch.tensor([0.5, 1.0, 2.0]).double()
-    _, each = influence.linear_information(weights, variances)
+    _, each = factors.linear_information(weights, variances)
     torch.testing.assert_close(each[0], 0.5 * torch.tensor(1 + 4 / 0.5).double().log())
     assert each[2] == 0
-    found = influence.information(channel(generator, weights, variances))
+    found = factors.information(channel(generator, weights, variances))
     torch.testing.assert_close(found, each, atol=0.01, rtol=0)
 
 
 def test_single_precision_posteriors_are_judged_in_double(generator):
     q = posteriors(generator)
     single = DiagonalGaussian(q.mean.float(), q.log_var.float())
-    torch.testing.assert_close(influence.information(single), influence.information(q), atol=1e-6, rtol=0)
-    assert influence.mixture_information(single).dtype == torch.float64
+    torch.testing.assert_close(factors.information(single), factors.information(q), atol=1e-6, rtol=0)
+    assert factors.mixture_information(single).dtype == torch.float64
 
 
 # The information without the Gaussian
@@ -88,7 +90,7 @@ def test_the_entropy_of_a_mixture_is_that_of_adaptive_quadrature(generator):
             return -density(z) * math.log(density(z)) if density(z) > 0 else 0.0
 
         expected, _ = integrate.quad(integrand, -15, 15, points=q.mean[:, h].tolist(), limit=400)
-        assert float(influence.mixture_entropy(q)[h]) == pytest.approx(expected, abs=1e-6)
+        assert float(factors.mixture_entropy(q)[h]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_divergence_is_the_information_and_that_of_the_aggregate(generator):
@@ -100,10 +102,10 @@ def test_the_divergence_is_the_information_and_that_of_the_aggregate(generator):
     z = torch.linspace(-12, 12, 40_001, dtype=torch.float64)
     log_density = mixture.log_prob(z)
     aside = torch.trapezoid(log_density.exp() * (log_density - Normal(0.0, 1.0).log_prob(z)), z)
-    torch.testing.assert_close(influence.divergences(q)[0], influence.mixture_information(q)[0] + aside)
-    star = Normal(0.0, float((0.5 * influence.aggregate(q).log_var).exp()))
+    torch.testing.assert_close(factors.divergences(q)[0], factors.mixture_information(q)[0] + aside)
+    star = Normal(0.0, float((0.5 * factors.aggregate(q).log_var).exp()))
     above = torch.trapezoid(log_density.exp() * (log_density - star.log_prob(z)), z)
-    torch.testing.assert_close(influence.information(q)[0], influence.mixture_information(q)[0] + above)  # lemma 3.1
+    torch.testing.assert_close(factors.information(q)[0], factors.mixture_information(q)[0] + above)  # lemma 3.1
 
 
 class Rows:
@@ -123,38 +125,38 @@ def test_the_information_agrees_with_the_draws_of_diagnosis(generator):
     digits = Rows()
     model = SimpleNamespace(encode_private=lambda _, rows: DiagonalGaussian(q.mean[rows], q.log_var[rows]))
     drawn = diagnosis.private_information(model, "any", digits, generator)
-    np.testing.assert_allclose(influence.mixture_information(q).numpy(), drawn, atol=0.08)
+    np.testing.assert_allclose(factors.mixture_information(q).numpy(), drawn, atol=0.08)
 
 
 def test_information_of_images_that_are_far_apart_is_the_logarithm_of_their_number():
     q = DiagonalGaussian(100.0 * torch.arange(7.0)[:, None], torch.zeros(7, 1))
-    assert float(influence.mixture_information(q)) == pytest.approx(math.log(7), abs=1e-6)
-    assert float(influence.information(q)) > math.log(7)
+    assert float(factors.mixture_information(q)) == pytest.approx(math.log(7), abs=1e-6)
+    assert float(factors.information(q)) > math.log(7)
 
 
 def test_the_label_is_known_where_it_alone_moves_the_code_and_unknown_where_it_does_not(generator):
     labels = torch.tensor([0, 0, 1, 2, 2, 2])
     mean = torch.stack([50.0 * labels.float(), torch.zeros(6)], dim=1)
-    found = influence.label_information(DiagonalGaussian(mean, torch.zeros(6, 2)), labels)
+    found = factors.label_information(DiagonalGaussian(mean, torch.zeros(6, 2)), labels)
     entropy = -sum(p * math.log(p) for p in (2 / 6, 1 / 6, 3 / 6))
     assert found.tolist() == pytest.approx([entropy, 0.0], abs=1e-6)
     q = posteriors(generator, n=6, d=2)  # data processing: a label tells less than the image
-    assert (influence.label_information(q, labels) < influence.mixture_information(q)).all()
+    assert (factors.label_information(q, labels) < factors.mixture_information(q)).all()
 
 
 def test_a_factor_that_would_need_too_fine_a_grid_is_named():
     q = DiagonalGaussian(torch.tensor([[0.0, 0.0], [0.0, 9.0]]), torch.tensor([[0.0, 0.0], [0.0, -40.0]]))
     with pytest.raises(ValueError, match=r"factor 1 needs .* more than finest=1,000"):
-        influence.mixture_entropy(q, finest=1000)
+        factors.mixture_entropy(q, finest=1000)
 
 
 @pytest.mark.parametrize("other", [0.0, 1.5])
 def test_the_sum_of_the_factors_exceeds_the_total_by_the_total_correlation(other, generator):
     weights, variances = torch.tensor([[1.5, 0.0], [other, 1.0]]).double(), torch.tensor([0.4, 0.7]).double()
-    total, each = influence.linear_information(weights, variances)
+    total, each = factors.linear_information(weights, variances)
     expected = float(each.sum() - total)
     assert (expected < 1e-12) == (other == 0)
-    assert influence.total_correlation(channel(generator, weights, variances)) == pytest.approx(expected, abs=0.01)
+    assert factors.total_correlation(channel(generator, weights, variances)) == pytest.approx(expected, abs=0.01)
 
 
 # What information bounds
@@ -163,11 +165,11 @@ def test_the_sum_of_the_factors_exceeds_the_total_by_the_total_correlation(other
 def test_the_bound_on_the_error_is_reached_by_a_gaussian_and_fails_for_vectors_as_printed():
     for variance, noise in ((1.0, 0.5), (3.0, 0.1)):
         entropy, nats = 0.5 * math.log(2 * math.pi * math.e * variance), 0.5 * math.log(1 + variance / noise)
-        assert influence.error_bound(entropy, nats) == pytest.approx(variance * noise / (variance + noise))
+        assert factors.error_bound(entropy, nats) == pytest.approx(variance * noise / (variance + noise))
     d = 5
     entropy = 0.5 * d * math.log(2 * math.pi * math.e)
-    assert influence.error_bound(entropy, 0.0, d) == pytest.approx(d)  # the error of the mean, which nothing beats
-    assert influence.error_bound(entropy, 0.0) > d
+    assert factors.error_bound(entropy, 0.0, d) == pytest.approx(d)  # the error of the mean, which nothing beats
+    assert factors.error_bound(entropy, 0.0) > d
 
 
 def test_the_distortion_of_a_gaussian_is_that_of_a_search_for_the_level():
@@ -182,31 +184,31 @@ def test_the_distortion_of_a_gaussian_is_that_of_a_search_for_the_level():
         return sum(min(v, level) for v in variances)
 
     for nats in (0.0, 0.2, 1.0, 3.0, 9.0):
-        assert influence.gaussian_distortion(variances, nats) == pytest.approx(by_search(nats), rel=1e-9)
-    equal = influence.gaussian_distortion(np.full(6, 2.0), 3.0)
-    assert equal == pytest.approx(influence.error_bound(3.0 * math.log(2 * math.pi * math.e * 2.0), 3.0, 6))
+        assert factors.gaussian_distortion(variances, nats) == pytest.approx(by_search(nats), rel=1e-9)
+    equal = factors.gaussian_distortion(np.full(6, 2.0), 3.0)
+    assert equal == pytest.approx(factors.error_bound(3.0 * math.log(2 * math.pi * math.e * 2.0), 3.0, 6))
 
 
 @pytest.mark.parametrize(("variances", "nats"), [([1.0], -1.0), ([1.0, 0.0], 1.0), ([], 1.0)])
 def test_a_source_that_cannot_be_is_refused(variances, nats):
     with pytest.raises(ValueError, match="leave out what is constant"):
-        influence.gaussian_distortion(np.array(variances), nats)
+        factors.gaussian_distortion(np.array(variances), nats)
 
 
 def test_fanos_inequality_is_sharp_for_a_symmetric_channel_and_weaker_as_printed():
     classes, wrong = 10, 0.3
     rows = np.full((classes, classes), wrong / (classes - 1)) + np.eye(classes) * (1 - wrong - wrong / (classes - 1))
     nats = math.log(classes) + (rows[0] * np.log(rows[0])).sum()
-    sharp = influence.fano_error(math.log(classes), nats, classes - 1)
+    sharp = factors.fano_error(math.log(classes), nats, classes - 1)
     assert sharp == pytest.approx(wrong, abs=1e-9)
-    printed = influence.fano_error(math.log(classes), nats, classes)
-    assert influence.weak_fano_error(math.log(classes), nats, classes) < printed < sharp
+    printed = factors.fano_error(math.log(classes), nats, classes)
+    assert factors.weak_fano_error(math.log(classes), nats, classes) < printed < sharp
 
 
 def test_fano_at_its_ends():
-    assert influence.fano_error(math.log(10), math.log(10), 9) == 0
-    assert influence.fano_error(math.log(10), 50.0, 9) == 0
-    assert influence.fano_error(math.log(10), 0.0, 9) == pytest.approx(0.9, abs=1e-6)
+    assert factors.fano_error(math.log(10), math.log(10), 9) == 0
+    assert factors.fano_error(math.log(10), 50.0, 9) == 0
+    assert factors.fano_error(math.log(10), 0.0, 9) == pytest.approx(0.9, abs=1e-6)
 
 
 # Keeping some factors
@@ -214,14 +216,14 @@ def test_fano_at_its_ends():
 
 def test_shares_are_rounded_up_and_the_rest_is_zero():
     nats = torch.tensor([0.1, 3.0, 0.0, 2.0])
-    assert influence.kept_factors(nats, 1).tolist() == [1]
-    assert influence.kept_factors(nats, 50).tolist() == [1, 3]
-    assert influence.kept_factors(nats, 0).tolist() == []
+    assert experiment.kept_factors(nats, 1).tolist() == [1]
+    assert experiment.kept_factors(nats, 50).tolist() == [1, 3]
+    assert experiment.kept_factors(nats, 0).tolist() == []
     codes = torch.ones(2, 4)
-    assert influence.only(codes, torch.tensor([1, 3])).tolist() == [[0, 1, 0, 1]] * 2
+    assert experiment.only(codes, torch.tensor([1, 3])).tolist() == [[0, 1, 0, 1]] * 2
     assert codes.sum() == 8
     with pytest.raises(ValueError, match="per cent, 0 to 100, got 120"):
-        influence.kept_factors(nats, 120)
+        experiment.kept_factors(nats, 120)
 
 
 # The experiment
@@ -229,11 +231,11 @@ def test_shares_are_rounded_up_and_the_rest_is_zero():
 
 def test_the_experiment_measures_every_factor_and_every_share(tmp_path):
     tiny = dataclasses.replace(
-        influence.SETTINGS["smoke"], steps=2, unit_steps=2, latent=4, judged=30, probed=30, removed=5
+        experiment.SETTINGS["smoke"], steps=2, unit_steps=2, latent=4, judged=30, probed=30, removed=5
     )
-    found = experiments.obtain("B4", "smoke", {"smoke": tiny}, influence.carry_out, out=tmp_path)
+    found = experiments.obtain("B4", "smoke", {"smoke": tiny}, experiment.carry_out, out=tmp_path)
     metrics = found.record["metrics"]
-    assert [row["share"] for row in metrics["vae"]["shares"]] == list(influence.SHARES)
+    assert [row["share"] for row in metrics["vae"]["shares"]] == list(experiment.SHARES)
     assert {len(values) for values in metrics["vae"]["factors"].values()} == {4}
     first, *_, last = metrics["vae"]["shares"]
     assert first["information"] == pytest.approx(sum(metrics["vae"]["factors"]["information"]), rel=1e-5)
@@ -245,9 +247,9 @@ def test_the_experiment_measures_every_factor_and_every_share(tmp_path):
 
 
 def test_the_committed_weights_are_read_and_missing_ones_are_an_error(tmp_path, monkeypatch):
-    assert [name for name, _ in influence.qmvae_models(real=True)] == list(influence.READINGS)
-    run = f"quick-qmvae-{influence.READINGS[0]}-seed0"
+    assert [name for name, _ in experiment.qmvae_models(real=True)] == list(experiment.READINGS)
+    run = f"quick-qmvae-{experiment.READINGS[0]}-seed0"
     records.write_json(tmp_path / "results" / "runs" / f"{run}.json", {"format": records.FORMAT, "id": run})
-    monkeypatch.setattr(influence, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(experiment, "REPOSITORY", tmp_path)
     with pytest.raises(records.RecordError, match="no weights"):
-        list(influence.qmvae_models(real=True))
+        list(experiment.qmvae_models(real=True))

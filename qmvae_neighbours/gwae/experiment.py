@@ -1,6 +1,6 @@
 """The experiment of chapter B3: Gromov-Wasserstein auto-encoders beside VAEs, on scenes with known factors and digits.
 
-`gwae` has the model, `factors` the scenes and their scores. Asked of the codes: does each dimension have a factor of
+`model` has the model, `scenes` the scenes and their scores. Asked of the codes: does each dimension have a factor of
 its own, and does a score tell strange images from the digits that were trained on?
 """
 
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from qmvae_core.data import DigitData, load_digits
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_neighbours import factors, vae
+from qmvae_neighbours import vae
 from qmvae_neighbours.experiments import Workshop
-from qmvae_neighbours.gwae import GWAE, PRIORS, GWAEConfig, distances, fitted, gromov_cost
+from qmvae_neighbours.gwae import scenes
+from qmvae_neighbours.gwae.model import GWAE, PRIORS, GWAEConfig, distances, fitted, gromov_cost
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
 
 
 def _scenes(settings: Settings, workshop: Workshop, metrics: dict, tensors: dict) -> None:
-    all_scenes = factors.scenes()
+    all_scenes = scenes.scenes()
     order = torch.randperm(len(all_scenes.images), generator=torch.Generator().manual_seed(0))
     held_out, kept = order[: len(order) // 10], order[len(order) // 10 :]
     images, told = all_scenes.images[kept], {"data": "scenes"}
@@ -155,9 +156,9 @@ def _scenes(settings: Settings, workshop: Workshop, metrics: dict, tensors: dict
                 models[f"GWAE, {prior}"] = trained(GWAEConfig(prior, latent=d), images, s, seed, workshop, told)
         for name, model in models.items():
             codes, rebuilt = coded(model, all_scenes.images.float() / 255)
-            scores, importance, right = factors.dci(codes, all_scenes.factors, seed, settings.trees)
+            scores, importance, right = scenes.dci(codes, all_scenes.factors, seed, settings.trees)
             row = scores._asdict() | {
-                "right": dict(zip(factors.FACTORS, right.tolist(), strict=True)),
+                "right": dict(zip(scenes.FACTORS, right.tolist(), strict=True)),
                 "noise_ratio": noise_ratio(all_scenes.images[held_out].float() / 255, rebuilt[held_out]),
             }
             metrics["scenes"].setdefault(name, []).append(row)
@@ -229,7 +230,7 @@ def strange(data: DigitData, count: int) -> dict[str, Tensor]:
     return {
         "digits": digits[:count],
         "mirrored digits": digits[:count].flip(-1),
-        "letters": factors.letters(count, seed=0),
+        "letters": scenes.letters(count, seed=0),
         "house numbers": grey.round().to(torch.uint8),
     }
 

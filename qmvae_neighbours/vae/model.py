@@ -7,8 +7,7 @@ al. 2015. What is minimised is the free energy, minus the evidence lower bound.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,10 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qmvae_core import networks
-from qmvae_core.data import DigitData, load_digits
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.losses import log_evidence, log_likelihood
-from qmvae_neighbours.experiments import Workshop, fit
 
 COVARIANCES = ("diagonal", "full")
 NOISES = ("bernoulli", "normal", "learned")
@@ -167,124 +164,3 @@ class VAE(nn.Module):
         zeros = torch.zeros_like(codes)
         joint = self.log_likelihood(self.decode(codes, labels), images) + DiagonalGaussian(zeros, zeros).log_prob(codes)
         return log_evidence(joint, posterior.log_prob(codes))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How large the experiment of chapter B1 is. judged: test images; draws: of importance sampling."""
-
-    steps: int = 2500
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    betas: tuple[float, ...] = (0.25, 1.0, 4.0, 16.0)
-    judged: int = 1000
-    draws: int = 500
-    seed: int = 0
-
-
-SETTINGS = {"smoke": Settings(steps=20, betas=(1.0, 4.0), judged=40, draws=5), "quick": Settings()}
-BASE = VAEConfig()
-
-
-def variants(settings: Settings) -> dict[str, VAEConfig]:
-    """Name of each model of the chapter -> its config: one change at a time."""
-    named = {
-        "VAE": BASE,
-        "full covariance": replace(BASE, covariance="full"),
-        "normal noise, scale 1": replace(BASE, noise="normal"),
-        "normal noise, learned scale": replace(BASE, noise="learned"),
-        "conditional": replace(BASE, labels=10),
-    }
-    return named | {f"beta {beta:g}": replace(BASE, beta=beta) for beta in settings.betas if beta != BASE.beta}
-
-
-def train(config: VAEConfig, data: DigitData, settings: Settings, workshop: Workshop, name: str) -> VAE:
-    """A VAE trained on MNIST and, if it is conditional, the labels; or the one that the workshop has kept."""
-    told = {"data": data.identity["content_hash"]}
-    train = data.train["mnist"]
-    return train_on(train.images, train.labels, config, settings, settings.seed, workshop, name, told)
-
-
-def train_on(
-    images: Tensor,
-    labels: Tensor | None,
-    config: VAEConfig,
-    settings,
-    seed: int,
-    workshop: Workshop,
-    name: str,
-    told: Mapping,
-) -> VAE:
-    """A VAE trained on images (n, c, h, w) uint8; a conditional one needs their labels. told: what the images are.
-
-    settings: a dataclass with steps, batch_size and learning_rate.
-    """
-    model = VAE(config, torch.Generator().manual_seed(seed))
-
-    def loss(generator: torch.Generator) -> Tensor:
-        picked = torch.randint(len(images), (settings.batch_size,), generator=generator)
-        noise = torch.randn(settings.batch_size, config.latent, generator=generator)
-        known = labels[picked] if config.labels else None
-        return model.free_energy(images[picked].float() / 255, noise, known).total.mean()
-
-    length = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": seed}
-    what = {"config": asdict(config), "batch": settings.batch_size, **length, **told}
-    return workshop.trained(model, what, lambda m: fit(m, loss, **length, name=name))
-
-
-@torch.no_grad()
-def measured(
-    model: VAE, images: Tensor, labels: Tensor, settings: Settings
-) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Means over images (n, c, h, w) in [0, 1], and of some the value of each image, (n,).
-
-    All in nats but `squared_error`, a sum over the pixels, and `active`: dimensions with more than 0.01 nats.
-    """
-    generator = torch.Generator().manual_seed(settings.seed)
-    labels = labels if model.config.labels else None
-    noise = torch.randn(len(images), model.config.latent, generator=generator)
-    found = model.free_energy(images, noise, labels)
-    many = torch.randn(settings.draws, len(images), model.config.latent, generator=generator)
-    evidence = model.log_evidence(images, many, labels)
-    posterior = model.encode(images, labels)
-    mean = model.decode(posterior.mean, labels).sigmoid()
-    bound = found.log_likelihood - found.divergence
-    result = {
-        "bound": float(bound.mean()),
-        "log_likelihood": float(found.log_likelihood.mean()),
-        "divergence": float(found.divergence.mean()),
-        "log_evidence": float(evidence.mean()),
-        "squared_error": float((mean - images).square().sum(dim=(1, 2, 3)).mean()),
-        "scale": float(model.log_scale.exp()),
-    }
-    if isinstance(posterior, DiagonalGaussian):
-        result["active"] = int((nats_by_dimension(posterior) > 0.01).sum())
-    return result, {"bound": bound, "log_evidence": evidence}
-
-
-def nats_by_dimension(posterior: DiagonalGaussian) -> Tensor:
-    """The mean divergence to the prior of each dimension, (d,) nats, for posteriors (batch, d)."""
-    return DiagonalGaussian(*(value.unsqueeze(-1) for value in posterior)).kl_to_prior().mean(dim=0)
-
-
-@torch.no_grad()
-def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
-    """Chapter B1: all variants trained and judged on the first test images of MNIST, and images to be drawn."""
-    data = load_digits(workshop.data_root)
-    test = data.test["mnist"]
-    images, labels = test.images[: settings.judged].float() / 255, test.labels[: settings.judged]
-    metrics, tensors = {}, {"images": test.images[:10]}
-    generator = torch.Generator().manual_seed(settings.seed)
-    prior = torch.randn(10, BASE.latent, generator=generator)
-    for name, config in variants(settings).items():
-        with torch.enable_grad():
-            model = train(config, data, settings, workshop, name)
-        metrics[name], each = measured(model, images, labels, settings)
-        tensors |= {f"{name}/{quantity}": values for quantity, values in each.items()}
-        told = torch.arange(10) if config.labels else None
-        reconstructed = model.decode(model.encode(images[:10], labels[:10]).mean, labels[:10]).sigmoid()
-        tensors[f"{name}/reconstructed"] = (255 * reconstructed).round().to(torch.uint8)
-        # With a condition: rows share a code, columns a label; without: one draw of the prior each.
-        codes = prior[:5, None].expand(5, 10, -1) if config.labels else prior
-        tensors[f"{name}/generated"] = (255 * model.decode(codes, told).sigmoid()).round().to(torch.uint8)
-    return data.identity, metrics, tensors

@@ -1,0 +1,163 @@
+"""The figures of chapter B4."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from qmvae_neighbours.experiments import Found
+from qmvae_neighbours.factors import tables
+from qmvae_neighbours.factors.experiment import SHARES
+from qmvae_neighbours.factors.model import error_bound, fano_error, gaussian_distortion, weak_fano_error
+from qmvae_neighbours.report import images, legend_beside, listed
+from qmvae_study.report import figures
+
+
+def estimate(
+    sizes: Sequence[int], curves: Mapping[str, Sequence[float]], truths: Mapping[str, float]
+) -> figures.Picture:
+    """The estimate of information against the number of images, for cases whose information is known."""
+    said = listed(
+        {name: (curve[-1], truths[name]) for name, curve in curves.items()}, "{}, {:.2f} nats, information {:.2f}"
+    )
+    picture, axes = figures.blank(5.6, 3.2, f"Estimate against the number of images: {said}")
+    for (name, curve), colour, marker in zip(curves.items(), figures.COLOURS, figures.MARKERS, strict=False):
+        axes.plot(sizes, curve, marker=marker, markersize=3.5, linestyle="-", color=colour, label=name)
+        axes.axhline(truths[name], color=colour, linestyle=":", linewidth=1.2)
+        axes.plot(2.2 * sizes[-1], truths[name], marker=marker, markersize=7, color=colour, markerfacecolor="white")
+    axes.set(xscale="log", xlabel="images", ylabel="nats")
+    legend_beside(axes)
+    return picture
+
+
+def all_factors(found: Found) -> figures.Picture:
+    """All factors by their estimated information: the estimate, the total variance, the variance of the mean."""
+    table = tables.ranked(found)
+    used = int((table["mixture"] > 0.05).sum())
+    alt = (
+        f"Three panels over {len(table)} factors ordered by estimated information. "
+        f"Information falls from {table['information'][0]:.2f} nats, {used} factors have more than 0.05. "
+        f"The total variance stays between {table['variance'].min():.2f} and {table['variance'].max():.2f}. "
+        f"The variance of the mean: {table['variance_of_mean'][0]:.2f} to {table['variance_of_mean'].min():.3f}."
+    )
+    picture, panels = figures.blank(6.4, 5.6, alt, rows=3, sharex=True)
+    place = np.arange(1, len(table) + 1)
+    rows = [
+        ("information", figures.BLUE, 1.4, "information, nats"),
+        ("variance", figures.BLACK, 1.2, "total variance"),
+        ("variance_of_mean", figures.GREEN, 1.4, "variance of the mean"),
+    ]
+    for axes, (name, colour, width, label) in zip(panels, rows, strict=True):
+        axes.vlines(place, 0, table[name], color=colour, linewidth=width)
+        axes.set_ylabel(label)
+    panels[0].plot(place, table["mixture"], "D", markersize=2.5, color=figures.VERMILLION)
+    panels[2].set_xlabel("factors, ordered by the estimate")
+    return picture
+
+
+def kept(found: Found) -> figures.Picture:
+    """Test images, and what is decoded where only a share of the factors is kept."""
+    shares = found.metrics["vae"]["shares"]
+    said = listed({row["share"]: row["error"] for row in shares}, "{} %, error {:.1f}", ", ")
+    alt = f"Rows: ten test digits, then reconstructions from fewer factors: {said}. The last row is one blur ten times."
+    return images(found.tensors, {"image": "images"} | {f"{share} %": f"kept/{share}" for share in SHARES}, alt)
+
+
+def traversal(found: Found) -> figures.Picture:
+    """One digit with one factor moved from -3 to 3: the six with the most information, and the one with the least."""
+    walk, nats = found.tensors["traversed"].numpy(), tables.ranked(found)["information"]
+    places = [*range(1, len(walk)), len(nats)]
+    labels = [f"{place}: {nats[place - 1]:.1f} nats" for place in places]
+    alt = (
+        f"One digit, decoded seven times a row with one factor moved. Rows by information: {'; '.join(labels)}. "
+        "Influential factors change the digit's shape, the last one changes nothing that can be seen."
+    )
+    values = [f"{value:+d}" for value in range(-3, 4)]
+    return figures.image_grid(walk, alt=alt, row_labels=labels, column_labels=values)
+
+
+def error_bounds(found: Found) -> figures.Picture:
+    """Squared error against the information that is kept: ours, the thesis', and what bounds them from below."""
+    ours, theirs, blank = tables.of_shares(found), tables.THESIS, found.metrics["mean_image_error"]
+    pixels = found.tensors["images"][0].numel()
+    nats = np.linspace(0, max(24.3, ours["information"][0]) + 1, 60)
+    gaussian = [gaussian_distortion(tables.eigenvalues(found), value) for value in nats]
+    height = (ours["error_of_sample"] * np.exp(2 * ours["information"] / pixels)).min()
+    entropy = 0.5 * pixels * math.log(2 * math.pi * math.e * height / pixels)
+    flat = [error_bound(entropy, value, pixels) for value in nats]
+    steep = [error_bound(0.5 * math.log(2 * math.pi * math.e * blank), value) for value in nats]
+    first, last = ours.iloc[-1], ours.iloc[0]
+    alt = (
+        f"Squared error against information. Ours falls from {first['error_of_sample']:.1f} at 0 to "
+        f"{last['error_of_sample']:.1f} at {last['information']:.1f} nats, the thesis' from 71.7 to 5.6 at 24.3. "
+        f"A Gaussian source falls from {gaussian[0]:.1f} to {gaussian[-1]:.1f}; "
+        f"the bound for {pixels} dimensions from {flat[0]:.1f} to {flat[-1]:.1f}; "
+        f"the bound as printed is below 1 from {nats[np.array(steep) < 1][0]:.1f} nats on."
+    )
+    picture, axes = figures.blank(6.4, 3.8, alt)
+    blue = {"color": figures.BLUE, "markersize": 5}
+    axes.plot(ours["information"], ours["error"], "o-", label="ours, mean code", **blue)
+    axes.plot(
+        ours["information"], ours["error_of_sample"], "o--", label="ours, a draw", markerfacecolor="white", **blue
+    )
+    axes.plot(theirs["information"], theirs["error"], "D-", color=figures.ORANGE, label="thesis", markersize=5)
+    axes.plot(nats, gaussian, linestyle="-.", color=figures.GREEN, label="Gaussian source, least error")
+    axes.plot(nats, flat, linestyle="--", color=figures.GREY, label=f"bound, d = {pixels}, at its highest")
+    axes.plot(nats, steep, linestyle=":", color=figures.BLACK, label="bound as printed, at its highest")
+    axes.set(yscale="log", ylim=(1, 120), xlabel="information kept, nats", ylabel="squared error, an image")
+    legend_beside(axes)
+    return picture
+
+
+def fano(found: Found) -> figures.Picture:
+    """Wrong labels against information, from one factor and from the best few, above the bounds of Fano."""
+    single, ours, entropy = tables.single(found), tables.of_shares(found), found.metrics["label_entropy"]
+    axis = np.linspace(0, entropy, 120)
+    forms = {
+        "sharp": [fano_error(entropy, value, 9) for value in axis],
+        "(3-18)": [fano_error(entropy, value, 10) for value in axis],
+        "(3-20)": [max(0.0, weak_fano_error(entropy, value, 10)) for value in axis],
+    }
+    errors, several = 1 - single["accuracy"], ours[ours["kept"] > 0]
+    wrong = dict(zip(several["kept"], 1 - several["accuracy"], strict=True))
+    alt = (
+        f"Share of wrong labels against information. {len(single)} single factors: {errors.min():.2f} to "
+        f"{errors.max():.2f} wrong at {single['label'].max():.2f} to {single['label'].min():.2f} nats about the label, "
+        f"all above Fano's bound, which falls from {forms['sharp'][0]:.2f} to 0. The best factors, wrong at nats where "
+        f"the bound is 0: {listed(wrong, '{}, {:.2f}', ', ')}"
+    )
+    picture, axes = figures.blank(6.4, 3.6, alt)
+    blue, shown = {"markersize": 4, "color": figures.BLUE}, several[several["information"] < 12]
+    axes.plot(single["label"], errors, "o", label="one factor, at I(y; z)", **blue)
+    axes.plot(single["mixture"], errors, "o", markerfacecolor="white", label="one factor, at I(x; z)", **blue)
+    best = {"markersize": 5, "color": figures.ORANGE, "label": "the best few, at I(x; z)"}
+    axes.plot(shown["information"], 1 - shown["accuracy"], "D", **best)
+    for (name, values), dashes in zip(forms.items(), ("-", "--", ":"), strict=True):
+        axes.plot(axis, values, linestyle=dashes, color=figures.BLACK, label=f"Fano, {name}")
+    axes.set(ylim=(0, 1), xlabel="nats", ylabel="share of wrong labels")
+    legend_beside(axes)
+    return picture
+
+
+def qmvae(found: Found) -> figures.Picture:
+    """Each factor of Q-MVAE's codes, largest first: what it tells of the image and of the label."""
+    models, table = found.metrics["qmvae"], tables.qmvae(found)[["by quadrature", "of the label"]]
+    sums = {", ".join(row[:2]): tuple(row[2:]) for row in table.reset_index().to_numpy()}
+    said = listed(sums, "{}: {:.1f} nats, of the label {:.1f}")
+    alt = f"Information of each factor, and what it tells of the label. {said}"
+    picture, panels = figures.blank(7.6, 2.3 * len(models) + 0.4, alt, len(models), 4, squeeze=False, sharey=True)
+    outline = {"color": "white", "edgecolor": figures.BLACK, "linewidth": 0.8, "label": "of the image"}
+    hatched = {"color": figures.BLUE, "hatch": "////", "edgecolor": "white", "linewidth": 0, "width": 0.6}
+    for line, (name, codes) in zip(panels, models.items(), strict=True):
+        for axes, (code, values) in zip(line, sorted(codes.items(), reverse=True), strict=True):
+            by_size = np.argsort(values["mixture"])[::-1]
+            place = np.arange(1, len(by_size) + 1)
+            axes.bar(place, np.array(values["mixture"])[by_size], **outline)
+            axes.bar(place, np.array(values["label"])[by_size], label="of the label", **hatched)
+            axes.set_title(code, loc="left", fontsize=9)
+            axes.set_xlim(0, max(6, len(by_size) + 1))
+        line[0].set_ylabel(f"{name}\nnats")
+    panels[0][-1].legend(frameon=False, fontsize=8)
+    return picture

@@ -1,0 +1,7 @@
+"""The Gromov-Wasserstein auto-encoder, and scenes whose factors are known: chapter B3.
+
+Read the modules in this order: model, scenes, experiment, tables, figures.
+"""
+
+from qmvae_neighbours.gwae.experiment import SETTINGS, Settings, carry_out
+from qmvae_neighbours.gwae.model import GWAE, PRIORS, GWAEConfig, best_scale, distances, gromov_cost, gumbel_max

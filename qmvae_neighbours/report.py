@@ -1,0 +1,50 @@
+"""What the chapters' tables and figures share: numbers in a sentence, rows of images, a table of claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from qmvae_study.report import figures
+
+
+def listed(values: Mapping[str, object], form: str = "{} {:.2f}", between: str = "; ") -> str:
+    """Names with their numbers, as alternative texts and verdicts have them: "neural 0.93; factorised 0.86".
+
+    form: of a name and its number, or of a name and each number of its tuple.
+    """
+    each = ((name, *value) if isinstance(value, tuple) else (name, value) for name, value in values.items())
+    return between.join(form.format(*parts) for parts in each)
+
+
+def images(tensors: Mapping[str, Tensor], rows: Mapping[str, str], alt: str, **options) -> figures.Picture:
+    """A grid with a row for each label, from the tensor that it names: (columns, c, h, w) uint8."""
+    stacked = torch.stack([tensors[name] for name in rows.values()]).numpy()
+    return figures.image_grid(stacked, row_labels=list(rows), alt=alt, **options)
+
+
+def legend_beside(axes: Axes) -> None:
+    """The legend to the right of the axes."""
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def holds(condition: bool, otherwise: str = "does not hold") -> str:
+    """The verdict on a claim that our numbers bear out, or not."""
+    return "holds" if condition else otherwise
+
+
+def claims(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> pd.DataFrame:
+    """A table of claims by their first column; its sentences, and all after it, are shown whole."""
+    pd.set_option("display.max_colwidth", None)
+    return pd.DataFrame(rows, columns=columns).set_index(columns[0])
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of texts as Markdown."""
+    cells = table.reset_index().map(lambda text: text.replace("|", "\\|"))
+    lines = [f"| {' | '.join(row)} |" for row in (cells.columns, *cells.to_numpy())]
+    return "\n".join([lines[0], "|" + "---|" * len(cells.columns), *lines[1:]])

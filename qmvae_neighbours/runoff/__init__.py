@@ -1,0 +1,8 @@
+"""Deep LSTM networks that forecast the runoff of a river: chapter B5.
+
+Read the modules in this order: data, model, experiment, tables, figures.
+"""
+
+from qmvae_neighbours.runoff.data import Runoff, load_runoff, read_runoff
+from qmvae_neighbours.runoff.experiment import SETTINGS, Settings, carry_out, networks
+from qmvae_neighbours.runoff.model import DeepLSTM, indices, lstm_step, squared_error

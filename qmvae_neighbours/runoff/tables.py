@@ -1,0 +1,112 @@
+"""What chapter B5 finds, as tables: what each network reaches, which weights were kept, and the verdicts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from qmvae_neighbours.experiments import Found
+from qmvae_neighbours.report import claims, holds
+
+DEEP, PLAIN, LONG, SIMPLE = "LSTM, 2 layers, short", "LSTM, 1 layer, short", "LSTM, 2 layers, long", "4-4-1"
+NAMES = {"m": "m", "s": "s", "largest": "MAX+", "smallest": "MAX-", "range": "r"}
+
+
+def settings(found: Found) -> pd.DataFrame:
+    """How the trainings of the thesis were made, and ours."""
+    ours = found.settings
+    rows = [
+        ("layers and units", "two of 128; compared with one",
+         f"{', '.join(map(str, ours['layers']))} of {ours['units']}"),
+        ("normalisation", "linear, to about [0, 1]", "linear, by lowest and highest training day"),
+        ("optimiser", "Adam, 1e-4", f"Adam, {ours['learning_rate']:g}"),
+        ("length", "6,000 to 9,000 epochs",
+         f"{ours['steps']:,} steps, each on all days; 4-4-1: {ours['steps_without_memory']:,}"),
+        ("sequence", "not said", f"{ours['sequence']} days from a random first day"),
+        ("early stopping", "January to June, looked at every 600", f"January to June, looked at every {ours['check']}"),
+        ("short, long history", "10 and 15 years",
+         f"{ours['after'] - ours['short']} and {ours['after'] - ours['long']} years"),
+        (SIMPLE, "with a chaos method, the best of 24", "four days, four sigmoid units: our reading"),
+        ("judged on", "one flood month a year; depth: three years",
+         "the wettest month of each test year; and all test days"),
+    ]  # fmt: skip
+    return claims(rows, ["setting", "thesis", "here"])
+
+
+def in_floods(found: Found) -> pd.DataFrame:
+    """The indices of each network, means over flood months and seeds, and its skill over all test days, in per cent."""
+    table = pd.DataFrame({
+        name: pd.DataFrame([month for seed in seeds.values() for month in seed.values()])[list(NAMES)].mean()
+        for name, seeds in found.metrics["indices"].items()
+    }).T  # fmt: skip
+    skills = {name: 100 * np.array(list(seeds.values())) for name, seeds in found.metrics["skill"].items()}
+    for title, measure in (("skill", np.mean), ("lowest skill", np.min), ("highest skill", np.max)):
+        table[title] = [measure(skills[name]) for name in table.index]
+    return table
+
+
+def on_all_days(found: Found) -> pd.DataFrame:
+    """The indices of each network over all test days, means over the seeds."""
+    judged = found.metrics["indices of all test days"]
+    return pd.DataFrame({name: pd.DataFrame(seeds.values()).mean() for name, seeds in judged.items()}).T
+
+
+def reached(found: Found) -> pd.DataFrame:
+    """`in_floods` under the thesis' names."""
+    return in_floods(found).rename(columns=NAMES).rename_axis(columns="per cent").round(1)
+
+
+def kept(found: Found) -> pd.DataFrame:
+    """Which weights each training kept, and how they forecast the validation half-year."""
+    rows = {
+        (name, f"seed {seed}"): [f"{row['step']:,}", f"{row['validation error']:.5f}"]
+        for name, seeds in found.metrics["kept"].items()
+        for seed, row in seeds.items()
+    }
+    return pd.DataFrame(rows, index=["step kept", "validation error"]).T
+
+
+def months(found: Found) -> list[str]:
+    """The flood months, by their date."""
+    return sorted({key.split("/")[0] for key in found.tensors})
+
+
+def sides(found: Found) -> pd.DataFrame:
+    """Root mean squared error of two networks where runoff rises and where it falls, in mm a day, first seed."""
+    table = {}
+    for month in months(found):
+        observed = found.tensors[f"{month}/observed"]
+        rising = observed[1:] > observed[:-1]
+        for name in (LONG, SIMPLE):
+            squares = (found.tensors[f"{month}/{name}"] - observed)[1:].square()
+            table[month, name] = {
+                f"root mean squared error where runoff {side}": float(squares[days].mean().sqrt())
+                for side, days in (("rises", rising), ("falls", ~rising))
+            }
+    return pd.DataFrame(table).T.round(1)
+
+
+def verdicts(found: Found) -> pd.DataFrame:
+    """What the thesis concludes, beside our numbers."""
+    skills = {name: list(seeds.values()) for name, seeds in found.metrics["skill"].items()}
+    floods, days, two, four = in_floods(found), on_all_days(found), ["s", "range"], [*NAMES][1:]
+
+    def told(judged: pd.DataFrame, name: str, named: list[str]) -> str:
+        return ", ".join(f"{NAMES[index]} {judged.loc[name, index]:.1f}" for index in named)
+
+    def row(claim: str, said: str, better: str, worse: str, judged: pd.DataFrame, named: list[str]) -> tuple:
+        smaller = (judged.loc[better, named].abs() < judged.loc[worse, named].abs()).all()
+        apart = min(skills[better]) > max(skills[worse])
+        ours = f"{told(judged, better, named)}; {worse}: {told(judged, worse, named)}"
+        return claim, said, ours, holds(smaller and apart, "not seen")
+
+    rows = [
+        row("a longer history betters s and r", "s 6.10 to 6.00, r 28.33 to 28.32", LONG, DEEP, floods, two),
+        row("the deep LSTM betters 4-4-1 in s and r", "s 6.10, r 28.33; 4-4-1: 7.47, 35.75", DEEP, SIMPLE, floods, two),
+        row("two layers better one in s, MAX+, MAX- and r (Yichang, all days)",
+            "s 8.95, MAX+ 24.77, MAX- -30.14, r 54.91; one layer: 8.96, 26.37, -30.26, 56.63", DEEP, PLAIN, days, four),
+        ("m is very small everywhere (all days)", "0.30 to 0.80",
+         f"{told(days, DEEP, ['m'])}; {PLAIN}: {told(days, PLAIN, ['m'])}",
+         holds((days.loc[[DEEP, PLAIN], "m"].abs() < 1).all(), "not seen")),
+    ]  # fmt: skip
+    return claims(rows, ["the thesis concludes", "its numbers, per cent", "ours, per cent", "verdict"])

@@ -1,0 +1,68 @@
+"""What chapter B1 finds, as tables: what each variant reaches, and what becomes of the source's sentences."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from qmvae_neighbours.experiments import Found
+from qmvae_neighbours.report import claims, holds
+from qmvae_neighbours.vae.experiment import Settings, variants
+from qmvae_study.evidence.folder import RESULTS
+from qmvae_study.judges import load_oracle
+
+FIXED, LEARNED = "normal noise, scale 1", "normal noise, learned scale"
+
+
+def reached(found: Found) -> pd.DataFrame:
+    """Means over the test images of each variant, in nats but for the squared error and the scale."""
+    table = pd.DataFrame(found.metrics).T.loc[list(variants(Settings(**found.settings)))]
+    table["gap"] = table["log_evidence"] - table["bound"]
+    table["scale"] = table["scale"].where(table.index.str.startswith("normal"))  # Bernoulli noise has none
+    shown = table[["bound", "log_evidence", "gap", "divergence", "squared_error", "scale", "active"]]
+    names = {"log_evidence": "evidence", "squared_error": "squared error", "active": "dimensions in use"}
+    return shown.round(2).astype(object).where(shown.notna(), "").rename(columns=names)
+
+
+def sweep(found: Found) -> list[tuple[float, float, float]]:
+    """(beta, divergence, squared error) of the models that differ in beta alone, beta rising."""
+    kept = {name: row for name, row in found.metrics.items() if name == "VAE" or name.startswith("beta")}
+    betas = (1.0 if name == "VAE" else float(name.split()[1]) for name in kept)
+    return sorted((b, row["divergence"], row["squared_error"]) for b, row in zip(betas, kept.values(), strict=True))
+
+
+def read_right(found: Found) -> Tensor | None:
+    """Which generated digits the judge reads as their label: (n,); None without real data, the only ones it knows."""
+    if not found.real:
+        return None
+    generated = found.tensors["conditional/generated"]
+    read = load_oracle("mnist", RESULTS / "oracles").predict(generated.flatten(0, 1) / 255.0)
+    return read == torch.arange(10).repeat(len(generated))
+
+
+def counted(right: Tensor | None, unknown: str) -> str:
+    """How many generated digits are read as their label; `unknown` where nobody read them."""
+    return unknown if right is None else f"{int(right.sum())} of {len(right)} read as their label"
+
+
+def verdicts(found: Found) -> pd.DataFrame:
+    """The four sentences of the source that can be tried, each with what we find."""
+    metrics, tensors, right = found.metrics, found.tensors, read_right(found)
+    errors, nats = ({name: row[key] for name, row in metrics.items()} for key in ("squared_error", "divergence"))
+    full, diagonal = (tensors[f"{name}/log_evidence"] - tensors[f"{name}/bound"] for name in ("full covariance", "VAE"))
+    narrower = (diagonal - full).mean()
+    error = float((diagonal - full).std() / len(full) ** 0.5)
+    rows = [
+        ("1. full covariance", f"gap {abs(narrower):.2f} nats {'narrower' if narrower > 0 else 'wider'}, "
+         f"standard error {error:.2f}", holds(narrower > 2 * error, "undecided")),
+        ("2. learned variance", f"scale {metrics[LEARNED]['scale']:.2f} instead of 1; "
+         f"squared error {errors[LEARNED]:.1f} instead of {errors[FIXED]:.1f}",
+         holds(errors[LEARNED] < errors[FIXED] - 0.1, "does not hold here")),
+        ("3. Bernoulli noise", f"grey digits: squared error {errors['VAE']:.1f} at {nats['VAE']:.0f} nats with "
+         f"Bernoulli noise, {errors[LEARNED]:.1f} at {nats[LEARNED]:.0f} nats with Gaussian noise",
+         "cannot be compared"),
+        ("4. label", counted(right, "not read: no judge for the stand-in"),
+         "cannot be compared" if right is None else holds(right.float().mean() >= 0.9, "does not hold here")),
+    ]  # fmt: skip
+    return claims(rows, ["claim", "we find", "verdict"])
