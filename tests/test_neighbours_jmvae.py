@@ -9,6 +9,7 @@ from torch.distributions import Bernoulli, Categorical, MultivariateNormal, Norm
 
 from qmvae_core.data import load_digits
 from qmvae_core.gaussians import DiagonalGaussian
+from qmvae_core.models import JMVAE, build_model
 from qmvae_neighbours import experiments
 from qmvae_neighbours.jmvae import experiment
 from qmvae_neighbours.jmvae import model as jmvae
@@ -21,9 +22,9 @@ def generator():
     return torch.Generator().manual_seed(3)
 
 
-def small(alpha: float = 0.5, latent: int = 2) -> jmvae.ImageLabelJMVAE:
+def small(alpha: float = 0.5, latent: int = 2) -> JMVAE:
     """An untrained model whose weights are large enough for the posteriors to differ from the prior."""
-    model = jmvae.build(jmvae.config(alpha, latent, (8,), (1, 4, 4)), seed=1)
+    model = build_model(jmvae.config(alpha, latent, (8,), (1, 4, 4)), seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.5)
@@ -36,15 +37,6 @@ def pairs(generator, count: int = 4) -> dict[str, torch.Tensor]:
 
 
 # The model
-
-
-def test_the_likelihood_of_a_label_is_that_of_torch_and_sums_to_one(generator):
-    logits = torch.randn(3, 5, 1, 1, 10, generator=generator)
-    labels = torch.tensor([0, 9, 4, 4, 2])
-    ours = jmvae.categorical_log_likelihood(logits, jmvae.one_hot(labels))
-    torch.testing.assert_close(ours, Categorical(logits=logits[..., 0, 0, :]).log_prob(labels))
-    every = [jmvae.categorical_log_likelihood(logits, jmvae.one_hot(torch.full((5,), w))) for w in range(10)]
-    torch.testing.assert_close(torch.stack(every).exp().sum(dim=0), torch.ones(3, 5))
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -73,12 +65,6 @@ def test_without_encoders_of_their_own_a_missing_modality_is_zeros_in_the_joint_
     alone = model.encode_shared({"label": values["label"]})
     expected = model.joint_encoder({"image": torch.zeros(4, 1, 4, 4), "label": values["label"]})
     assert all(map(torch.equal, alone, expected))
-
-
-def test_other_modalities_are_refused():
-    chosen = jmvae.config(0.1, 2, (8,))
-    with pytest.raises(ValueError, match=r"must be \['image', 'label'\].*got \['image'\]"):
-        jmvae.ImageLabelJMVAE(dataclasses.replace(chosen, modalities={"image": chosen.modalities["image"]}))
 
 
 # Integrals with a known answer

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from qmvae_core import networks
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.losses import log_evidence, log_likelihood
+from qmvae_core.likelihoods import likelihood
+from qmvae_core.losses import log_evidence
 
 COVARIANCES = ("diagonal", "full")
 NOISES = ("bernoulli", "normal", "learned")
@@ -135,12 +136,9 @@ class VAE(nn.Module):
 
     def log_likelihood(self, logits: Tensor, images: Tensor) -> Tensor:
         """ln p(x|z) in nats, summed over the pixels: (...,)."""
-        if self.config.noise == "bernoulli":
-            return log_likelihood("bernoulli", logits, images)
-        residual = (images - logits.sigmoid()) * torch.exp(-self.log_scale)
-        pixels = math.prod(images.shape[-3:])
-        constant = pixels * (self.log_scale + 0.5 * math.log(2.0 * math.pi))
-        return -0.5 * residual.square().sum(dim=(-3, -2, -1)) - constant
+        bernoulli = self.config.noise == "bernoulli"
+        found = likelihood("bernoulli") if bernoulli else likelihood("normal", self.log_scale.exp())
+        return found.log_prob(logits, images)
 
     def free_energy(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> FreeEnergy:
         """Minus the evidence lower bound, its expectation by one reparameterised draw; noise: (batch, latent)."""
