@@ -16,7 +16,6 @@ from qmvae_neighbours.jmvae import model as jmvae
 from qmvae_neighbours.runoff import data, indices
 from qmvae_neighbours.vae import VAEConfig
 
-IMAGE_ALONE = {"image": jmvae.config(0.1, 2, (8,)).modalities["image"]}
 FAR_AND_FINE = DiagonalGaussian(torch.tensor([[0.0, 0.0], [0.0, 9.0]]), torch.tensor([[0.0, 0.0], [0.0, -40.0]]))
 ONE_VALUE = torch.tensor([[0, 1], [1, 1], [2, 1]]).repeat(3, 1)
 
@@ -27,8 +26,6 @@ ONE_VALUE = torch.tensor([[0, 1], [1, 1], [2, 1]]).repeat(3, 1)
         (lambda: VAEConfig(covariance="banded"), "banded"),
         (lambda: VAEConfig(noise="poisson"), "poisson"),
         (lambda: VAEConfig(scale=0.0), "positive"),
-        (lambda: jmvae.ImageLabelJMVAE(jmvae.JMVAEConfig(modalities=IMAGE_ALONE, shared=2)),
-         r"must be \['image', 'label'\].*got \['image'\]"),
         (lambda: jmvae.integrals({"x": torch.zeros(4, 2)}, torch.zeros(4, 2, 1), torch.zeros(4, 2), {}),
          r"two modalities, got \['x'\]"),
         (lambda: gwae.GWAEConfig(prior="vampire"), "unknown prior 'vampire'"),

@@ -4,4 +4,4 @@ Read the modules in this order: model, experiment, tables, figures.
 """
 
 from qmvae_neighbours.jmvae.experiment import SETTINGS, Settings, carry_out
-from qmvae_neighbours.jmvae.model import ImageLabelJMVAE, bounds, drawn_from, estimates, integrals
+from qmvae_neighbours.jmvae.model import bounds, drawn_from, estimates, integrals

@@ -16,7 +16,7 @@ from qmvae_core.oracles import DigitClassifier, OracleConfig, train_oracle
 from qmvae_neighbours import vae
 from qmvae_neighbours.experiments import Workshop, fit
 from qmvae_neighbours.jmvae import model as jmvae
-from qmvae_neighbours.jmvae.model import CLASSES, IMAGE, LABEL, ImageLabelJMVAE, build, config, one_hot
+from qmvae_neighbours.jmvae.model import CLASSES, IMAGE, LABEL, config, one_hot
 from qmvae_study.evidence.folder import RESULTS
 from qmvae_study.judges import load_oracle
 
@@ -68,11 +68,11 @@ def binary(digits: Digits) -> Digits:
     return Digits((digits.images > 127).to(torch.uint8) * 255, digits.labels)
 
 
-def trained(alpha: float, data: DigitData, settings: Settings, workshop: Workshop) -> ImageLabelJMVAE:
+def trained(alpha: float, data: DigitData, settings: Settings, workshop: Workshop) -> JMVAE:
     """JMVAE (alpha = 0) or JMVAE-kl of MNIST's images and labels; or the one that the workshop has kept."""
     digits = data.train["mnist"]
     chosen = config(alpha, settings.latent, settings.widths, tuple(digits.images.shape[1:]))
-    model = build(chosen, settings.seed)
+    model = build_model(chosen, settings.seed)
 
     def loss(generator: torch.Generator) -> Tensor:
         picked = torch.randint(len(digits), (settings.batch_size,), generator=generator)

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qmvae_core import losses, networks
+from qmvae_core import losses
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import JMVAE, JMVAEConfig, ModalityConfig
+from qmvae_neighbours.vae.model import standard_normal
 
 IMAGE, LABEL = "image", "label"
 CLASSES = 10
@@ -25,50 +26,6 @@ PART = 25  # images whose draws are decoded together: less memory, the same resu
 def one_hot(labels: Tensor) -> Tensor:
     """Labels (n,) of integers 0 to 9 as images of one row, (n, 1, 1, 10): one at the label, zero elsewhere."""
     return F.one_hot(labels.long(), CLASSES).float()[:, None, None]
-
-
-def categorical_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
-    """ln p(w|z) of a label in nats: (...,); logits and one-hot labels: broadcastable (..., 1, 1, classes)."""
-    return (labels * logits.log_softmax(dim=-1)).sum(dim=(-3, -2, -1))
-
-
-def decoded(model: JMVAE, name: str, codes: Tensor) -> Tensor:
-    """Logits (..., c, h, w) of one modality for codes (..., shared)."""
-    return model.decoders[name](codes.flatten(0, -2)).unflatten(0, codes.shape[:-1])
-
-
-def log_likelihood(model: JMVAE, name: str, codes: Tensor, values: Tensor) -> Tensor:
-    """ln p(x_m|z) in nats, unweighted: (...,) for codes (..., shared) and values that broadcast to (..., c, h, w)."""
-    logits = decoded(model, name, codes)
-    if name == LABEL:
-        return categorical_log_likelihood(logits, values)
-    modality = model.config.modalities[name]
-    return losses.log_likelihood(modality.likelihood, logits, values, modality.scale)
-
-
-class ImageLabelJMVAE(JMVAE):
-    """The library's JMVAE of an image and a label: one-hot, (batch, 1, 1, 10), with a categorical likelihood.
-
-    Its encoders, and what stands for a missing modality, are those of `JMVAE`: zeros with alpha = 0, an encoder of its
-    own otherwise. Raises ValueError unless the modalities are an image and a label, and like `JMVAE`.
-    """
-
-    def __init__(self, config: JMVAEConfig):
-        if list(config.modalities) != [IMAGE, LABEL]:
-            raise ValueError(f"the modalities must be {[IMAGE, LABEL]}, in this order, got {list(config.modalities)}")
-        super().__init__(config)
-
-    def loss(
-        self, images: Mapping[str, Tensor], labels: Tensor | None, noise: Mapping[str, Tensor]
-    ) -> losses.LossTerms:
-        """The joint bound - α Σ_m KL(q(z|x,w) ‖ q(z|m)), by one draw; `labels` has no say, as in JMVAE."""
-        joint = self.encode_shared(images)
-        code = joint.sample(noise["joint/shared"])
-        bound = sum(log_likelihood(self, name, code, value) for name, value in images.items()) - joint.kl_to_prior()
-        gaps = {f"kl_to/{name}": joint.kl_to(self.encode_shared({name: images[name]})) for name in self.common_encoders}
-        return losses.LossTerms(bound - self.config.alpha * sum(gaps.values()), {"elbo/joint": bound, **gaps})
-
-    forward = loss
 
 
 def drawn_from(proposals: Sequence[DiagonalGaussian], draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -81,11 +38,6 @@ def drawn_from(proposals: Sequence[DiagonalGaussian], draws: int, generator: tor
     codes = torch.cat([q.sample(torch.randn(draws, *q.mean.shape, generator=generator).to(q.mean)) for q in proposals])
     densities = torch.stack([q.log_prob(codes) for q in proposals])
     return codes, torch.logsumexp(densities, dim=0) - math.log(len(proposals))
-
-
-def standard_normal(like: Tensor) -> DiagonalGaussian:
-    """N(0, I), the prior, in the shape of a tensor (..., d)."""
-    return DiagonalGaussian(torch.zeros_like(like), torch.zeros_like(like))
 
 
 def integrals(
@@ -144,7 +96,7 @@ def estimates(model: JMVAE, values: Mapping[str, Tensor], draws: int, seed: int)
         joint = model.encode_shared(some)
         single = {name: model.encode_shared({name: value}) for name, value in some.items()}
         codes, density = drawn_from([joint, *single.values(), standard_normal(joint.mean)], draws, generator)
-        likelihoods = {name: log_likelihood(model, name, codes, value) for name, value in some.items()}
+        likelihoods = {name: model.log_likelihood(name, value, codes) for name, value in some.items()}
         found = integrals(likelihoods, codes, density, single)
         found |= bounds({name: value[:draws] for name, value in likelihoods.items()}, joint, single)
         for place, name in enumerate(some, start=1):
@@ -159,7 +111,7 @@ def estimates(model: JMVAE, values: Mapping[str, Tensor], draws: int, seed: int)
 def log_label_marginal(model: JMVAE, draws: int, seed: int) -> Tensor:
     """ln p(w) of every label, (10,) nats: the mean of p(w|z) over draws of the prior, which needs no proposal."""
     codes = model.sample_shared(draws, torch.Generator().manual_seed(seed))
-    return torch.logsumexp(decoded(model, LABEL, codes).log_softmax(dim=-1).flatten(1), dim=0) - math.log(draws)
+    return torch.logsumexp(model.logits(LABEL, codes).log_softmax(dim=-1).flatten(1), dim=0) - math.log(draws)
 
 
 @torch.no_grad()
@@ -174,8 +126,8 @@ def log_joint_of_labels(model: JMVAE, images: Tensor, draws: int, seed: int) -> 
     for some in images.split(PART):
         proposals = [model.encode_shared({IMAGE: some, LABEL: label.expand(len(some), -1, -1, -1)}) for label in every]
         codes, density = drawn_from([*proposals, standard_normal(proposals[0].mean)], draws, generator)
-        image = log_likelihood(model, IMAGE, codes, some) + standard_normal(codes).log_prob(codes)
-        labels = decoded(model, LABEL, codes).log_softmax(dim=-1)[..., 0, 0, :]
+        image = model.log_likelihood(IMAGE, some, codes) + standard_normal(codes).log_prob(codes)
+        labels = model.logits(LABEL, codes).log_softmax(dim=-1)[..., 0, 0, :]
         parts.append(losses.log_evidence(image[..., None] + labels, density[..., None]))
     return torch.cat(parts)
 
@@ -186,7 +138,7 @@ def images_from_labels(model: JMVAE, draws: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     posterior = model.encode_shared({LABEL: one_hot(torch.arange(CLASSES))})
     noise = torch.randn(draws, *posterior.mean.shape, generator=generator)
-    return decoded(model, IMAGE, posterior.sample(noise)).sigmoid()
+    return model.logits(IMAGE, posterior.sample(noise)).sigmoid()
 
 
 @torch.no_grad()
@@ -194,19 +146,16 @@ def label_probabilities(model: JMVAE, images: Tensor, draws: int, seed: int) -> 
     """∫ p(w|z) q(z|x) dz, the labels that the image's own encoder and the decoder give: (n, 10), by plain draws."""
     posterior = model.encode_shared({IMAGE: images})
     noise = torch.randn(draws, *posterior.mean.shape, generator=torch.Generator().manual_seed(seed))
-    return decoded(model, LABEL, posterior.sample(noise)).softmax(dim=-1)[..., 0, 0, :].mean(dim=0)
+    return model.logits(LABEL, posterior.sample(noise)).softmax(dim=-1)[..., 0, 0, :].mean(dim=0)
 
 
 def config(alpha: float, latent: int, widths: Sequence[int], shape: Sequence[int] = (1, 28, 28)) -> JMVAEConfig:
     """The model of a binary image and a label: dense networks, a plain bound."""
-    common = {"network": "dense", "private": 0, "encoders": "common", "likelihood": "bernoulli"}
+    common = {"network": "dense", "private": 0, "encoders": "common"}
     modalities = {
-        IMAGE: ModalityConfig(shape=tuple(shape), widths=tuple(widths), **common),
-        LABEL: ModalityConfig(shape=(1, 1, CLASSES), widths=(max(widths[-1] // 8, 4),), **common),
+        IMAGE: ModalityConfig(shape=tuple(shape), widths=tuple(widths), likelihood="bernoulli", **common),
+        LABEL: ModalityConfig(
+            shape=(1, 1, CLASSES), widths=(max(widths[-1] // 8, 4),), likelihood="categorical", **common
+        ),
     }
     return JMVAEConfig(modalities=modalities, shared=latent, alpha=alpha)
-
-
-def build(chosen: JMVAEConfig, seed: int) -> ImageLabelJMVAE:
-    """The untrained model of a config."""
-    return networks.initialise(ImageLabelJMVAE(chosen), torch.Generator().manual_seed(seed))
