@@ -79,7 +79,7 @@ def grid() -> tuple[torch.Tensor, float]:
 def on_a_grid(model, values) -> dict[str, torch.Tensor]:
     codes, area = grid()
     column = codes[:, None].expand(-1, len(values["image"]), -1)
-    given = {name: jmvae.log_likelihood(model, name, column, value) for name, value in values.items()}
+    given = {name: model.log_likelihood(name, value, column) for name, value in values.items()}
     prior = Normal(0.0, 1.0).log_prob(column).sum(-1)
     wanted = {"image, label": sum(given.values()) + prior}
     for name, other in (("image", "label"), ("label", "image")):
@@ -179,12 +179,6 @@ def test_the_mixture_of_proposals_has_its_density(generator):
     many, _ = jmvae.drawn_from(proposals, 50_000, generator)
     for i, q in enumerate(proposals):
         torch.testing.assert_close(many[i * 50_000 : (i + 1) * 50_000].mean(0), q.mean, atol=0.06, rtol=0)
-
-
-def test_integrals_need_two_modalities(generator):
-    codes = torch.zeros(4, 2, 1)
-    with pytest.raises(ValueError, match=r"two modalities, got \['x'\]"):
-        jmvae.integrals({"x": torch.zeros(4, 2)}, codes, torch.zeros(4, 2), {})
 
 
 # Generation and the experiment

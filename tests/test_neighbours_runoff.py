@@ -85,15 +85,6 @@ def test_a_forecast_that_is_never_too_low_has_no_negative_error():
 
 
 @pytest.mark.parametrize(
-    ("forecast", "observed", "message"),
-    [([1.0], [1.0], "at least two"), ([1.0, 2.0], [1.0, 2.0, 3.0], "one row"), ([1.0, 1.0], [0.0, 1.0], "positive")],
-)
-def test_what_has_no_index_is_refused(forecast, observed, message):
-    with pytest.raises(ValueError, match=message):
-        runoff.indices(forecast, observed)
-
-
-@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("YR MNTH DY PRCP\n", "no column OBS_RUN"),
@@ -109,11 +100,6 @@ def test_a_damaged_file_is_refused_by_line(text, message, tmp_path):
     (tmp_path / "runoff.txt").write_text(text)
     with pytest.raises(DataError, match=message):
         data.read_runoff(tmp_path / "runoff.txt")
-
-
-def test_a_day_outside_the_series_is_refused():
-    with pytest.raises(DataError, match="has no 1979-01-01"):
-        data.standin_runoff().day(datetime.date(1979, 1, 1))
 
 
 @pytest.mark.real_data

@@ -4,11 +4,4 @@ Read the modules in this order: model, experiment, tables, figures.
 """
 
 from qmvae_neighbours.factors.experiment import SETTINGS, SHARES, Settings, carry_out
-from qmvae_neighbours.factors.model import (
-    aggregate,
-    error_bound,
-    fano_error,
-    information,
-    linear_information,
-    mixture_information,
-)
+from qmvae_neighbours.factors.model import aggregate, error_bound, fano_error, information, linear_information

@@ -15,11 +15,11 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from qmvae_core.data import DigitData, load_digits
-from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_neighbours import vae
 from qmvae_neighbours.experiments import Workshop
 from qmvae_neighbours.gwae import scenes
 from qmvae_neighbours.gwae.model import GWAE, PRIORS, GWAEConfig, distances, fitted, gromov_cost
+from qmvae_neighbours.vae.model import standard_normal
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,9 @@ def strangeness(model: GWAE | vae.VAE, images: Tensor, seed: int) -> dict[str, T
             "potential": model.critic(images, codes),
             "squared error": error,
         }
-    zeros = torch.zeros_like(codes)
     noise = torch.randn(codes.shape, generator=torch.Generator().manual_seed(seed))
     return {
-        "prior": -DiagonalGaussian(zeros, zeros).log_prob(codes),
+        "prior": -standard_normal(codes).log_prob(codes),
         "free energy": model.free_energy(images, noise).total,
         "squared error": error,
     }

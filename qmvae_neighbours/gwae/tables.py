@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from scipy.spatial.distance import squareform
 
 from qmvae_neighbours.experiments import Found
 from qmvae_neighbours.gwae.experiment import DRAWN
@@ -35,18 +35,12 @@ def objective(found: Found) -> pd.DataFrame:
     return pd.DataFrame({name: found.metrics["digits"][name]["objective"] for name in GWAES}).T[terms].round(2)
 
 
-def square(pairs: Tensor, count: int = DRAWN) -> Tensor:
-    """The symmetric matrix (count, count) of the distances of its pairs."""
-    full = torch.zeros(count, count, dtype=torch.float64)
-    full[torch.triu_indices(count, count, 1).unbind()] = pairs.double()
-    return full + full.T
-
-
 def agreement(found: Found, solver: Callable[..., float]) -> pd.DataFrame:
     """How well both kinds of distances agree. solver: POT's, from two matrices and a coupling to start from."""
     rows = {}
     for name in GWAES:
-        images, codes = (square(found.tensors[f"{name}/distances/{which}"]) for which in ("images", "codes"))
+        pairs = (found.tensors[f"{name}/distances/{which}"].double().numpy() for which in ("images", "codes"))
+        images, codes = (torch.from_numpy(squareform(each)) for each in pairs)
         row = found.metrics["distances"][name]
         rows[name] = {
             "cost, p = 1": row["cost"],

@@ -16,6 +16,7 @@ from torch import Tensor
 from qmvae_core import losses
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import JMVAE, JMVAEConfig, ModalityConfig
+from qmvae_neighbours.vae.model import standard_normal
 
 IMAGE, LABEL = "image", "label"
 CLASSES = 10
@@ -25,11 +26,6 @@ PART = 25  # images whose draws are decoded together: less memory, the same resu
 def one_hot(labels: Tensor) -> Tensor:
     """Labels (n,) of integers 0 to 9 as images of one row, (n, 1, 1, 10): one at the label, zero elsewhere."""
     return F.one_hot(labels.long(), CLASSES).float()[:, None, None]
-
-
-def log_likelihood(model: JMVAE, name: str, codes: Tensor, values: Tensor) -> Tensor:
-    """ln p(x_m|z) in nats, unweighted: (...,) for codes (..., shared) and values that broadcast to (..., c, h, w)."""
-    return model.likelihoods[name].log_prob(model.logits(name, codes), values)
 
 
 def drawn_from(proposals: Sequence[DiagonalGaussian], draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -42,11 +38,6 @@ def drawn_from(proposals: Sequence[DiagonalGaussian], draws: int, generator: tor
     codes = torch.cat([q.sample(torch.randn(draws, *q.mean.shape, generator=generator).to(q.mean)) for q in proposals])
     densities = torch.stack([q.log_prob(codes) for q in proposals])
     return codes, torch.logsumexp(densities, dim=0) - math.log(len(proposals))
-
-
-def standard_normal(like: Tensor) -> DiagonalGaussian:
-    """N(0, I), the prior, in the shape of a tensor (..., d)."""
-    return DiagonalGaussian(torch.zeros_like(like), torch.zeros_like(like))
 
 
 def integrals(
@@ -105,7 +96,7 @@ def estimates(model: JMVAE, values: Mapping[str, Tensor], draws: int, seed: int)
         joint = model.encode_shared(some)
         single = {name: model.encode_shared({name: value}) for name, value in some.items()}
         codes, density = drawn_from([joint, *single.values(), standard_normal(joint.mean)], draws, generator)
-        likelihoods = {name: log_likelihood(model, name, codes, value) for name, value in some.items()}
+        likelihoods = {name: model.log_likelihood(name, value, codes) for name, value in some.items()}
         found = integrals(likelihoods, codes, density, single)
         found |= bounds({name: value[:draws] for name, value in likelihoods.items()}, joint, single)
         for place, name in enumerate(some, start=1):
@@ -135,7 +126,7 @@ def log_joint_of_labels(model: JMVAE, images: Tensor, draws: int, seed: int) -> 
     for some in images.split(PART):
         proposals = [model.encode_shared({IMAGE: some, LABEL: label.expand(len(some), -1, -1, -1)}) for label in every]
         codes, density = drawn_from([*proposals, standard_normal(proposals[0].mean)], draws, generator)
-        image = log_likelihood(model, IMAGE, codes, some) + standard_normal(codes).log_prob(codes)
+        image = model.log_likelihood(IMAGE, some, codes) + standard_normal(codes).log_prob(codes)
         labels = model.logits(LABEL, codes).log_softmax(dim=-1)[..., 0, 0, :]
         parts.append(losses.log_evidence(image[..., None] + labels, density[..., None]))
     return torch.cat(parts)
@@ -161,9 +152,10 @@ def label_probabilities(model: JMVAE, images: Tensor, draws: int, seed: int) -> 
 def config(alpha: float, latent: int, widths: Sequence[int], shape: Sequence[int] = (1, 28, 28)) -> JMVAEConfig:
     """The model of a binary image and a label: dense networks, a plain bound."""
     common = {"network": "dense", "private": 0, "encoders": "common"}
-    narrow = (max(widths[-1] // 8, 4),)
     modalities = {
         IMAGE: ModalityConfig(shape=tuple(shape), widths=tuple(widths), likelihood="bernoulli", **common),
-        LABEL: ModalityConfig(shape=(1, 1, CLASSES), widths=narrow, likelihood="categorical", **common),
+        LABEL: ModalityConfig(
+            shape=(1, 1, CLASSES), widths=(max(widths[-1] // 8, 4),), likelihood="categorical", **common
+        ),
     }
     return JMVAEConfig(modalities=modalities, shared=latent, alpha=alpha)

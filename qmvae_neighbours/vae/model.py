@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from qmvae_core import networks
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_core.likelihoods import likelihood
+from qmvae_core.likelihoods import Bernoulli, Normal
 from qmvae_core.losses import log_evidence
 
 COVARIANCES = ("diagonal", "full")
@@ -53,6 +53,11 @@ class CholeskyGaussian(NamedTuple):
         noise = torch.linalg.solve_triangular(factor, apart, upper=False).squeeze(-1)
         constant = 0.5 * value.shape[-1] * math.log(2.0 * math.pi)
         return -0.5 * noise.square().sum(dim=-1) - self.log_determinant() - constant
+
+
+def standard_normal(like: Tensor) -> DiagonalGaussian:
+    """N(0, I), the prior, in the shape of a tensor (..., d)."""
+    return DiagonalGaussian(torch.zeros_like(like), torch.zeros_like(like))
 
 
 @dataclass(frozen=True)
@@ -136,9 +141,8 @@ class VAE(nn.Module):
 
     def log_likelihood(self, logits: Tensor, images: Tensor) -> Tensor:
         """ln p(x|z) in nats, summed over the pixels: (...,)."""
-        bernoulli = self.config.noise == "bernoulli"
-        found = likelihood("bernoulli") if bernoulli else likelihood("normal", self.log_scale.exp())
-        return found.log_prob(logits, images)
+        noise = Bernoulli() if self.config.noise == "bernoulli" else Normal(self.log_scale.exp())
+        return noise.log_prob(logits, images)
 
     def free_energy(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> FreeEnergy:
         """Minus the evidence lower bound, its expectation by one reparameterised draw; noise: (batch, latent)."""
@@ -159,6 +163,5 @@ class VAE(nn.Module):
             return torch.cat([self.log_evidence(images[p], noise[:, p], t) for p, t in zip(parts, told, strict=True)])
         posterior = self.encode(images, labels)
         codes = posterior.sample(noise)
-        zeros = torch.zeros_like(codes)
-        joint = self.log_likelihood(self.decode(codes, labels), images) + DiagonalGaussian(zeros, zeros).log_prob(codes)
+        joint = self.log_likelihood(self.decode(codes, labels), images) + standard_normal(codes).log_prob(codes)
         return log_evidence(joint, posterior.log_prob(codes))
