@@ -7,7 +7,7 @@ set.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
 
@@ -69,7 +69,7 @@ class Context:
     @cached_property
     def probe(self) -> LogisticRegression:
         """The classifier of Table 2."""
-        pairs, truth = _one_round(self.train, self.seed)
+        pairs, truth = one_round(self.train, self.seed)
         given = [pairs] if self.model.has_joint_code else [{name: index} for name, index in pairs.items()]
         codes = np.concatenate([shared_codes(self.model, self.train, index) for index in given])
         return linear_probe(codes, np.tile(truth, len(given)))
@@ -120,12 +120,13 @@ def confusion(labels: Tensor, predicted: Tensor) -> list[list[int]]:
 @torch.no_grad()
 def shared_codes(model: nn.Module, digits: Mapping[str, Digits], index: Mapping[str, Tensor]) -> np.ndarray:
     """The means of q(z | the given modalities): (n, shared) for index tensors (n,) into each modality's digits."""
-    return torch.cat([posterior.mean.cpu() for posterior in _shared_posteriors(model, digits, index)]).numpy()
+    return torch.cat([posterior.mean.cpu() for posterior in shared_posteriors(model, digits, index)]).numpy()
 
 
-def _shared_posteriors(
+def shared_posteriors(
     model: nn.Module, digits: Mapping[str, Digits], index: Mapping[str, Tensor]
 ) -> Iterator[DiagonalGaussian]:
+    """q(z | the given modalities) in batches: index tensors (n,) into each modality's digits."""
     parts = zip(*(rows.split(BATCH) for rows in index.values()), strict=True)
     for part in parts:
         yield model.encode_shared({name: digits[name].batch(i.long()) for name, i in zip(index, part, strict=True)})
@@ -166,41 +167,12 @@ def probe_accuracies(of: Context) -> dict[str, dict]:
         predicted = of.probe.predict(shared_codes(of.model, of.judged, {name: _all_rows(digits)}))
         found[name] = share(predicted == digits.labels.cpu().numpy())
     if of.model.has_joint_code:
-        pairs, truth = _one_round(of.judged, of.seed)
+        pairs, truth = one_round(of.judged, of.seed)
         found["joint"] = share(of.probe.predict(shared_codes(of.model, of.judged, pairs)) == truth)
     return found
 
 
-@torch.no_grad()
-def joint_code(of: Context) -> dict[str, dict]:
-    """Whom the joint code follows where the codes of a pair disagree, by the probe of Table 2: "train" and "judged".
-
-    On one round of pairs of each: the accuracy on their "joint" codes and on the codes of each modality "alone"; the
-    accuracy on the joint codes of those pairs where one modality "only" is read rightly by its own code; and the
-    median "precision" of q(z|x), over images and dimensions. Without joint codes there is nothing: {}.
-    """
-    if not of.model.has_joint_code:
-        return {}
-    found = {}
-    for split, digits in (("train", of.train), ("judged", of.judged)):
-        pairs, truth = _one_round(digits, of.seed)
-        joint = of.probe.predict(shared_codes(of.model, digits, pairs)) == truth
-        right, precision = {}, {}
-        for name, index in pairs.items():
-            posteriors = list(_shared_posteriors(of.model, digits, {name: index}))
-            right[name] = of.probe.predict(torch.cat([p.mean.cpu() for p in posteriors]).numpy()) == truth
-            precision[name] = float(np.median(torch.cat([(-p.log_var).exp().cpu() for p in posteriors]).numpy()))
-        only = {name: hits & (sum(right.values()) == 1) for name, hits in right.items()}
-        found[split] = {
-            "joint": share(joint),
-            "alone": {name: share(hits) for name, hits in right.items()},
-            "only": {name: share(joint[where]) for name, where in only.items() if where.any()},
-            "precision": precision,
-        }
-    return found
-
-
-def _one_round(digits: Mapping[str, Digits], seed: int) -> tuple[dict[str, Tensor], np.ndarray]:
+def one_round(digits: Mapping[str, Digits], seed: int) -> tuple[dict[str, Tensor], np.ndarray]:
     """One round of the pairing, in which each paired image occurs once, and the digits of the pairs."""
     pairs = tuple_indices({name: each.labels for name, each in digits.items()}, rounds=1, seed=seed)
     first = next(iter(pairs))
@@ -270,7 +242,6 @@ METRICS: dict[str, Callable[[Context], dict]] = {
     "cross_generation": cross_generation,
     "confusion": confusion_tables,
     "probe": probe_accuracies,
-    "joint_code": joint_code,
     "joint_coherence": joint_coherence,
     "leakage": leakage,
     "oracle": own_accuracy,
@@ -289,20 +260,3 @@ def evaluate(
     """The metrics, by name, measured on the model in evaluation mode; arguments and errors are a Context's."""
     of = Context(model.eval(), train, judged, judges, seed)
     return {name: metric(of) for name, metric in metrics.items()}
-
-
-def at_a_glance(of: Context, fitted: int = 5000, limit: int = 2000) -> dict[str, float]:
-    """Tables 1 and 2 in short, for the history of a training: shares in [0, 1] under names that begin with "accuracy/".
-
-    Always the first `limit` judged images of each modality, z by its mean, and a probe that was fitted on the first
-    `fitted` training images.
-    """
-    train = {name: digits.select(slice(fitted)) for name, digits in of.train.items()}
-    few = replace(of, train=train, judged={name: digits.select(slice(limit)) for name, digits in of.judged.items()})
-    found = {}
-    for direction, (source, target) in few.directions.items():
-        images = cross_generated(of.model, source, few.judged[source], target, of.generator("glance", direction))
-        found[f"accuracy/{direction}"] = (
-            (of.judges[target].predict(images) == few.judged[source].labels).float().mean().item()
-        )
-    return found | {f"accuracy/probe {name}": each["accuracy"] for name, each in probe_accuracies(few).items()}

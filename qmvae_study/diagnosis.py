@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,7 +15,16 @@ from torch import Tensor, nn
 
 from qmvae_core import evaluation
 from qmvae_core.data import Digits, tuple_indices
-from qmvae_core.evaluation import BATCH, Context, share
+from qmvae_core.evaluation import (
+    BATCH,
+    Context,
+    cross_generated,
+    one_round,
+    probe_accuracies,
+    share,
+    shared_codes,
+    shared_posteriors,
+)  # fmt: skip
 from qmvae_core.oracles import DigitClassifier
 
 LIMIT = 2000  # random images where that many tell enough: a share to 2.2 points either way, at most
@@ -228,6 +238,35 @@ def private_information(
 # Beside the metrics of the library
 
 
+@torch.no_grad()
+def joint_code(of: Context) -> dict[str, dict]:
+    """Whom the joint code follows where the codes of a pair disagree, by the probe of Table 2: "train" and "judged".
+
+    On one round of pairs of each: the accuracy on their "joint" codes and on the codes of each modality "alone"; the
+    accuracy on the joint codes of those pairs where one modality "only" is read rightly by its own code; and the
+    median "precision" of q(z|x), over images and dimensions. Without joint codes there is nothing: {}.
+    """
+    if not of.model.has_joint_code:
+        return {}
+    found = {}
+    for split, digits in (("train", of.train), ("judged", of.judged)):
+        pairs, truth = one_round(digits, of.seed)
+        joint = of.probe.predict(shared_codes(of.model, digits, pairs)) == truth
+        right, precision = {}, {}
+        for name, index in pairs.items():
+            posteriors = list(shared_posteriors(of.model, digits, {name: index}))
+            right[name] = of.probe.predict(torch.cat([p.mean.cpu() for p in posteriors]).numpy()) == truth
+            precision[name] = float(np.median(torch.cat([(-p.log_var).exp().cpu() for p in posteriors]).numpy()))
+        only = {name: hits & (sum(right.values()) == 1) for name, hits in right.items()}
+        found[split] = {
+            "joint": share(joint),
+            "alone": {name: share(hits) for name, hits in right.items()},
+            "only": {name: share(joint[where]) for name, where in only.items() if where.any()},
+            "precision": precision,
+        }
+    return found
+
+
 def frechet_distances(of: Context) -> dict[str, dict]:
     """Fréchet distances of all judged images, by modality or direction.
 
@@ -275,8 +314,26 @@ def information(of: Context) -> dict[str, dict]:
 
 
 METRICS = evaluation.METRICS | {
+    "joint_code": joint_code,
     "frechet": frechet_distances,
     "diversity": diversities,
     "code_swaps": swaps,
     "private_information": information,
 }
+
+
+def at_a_glance(of: Context, fitted: int = 5000, limit: int = 2000) -> dict[str, float]:
+    """Tables 1 and 2 in short, for the history of a training: shares in [0, 1] under names that begin with "accuracy/".
+
+    Always the first `limit` judged images of each modality, z by its mean, and a probe that was fitted on the first
+    `fitted` training images.
+    """
+    train = {name: digits.select(slice(fitted)) for name, digits in of.train.items()}
+    few = replace(of, train=train, judged={name: digits.select(slice(limit)) for name, digits in of.judged.items()})
+    found = {}
+    for direction, (source, target) in few.directions.items():
+        images = cross_generated(of.model, source, few.judged[source], target, of.generator("glance", direction))
+        found[f"accuracy/{direction}"] = (
+            (of.judges[target].predict(images) == few.judged[source].labels).float().mean().item()
+        )
+    return found | {f"accuracy/probe {name}": each["accuracy"] for name, each in probe_accuracies(few).items()}

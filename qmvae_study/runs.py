@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from qmvae_core.data import STAND_IN, DigitData, load_digits, validation_split
-from qmvae_core.evaluation import Context, at_a_glance, evaluate
+from qmvae_core.evaluation import Context, evaluate
 from qmvae_core.models import ModelConfig, build_model, from_known_fields, reading
 from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import NonFiniteLoss, Trained, TrainingConfig, fit, seconds_a_step
-from qmvae_study.diagnosis import METRICS
+from qmvae_study.diagnosis import METRICS, at_a_glance
 from qmvae_study.evidence import records
 from qmvae_study.evidence.folder import RESULTS, alone
 from qmvae_study.evidence.provenance import provenance
@@ -89,7 +89,7 @@ def train(
     """Train the run's seeds, from its checkpoint if there is one; a loss that is not finite leaves failure records.
 
     minutes: of training, after which OutOfTime is raised and the checkpoint is there to go on from. oracles: the judges
-    by which each report of the history has accuracies (`evaluation.at_a_glance`); None: it has none.
+    by which each report of the history has accuracies (`diagnosis.at_a_glance`); None: it has none.
     Raises what `fit` raises, and RuntimeError if another process works on this run and does not end.
     """
     folder = evidence / "work" / run.id / data.identity["content_hash"][:8]  # a checkpoint belongs to its data

@@ -18,7 +18,6 @@ from qmvae_core.evaluation import (
     cross_generated,
     evaluate,
     generator_for,
-    joint_code,
     joint_coherence,
     leakage,
     probe_accuracies,
@@ -346,7 +345,7 @@ def test_the_joint_code_follows_a_modality_where_the_two_disagree(train, judged)
     for digits in taught.values():
         digits.images[:, 0, 1, 0] = 0  # nothing is misread there
     model = Torn()
-    found = joint_code(Context(model, taught, judged, JUDGES, seed=3))
+    found = diagnosis.joint_code(Context(model, taught, judged, JUDGES, seed=3))
     assert found == evaluate(model, taught, judged, JUDGES, seed=3)["joint_code"]
     assert found["train"]["joint"]["accuracy"] == 1.0
     assert found["train"]["only"] == {}

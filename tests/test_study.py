@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
-from qmvae_core.evaluation import Context, evaluate, joint_code
+from qmvae_core.evaluation import Context, evaluate
 from qmvae_core.models import MODELS, READINGS, build_model, reading
 from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig
 from qmvae_study import __main__ as command_line
-from qmvae_study import execution
+from qmvae_study import diagnosis, execution
 from qmvae_study import plan as study_plan
 from qmvae_study import runs as study_runs
 from qmvae_study.evidence import notebooks, records
@@ -542,7 +542,7 @@ def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_
     monkeypatch.setattr(study_runs, "data_for", lambda name, root: small_data())
     monkeypatch.setattr(study_runs, "oracles_for", lambda *where: JUDGES)
     monkeypatch.setattr(study_runs, "evaluate", evaluate)
-    monkeypatch.setattr(study_runs, "METRICS", dict.fromkeys(METRICS) | {"joint_code": joint_code})
+    monkeypatch.setattr(study_runs, "METRICS", dict.fromkeys(METRICS) | {"joint_code": diagnosis.joint_code})
     asked = []
     monkeypatch.setattr(study_runs, "provenance", lambda: asked.append("once") or {"commit": f"state {len(asked)}"})
     command = ["amend", "--profile", "smoke", "--evidence", str(tmp_path)]
@@ -551,7 +551,7 @@ def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_
     data = small_data()
     for before, after in zip(written, load_records(tmp_path / "runs"), strict=True):
         model = study_runs.load_model(before, tmp_path)
-        expected = joint_code(Context(model, data.train, data.test, JUDGES, before["seed"]))
+        expected = diagnosis.joint_code(Context(model, data.train, data.test, JUDGES, before["seed"]))
         assert after["metrics"] == METRICS | {"joint_code": expected}
         assert after["amended"] == {"joint_code": {"commit": "state 1"}}  # before any record was changed
         assert {key: after[key] for key in before if key != "metrics"} == {
@@ -592,7 +592,7 @@ def test_a_record_without_weights_is_passed_over_by_amending(tmp_path, monkeypat
     monkeypatch.setattr(study_runs, "data_for", lambda name, root: small_data())
     monkeypatch.setattr(study_runs, "oracles_for", lambda *where: JUDGES)
     monkeypatch.setattr(study_runs, "evaluate", evaluate)
-    monkeypatch.setattr(study_runs, "METRICS", dict.fromkeys(METRICS) | {"joint_code": joint_code})
+    monkeypatch.setattr(study_runs, "METRICS", dict.fromkeys(METRICS) | {"joint_code": diagnosis.joint_code})
     found = dict(study_runs.amend(tmp_path, "smoke"))
     assert found[first["id"]].endswith("so joint_code cannot be added")
     assert found[second["id"]] == "added joint_code"
