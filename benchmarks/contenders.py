@@ -67,10 +67,10 @@ def ours(
     data, kind = digits(modalities, images)
     where, numbers = torch.device(device), tuple(range(seeds))
     learner = training.LOOPS[loop](config(model, modalities), chosen, numbers, where)
-    taken = training._Loop(learner, chosen, data, numbers, where)
+    taken = training.batches.Steps(learner, chosen, data, numbers, where)
     taken.start_epoch(0)
     turn.about = {"data": kind, "pairs": len(taken.labels), "steps": steps}
-    with training._precision(precision):
+    with training.config.in_precision(precision):
         for chunk in itertools.count():
             if turn.over():
                 return

@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from qmvae_core.data import DEFAULT_ROOT, STAND_IN
+from qmvae_core.data import STAND_IN
+from qmvae_core.data.sources import DEFAULT_ROOT
 from qmvae_study.evidence.folder import REPOSITORY
 from qmvae_study.evidence.provenance import provenance
 from qmvae_study.evidence.records import FORMAT, RecordError, config_hash, read_record, write_json

@@ -32,7 +32,7 @@ from qmvae_core.data import (
     validation_split,
 )
 
-FILE_NAMES = list(data.OFFICIAL_MD5)
+FILE_NAMES = list(data.sources.OFFICIAL_MD5)
 MNIST_COUNTS = {
     "train": [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
     "test": [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
@@ -51,7 +51,7 @@ SORTED_PAIRS = {
 def test_the_official_sums_of_svhn_are_those_that_torchvision_checks():
     for split in ("train", "test"):
         _, name, sum_of_bytes = datasets.SVHN.split_list[split]
-        assert data.OFFICIAL_MD5[name] == sum_of_bytes
+        assert data.sources.OFFICIAL_MD5[name] == sum_of_bytes
 
 
 # A small data root in torchvision's layout
@@ -73,7 +73,7 @@ def write_root(root: Path, copies: int = 2) -> dict:
     """Write a root with `copies` images of each digit in every split; returns (modality, split) -> (images, labels)."""
     random = np.random.RandomState(7)
     content = {}
-    for (modality, split), names in data.FILES.items():
+    for (modality, split), names in data.sources.FILES.items():
         labels = random.permutation(np.repeat(np.arange(10), copies))
         images = random.randint(0, 256, size=(len(labels), *data.MODALITIES[modality])).astype(np.uint8)
         if modality == "mnist":
@@ -97,7 +97,7 @@ def small_root(tmp_path):
 def official_root(small_root, monkeypatch):
     """The small root, whose sums stand for the official ones."""
     for name in FILE_NAMES:
-        monkeypatch.setitem(data.OFFICIAL_MD5, name, hashlib.md5((small_root / name).read_bytes()).hexdigest())
+        monkeypatch.setitem(data.sources.OFFICIAL_MD5, name, hashlib.md5((small_root / name).read_bytes()).hexdigest())
     return small_root
 
 
@@ -115,8 +115,8 @@ def empty_folder(tmp_path, monkeypatch):
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(data, "DEFAULT_ROOT", Path("data"))
-    monkeypatch.setattr(data, "network_answers", lambda: False)
+    monkeypatch.setattr(data.sources, "DEFAULT_ROOT", Path("data"))
+    monkeypatch.setattr(data.sources, "network_answers", lambda: False)
     return folder
 
 
@@ -144,7 +144,7 @@ def test_more_images_than_one_block_are_turned_alike(tmp_path):
     labels = np.arange(9000) % 10
     images = np.random.RandomState(0).randint(0, 256, size=(9000, 3, 32, 32)).astype(np.uint8)
     write_mat(tmp_path / "digits.mat", images, labels)
-    digits, _ = data._read_svhn([tmp_path / "digits.mat"])
+    digits, _ = data.sources._read_svhn([tmp_path / "digits.mat"])
     np.testing.assert_array_equal(digits.images.numpy(), images)
 
 
@@ -177,10 +177,10 @@ def test_content_hash_ignores_the_container_and_sees_the_content(tmp_path):
 
 def test_a_known_rebuild_is_accepted_and_named(official_root, monkeypatch):
     content = load_digits(official_root).identity["files"]["test_32x32.mat"]["sha256"]
-    monkeypatch.setitem(data.OFFICIAL_MD5, "test_32x32.mat", "0" * 32)
+    monkeypatch.setitem(data.sources.OFFICIAL_MD5, "test_32x32.mat", "0" * 32)
     with pytest.raises(DataError, match="test_32x32.mat"):
         load_digits(official_root)
-    monkeypatch.setitem(data.KNOWN_REBUILDS, "test_32x32.mat", (content, "SVHN test: a rebuild"))
+    monkeypatch.setitem(data.sources.KNOWN_REBUILDS, "test_32x32.mat", (content, "SVHN test: a rebuild"))
     identity = load_digits(official_root).identity
     assert identity["files"]["test_32x32.mat"]["status"] == "known rebuild"
     assert "SVHN test: a rebuild" in identity["notes"]
@@ -188,7 +188,7 @@ def test_a_known_rebuild_is_accepted_and_named(official_root, monkeypatch):
 
 def test_a_rebuild_is_known_under_its_own_name_only(official_root, monkeypatch):
     content = load_digits(official_root).identity["files"]["train_32x32.mat"]["sha256"]
-    monkeypatch.setitem(data.KNOWN_REBUILDS, "train_32x32.mat", (content, "SVHN train: a rebuild"))
+    monkeypatch.setitem(data.sources.KNOWN_REBUILDS, "train_32x32.mat", (content, "SVHN train: a rebuild"))
     shutil.copy(official_root / "train_32x32.mat", official_root / "test_32x32.mat")
     with pytest.raises(DataError, match="test_32x32.mat is damaged or another version"):
         load_digits(official_root)
@@ -311,8 +311,8 @@ def test_parameter_beats_environment_beats_default(tmp_path, empty_folder, monke
 
 def test_a_chosen_root_is_never_replaced(tmp_path, empty_folder, monkeypatch):
     write_root(Path("data"))
-    monkeypatch.setattr(data, "_download", lambda *_: pytest.fail("a chosen root is not downloaded into"))
-    monkeypatch.setattr(data, "network_answers", lambda: True)
+    monkeypatch.setattr(data.sources, "_download", lambda *_: pytest.fail("a chosen root is not downloaded into"))
+    monkeypatch.setattr(data.sources, "network_answers", lambda: True)
     with pytest.raises(DataError, match="lacks"):
         load_digits(tmp_path / "empty", accept_unknown=True)
     monkeypatch.setenv("QMVAE_DATA_ROOT", str(tmp_path / "empty"))
@@ -332,7 +332,7 @@ def test_without_data_and_network_the_stand_in_is_announced(empty_folder, few_re
 
 
 def test_no_download_means_no_question_to_the_network(empty_folder, few_rendered, monkeypatch):
-    monkeypatch.setattr(data, "network_answers", lambda: pytest.fail("the network was asked"))
+    monkeypatch.setattr(data.sources, "network_answers", lambda: pytest.fail("the network was asked"))
     assert load_digits(download=False).identity["kind"] == data.STAND_IN
 
 
@@ -366,7 +366,7 @@ def test_only_what_is_missing_is_downloaded(tmp_path, empty_folder, monkeypatch)
         asked.append((Path(root), split, download))
         shutil.copy(tmp_path / "source" / f"{split}_32x32.mat", root)
 
-    monkeypatch.setattr(data, "network_answers", lambda: True)
+    monkeypatch.setattr(data.sources, "network_answers", lambda: True)
     monkeypatch.setattr(datasets, "SVHN", fetch_svhn)
     monkeypatch.setattr(datasets, "MNIST", lambda *_, **__: pytest.fail("MNIST was there"))
     assert load_digits(accept_unknown=True).identity["kind"] == "real"
@@ -377,7 +377,7 @@ def test_a_broken_download_is_an_error(empty_folder, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("Error downloading")
 
-    monkeypatch.setattr(data, "network_answers", lambda: True)
+    monkeypatch.setattr(data.sources, "network_answers", lambda: True)
     monkeypatch.setattr(datasets, "MNIST", broken)
     with pytest.raises(DataError, match="download into data failed.*Delete"):
         load_digits()
@@ -385,9 +385,9 @@ def test_a_broken_download_is_an_error(empty_folder, monkeypatch):
 
 def test_a_silent_network_is_given_up_in_time(monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(data, "_answers", lambda *_: release.wait(30))
+    monkeypatch.setattr(data.sources, "_answers", lambda *_: release.wait(30))
     start = time.monotonic()
-    assert data.network_answers(timeout=0.3) is False
+    assert data.sources.network_answers(timeout=0.3) is False
     assert time.monotonic() - start < 3
     release.set()
 
@@ -397,12 +397,12 @@ def test_a_silent_network_is_given_up_in_time(monkeypatch):
     [(("mnist", "housenumbers"), True), (("amazonaws", "housenumbers"), True), (("mnist",), False), ((), False)],
 )
 def test_both_hosts_must_answer(monkeypatch, reachable, expected):
-    monkeypatch.setattr(data, "_answers", lambda address, _: any(part in address for part in reachable))
-    assert data.network_answers() is expected
+    monkeypatch.setattr(data.sources, "_answers", lambda address, _: any(part in address for part in reachable))
+    assert data.sources.network_answers() is expected
 
 
 def test_a_refused_connection_is_no_answer():
-    assert data._answers("http://127.0.0.1:9/file", timeout=2) is False
+    assert data.sources._answers("http://127.0.0.1:9/file", timeout=2) is False
 
 
 # Digits
@@ -600,7 +600,7 @@ def test_official_counts_give_the_papers_totals(split, pairs):
 
 
 def test_synthetic_counts_are_the_official_ones():
-    for split, official in data.OFFICIAL_COUNTS.items():
+    for split, official in data.sources.OFFICIAL_COUNTS.items():
         assert {"mnist": sum(MNIST_COUNTS[split]), "svhn": sum(SVHN_COUNTS[split])} == official
 
 
@@ -763,7 +763,7 @@ def real():
 @needs_root
 def test_real_identity(real):
     assert {entry["status"] for entry in real.identity["files"].values()} <= {"official", "known rebuild"}
-    assert real.identity["n_train"] == data.OFFICIAL_COUNTS["train"]
+    assert real.identity["n_train"] == data.sources.OFFICIAL_COUNTS["train"]
     test = real.identity["n_test"]["svhn"]
     noted = f"SVHN test: {test} of the official 26032 digits" in real.identity["notes"]
     assert noted == (test < 26_032)
@@ -835,4 +835,4 @@ def test_real_data_is_at_hand_where_a_root_is_chosen_or_the_repository_has_files
 
 
 def test_the_default_root_does_not_depend_on_the_working_directory():
-    assert data.DEFAULT_ROOT == Path(__file__).resolve().parents[1] / "data"
+    assert data.sources.DEFAULT_ROOT == Path(__file__).resolve().parents[1] / "data"

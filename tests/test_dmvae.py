@@ -522,7 +522,7 @@ def test_each_optimiser_steps_on_its_own_objective(dmvae_config, names):
     of_objective, of_opposing = gradients(result.loss, model), gradients(-result.opposing.mean(), model)
     start = {name: value.detach().clone() for name, value in model.named_parameters()}
     rate = 1e-3
-    optimisers = training._Optimisers(
+    optimisers = training.learners.Optimisers(
         dict(model.named_parameters()), model.opponent, TrainingConfig(learning_rate=rate)
     )
     optimisers.step(result)

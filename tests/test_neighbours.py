@@ -82,7 +82,7 @@ def says_that_it_is_no_evidence(folder: Path, notebook: Path) -> bool:
 @chapters
 def test_a_chapter_runs_on_the_stand_in_and_says_so(notebook, tmp_path, monkeypatch, standin, capsys):
     monkeypatch.setenv("QMVAE_DATA_ROOT", "/no/such/folder")
-    monkeypatch.setattr(data, "standin_digits", lambda **_: standin)
+    monkeypatch.setattr(data.sources, "standin_digits", lambda **_: standin)
     smoke(notebook, tmp_path)
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -103,7 +103,7 @@ TINY = {
 
 @pytest.mark.parametrize("chapter", TINY)
 def test_an_experiment_is_taken_up_where_it_was_left(chapter, tmp_path, monkeypatch, standin, capsys):
-    monkeypatch.setattr(data, "standin_digits", lambda **_: standin)
+    monkeypatch.setattr(data.sources, "standin_digits", lambda **_: standin)
     commits = itertools.cycle([{"commit": "before", "dirty": False}, {"commit": "after", "dirty": True}])
     monkeypatch.setattr(experiments, "provenance", lambda: next(commits))
     module, (tiny, count) = importlib.import_module(f"qmvae_neighbours.{chapter}"), TINY[chapter]

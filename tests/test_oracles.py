@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from qmvae_core import oracles, standin
-from qmvae_core.data import MODALITIES, DigitData, Digits, load_digits
+from qmvae_core import oracles
+from qmvae_core.data import MODALITIES, DigitData, Digits, load_digits, standin
 from qmvae_core.oracles import DigitClassifier, OracleConfig, train_oracle
 from qmvae_study.evidence.folder import RESULTS
 from qmvae_study.judges import OracleError, load_oracle, prepare_oracles, save_oracle

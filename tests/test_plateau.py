@@ -77,17 +77,17 @@ def test_what_a_run_has_seen_of_its_plateau_outlives_a_stop(small_config, small_
         return means | {"quadruplet": torch.tensor([next(values)])}
 
     monkeypatch.setattr(training.LOOPS["fast"], "update", planned)
-    begin = training._Loop.start_epoch
+    begin = training.batches.Steps.start_epoch
 
     def stop(self, epoch):
         if epoch == 2:
             raise Interruption
         begin(self, epoch)
 
-    monkeypatch.setattr(training._Loop, "start_epoch", stop)
+    monkeypatch.setattr(training.batches.Steps, "start_epoch", stop)
     with pytest.raises(Interruption):
         fit(small_config(), TRAINING, small_digits(), folder=tmp_path, progress="none", checkpoint_seconds=0.0)
-    monkeypatch.setattr(training._Loop, "start_epoch", begin)
+    monkeypatch.setattr(training.batches.Steps, "start_epoch", begin)
     assert fit(small_config(), TRAINING, small_digits(), folder=tmp_path, progress="none").left == [4]
 
 

@@ -17,9 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from qmvae_core import training
 from qmvae_core.data import Digits
+from qmvae_core.draws import seed_for
 from qmvae_core.losses import LossTerms
 from qmvae_core.models import MODELS, QMVAE, NoiseSpec, Opponent, QMVAEConfig, build_model
-from qmvae_core.training import CheckpointError, NonFiniteLoss, OutOfTime, TrainingConfig, fit, run_key, seed_for
+from qmvae_core.training import CheckpointError, NonFiniteLoss, OutOfTime, TrainingConfig, fit, run_key
 
 SHORT = TrainingConfig(epochs=3, batch_size=8, rounds=2, learning_rate=1e-3, chunk=2)
 ONE_STEP_EPOCHS = dataclasses.replace(SHORT, epochs=4, steps_per_epoch=1)
@@ -64,7 +65,7 @@ def stop_after(monkeypatch):
 
     def arrange(steps: int, exception: BaseException):
         count = 0
-        for loop in (training._Plain, training._Stacked):
+        for loop in (training.learners.Plain, training.learners.Stacked):
 
             def update(self, *arguments, original=loop.update):
                 nonlocal count
@@ -95,8 +96,10 @@ def test_training_three_modalities_lowers_the_loss(small_config, small_digits):
 def test_first_loss_is_that_of_the_model_itself(small_config, small_digits, monkeypatch, loop):
     """One step of one epoch: the history is the loss of the freshly built model on what it was given."""
     given = []
-    original = training._Loop._draws
-    monkeypatch.setattr(training._Loop, "_draws", lambda self, *at: given.append(original(self, *at)) or given[-1])
+    original = training.batches.Steps._draws
+    monkeypatch.setattr(
+        training.batches.Steps, "_draws", lambda self, *at: given.append(original(self, *at)) or given[-1]
+    )
     one = dataclasses.replace(SHORT, epochs=1, steps_per_epoch=1)
     config, digits = small_config(), small_digits()
     (history,) = quiet(config, one, digits, [3], loop=loop).histories
@@ -166,13 +169,13 @@ def test_history_has_one_entry_an_epoch_whatever_the_chunk(small_config, small_d
 def test_history_is_the_mean_over_the_steps_of_the_epoch(small_config, small_digits, monkeypatch, chunk):
     """Also where the last chunk is shorter than the others."""
     seen = []
-    original = training._Plain.update
+    original = training.learners.Plain.update
 
     def update(self, *batch):
         seen.append(original(self, *batch))
         return seen[-1]
 
-    monkeypatch.setattr(training._Plain, "update", update)
+    monkeypatch.setattr(training.learners.Plain, "update", update)
     (history,) = quiet(small_config(), dataclasses.replace(SHORT, chunk=chunk), small_digits(), [0]).histories
     assert len(seen) == 3 * STEPS
     for epoch, means in enumerate(history):
@@ -253,7 +256,7 @@ def test_pairs_show_one_digit_that_is_their_label(batches, small_digits):
 @pytest.mark.parametrize("seeds", [[0], [0, 5]])
 def test_no_two_steps_of_a_run_see_the_same_draws(small_config, small_digits, monkeypatch, seeds):
     seen = []
-    for loop in (training._Plain, training._Stacked):
+    for loop in (training.learners.Plain, training.learners.Stacked):
 
         def update(self, images, labels, noise, original=loop.update):
             seen.extend(tuple(row.flatten().tolist()) for row in noise["joint/shared"])
@@ -433,8 +436,8 @@ def test_a_step_never_waits_and_always_has_the_same_operations_and_shapes(any_co
     """What a captured step needs, as far as a CPU shows it: no waiting, static shapes, tensors that stay in place."""
     config, seeds = any_config, [0, 5]
     device = torch.device("cpu")
-    learner = training._Stacked(config, SHORT, seeds, device)
-    loop = training._Loop(learner, SHORT, small_digits(), seeds, device)
+    learner = training.learners.Stacked(config, SHORT, seeds, device)
+    loop = training.batches.Steps(learner, SHORT, small_digits(), seeds, device)
     loop.start_epoch(0)
     loop.run_chunk(0, 0)
     places = [[value.data_ptr() for value in each] for each in learner.state().values()]
@@ -576,7 +579,7 @@ def test_a_kill_between_the_end_of_an_epoch_and_its_report_resumes(small_config,
         raise Interruption
 
     config, digits = small_config(), small_digits()
-    monkeypatch.setattr(training._Report, "line", interrupt)
+    monkeypatch.setattr(training.progress.Report, "line", interrupt)
     with pytest.raises(Interruption):
         quiet(config, SHORT, digits, folder=tmp_path, checkpoint_seconds=0.0)
     monkeypatch.undo()
@@ -607,8 +610,8 @@ def test_a_run_cut_into_pieces_ends_with_the_bits_of_a_whole_one(
     config, digits = small_config(), small_digits()
     whole = quiet(config, SHORT, digits)
     clock = 0.0
-    monkeypatch.setattr(training.time, "monotonic", lambda: clock)
-    original, count, pieces = training._Plain.update, 0, 0
+    monkeypatch.setattr(training.loop.time, "monotonic", lambda: clock)
+    original, count, pieces = training.learners.Plain.update, 0, 0
 
     def update(self, *batch):
         nonlocal clock, count
@@ -616,7 +619,7 @@ def test_a_run_cut_into_pieces_ends_with_the_bits_of_a_whole_one(
         clock += 60.0 * (count % steps == 0)
         return original(self, *batch)
 
-    monkeypatch.setattr(training._Plain, "update", update)
+    monkeypatch.setattr(training.learners.Plain, "update", update)
     for _ in range(3 * STEPS // steps - 1):
         with pytest.raises(OutOfTime, match="the same command goes on from there"):
             quiet(config, SHORT, digits, folder=tmp_path, minutes=0.5)
@@ -687,7 +690,7 @@ def test_interrupted_write_leaves_the_last_whole_checkpoint_and_nothing_else(
     small_config, small_digits, tmp_path, monkeypatch
 ):
     calls = []
-    replace = training.os.replace
+    replace = training.checkpoint.os.replace
 
     def fail_at_the_third(*arguments):
         calls.append(arguments)
@@ -696,7 +699,7 @@ def test_interrupted_write_leaves_the_last_whole_checkpoint_and_nothing_else(
         replace(*arguments)
 
     config, digits = small_config(), small_digits()
-    monkeypatch.setattr(training.os, "replace", fail_at_the_third)
+    monkeypatch.setattr(training.checkpoint.os, "replace", fail_at_the_third)
     with pytest.raises(OSError, match="no space"):
         quiet(config, SHORT, digits, folder=tmp_path)
     monkeypatch.undo()
@@ -756,7 +759,7 @@ def test_seeds_of_generators_are_fixed_and_distinct():
 @pytest.mark.parametrize("seeds", [[7], [7, 8]])
 def test_loss_that_is_not_finite_names_term_epoch_step_and_seed(small_config, small_digits, monkeypatch, seeds):
     """The last seed meets a bad value in the fifth step of the second epoch."""
-    original = training._Loop._draws
+    original = training.batches.Steps._draws
 
     def draws(self, epoch, chunk):
         found = original(self, epoch, chunk)
@@ -764,7 +767,7 @@ def test_loss_that_is_not_finite_names_term_epoch_step_and_seed(small_config, sm
             found["photo/private"][0, -1, 1] = math.nan  # the draw of the unimodal bound
         return found
 
-    monkeypatch.setattr(training._Loop, "_draws", draws)
+    monkeypatch.setattr(training.batches.Steps, "_draws", draws)
     with pytest.raises(NonFiniteLoss) as caught:
         quiet(small_config(), SHORT, small_digits(), seeds)
     message = str(caught.value)
@@ -835,9 +838,9 @@ def test_precision_switches_are_put_back_even_after_an_error(small_config, small
     switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
     before = [switch.fp32_precision for switch in switches]
     stop_after(0, Interruption())
-    monkeypatch.setattr(training, "check_precision", lambda *_: None)  # a CPU has no tensor cores
+    monkeypatch.setattr(training.loop, "check_precision", lambda *_: None)  # a CPU has no tensor cores
     for precision, meaning in training.PRECISIONS.items():
-        with training._precision(precision):
+        with training.config.in_precision(precision):
             assert [switch.fp32_precision for switch in switches] == [meaning, meaning]
         with pytest.raises(Interruption):
             quiet(small_config(), dataclasses.replace(SHORT, precision=precision), small_digits(), loop="plain")
@@ -852,10 +855,10 @@ def test_a_cpu_has_no_tensor_cores_and_does_not_train_in_float32_instead(small_c
 
 
 def test_a_step_is_timed_without_a_trace(small_config, monkeypatch):
-    monkeypatch.setattr(training, "LOOPS", {"fast": training.LOOPS["fast"]})
+    monkeypatch.setattr(training.loop, "LOOPS", {"fast": training.LOOPS["fast"]})
     seconds = [5.0, 5.0, 0.3, 0.1, 0.2]  # the first two warm up
     ticks = iter([tick for at, took in enumerate(seconds) for tick in (100.0 * at, 100.0 * at + took)])
-    monkeypatch.setattr(training.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(training.loop.time, "perf_counter", lambda: next(ticks))
     before = torch.get_rng_state()
     assert training.seconds_a_step(small_config(), SHORT, steps=3) == pytest.approx(0.2)
     assert torch.equal(torch.get_rng_state(), before)
@@ -883,8 +886,10 @@ def test_report_of_a_resumed_run_counts_only_the_steps_that_are_left(
         quiet(small_config(), SHORT, small_digits(), folder=tmp_path, checkpoint_seconds=0.0)
     monkeypatch.undo()
     left = []
-    line = training._Report.line
-    monkeypatch.setattr(training._Report, "line", lambda self, at: left.append(self.left - self.done) or line(self, at))
+    line = training.progress.Report.line
+    monkeypatch.setattr(
+        training.progress.Report, "line", lambda self, at: left.append(self.left - self.done) or line(self, at)
+    )
     fit(small_config(), SHORT, small_digits(), folder=tmp_path, progress="lines")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "resumed in epoch 2 of 3"

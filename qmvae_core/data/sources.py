@@ -1,22 +1,21 @@
-"""MNIST and SVHN: found, checked, paired. Images stay bytes and are never copied into pairs.
+"""MNIST and SVHN: found, downloaded, checked; and the stand-in where there are none.
 
 A data root has the layout that torchvision's own downloads leave:
 
     MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte
     train_32x32.mat  test_32x32.mat
-
-The pairing is that of MMVAE (Shi et al. 2019), as the paper uses it: 1,682,040 training pairs and 300,000 test pairs.
 """
+
+from __future__ import annotations
 
 import hashlib
 import http.client
 import json
-import math
 import os
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +23,18 @@ import torch
 from scipy.io import loadmat
 from torch import Tensor
 
-from qmvae_core import standin
+from qmvae_core.data import standin
+from qmvae_core.data.digits import MODALITIES, DataError, DigitData, Digits, _shape
+from qmvae_core.data.pairing import digit_counts
 from qmvae_core.names import STAND_IN
 
-MODALITIES = {"mnist": (1, 28, 28), "svhn": (3, 32, 32)}
-DEFAULT_ROOT = Path(__file__).resolve().parent.parent / "data"  # the same from a notebook as from a terminal
+_CHECKOUT = Path(__file__).resolve().parents[2]
+# In a checkout the same from a notebook as from a terminal; installed elsewhere, where the work is done.
+DEFAULT_ROOT = (_CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()) / "data"
+
+
 OFFICIAL_COUNTS = {"train": {"mnist": 60_000, "svhn": 73_257}, "test": {"mnist": 10_000, "svhn": 26_032}}
+
 
 # modality, split -> files below the data root
 FILES = {
@@ -38,6 +43,7 @@ FILES = {
     ("svhn", "train"): ("train_32x32.mat",),
     ("svhn", "test"): ("test_32x32.mat",),
 }
+
 
 # torchvision, imported where it is used because that takes seconds, publishes MNIST's sums of compressed files only.
 OFFICIAL_MD5 = {
@@ -48,6 +54,7 @@ OFFICIAL_MD5 = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
     "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
 }
+
 
 # File -> the content hash of a rebuild and what it is. By content, because one .mat content can have many byte forms.
 KNOWN_REBUILDS = {
@@ -61,80 +68,9 @@ KNOWN_REBUILDS = {
     ),
 }
 
+
 # pair_checksum(*pair_indices(...)) of the official training labels, MNIST then SVHN, 30 rounds, seed 0.
 OFFICIAL_TRAIN_PAIRS = "68a30bbd54ea1ea22e71ff13d4fb4185ad859088dca9db4abb24879628aa56a9"
-
-
-class DataError(ValueError):
-    """Data that is missing, damaged or unsuitable; the message names the file or argument and the remedy."""
-
-
-@dataclass(frozen=True, eq=False)
-class Digits:
-    """Images of one modality with their labels, on one device.
-
-    images: (n, channels, height, width) uint8, or (n, ...) of another kind of observation whose 255 stands for 1, such
-    as one-hot labels. labels: (n,) int64, 0 to 9. Raises DataError for other shapes or types.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __post_init__(self):
-        if self.images.ndim < 2 or self.images.dtype != torch.uint8:
-            raise DataError(f"images must be (n, c, h, w) uint8, not {_shape(self.images)} {self.images.dtype}")
-        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
-            raise DataError(
-                f"labels must be ({len(self.images)},) int64, one an image, "
-                f"not {_shape(self.labels)} {self.labels.dtype}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device) -> "Digits":
-        """The same digits on another device."""
-        return Digits(self.images.to(device), self.labels.to(device))
-
-    def select(self, index) -> "Digits":
-        """The digits at index: (m,) integers, a mask (n,) or a slice."""
-        return Digits(self.images[index], self.labels[index])
-
-    def batch(self, index: Tensor | None = None) -> Tensor:
-        """Images as float32 in [0, 1].
-
-        index: integers of any shape (...) on the images' device; the result is (..., *shape). None: all images, in
-        order. Nothing waits for the device. Raises DataError for an index that is not int32 or int64: torch would read
-        bool and uint8 as a mask, whose size the host must wait for.
-        """
-        if index is None:
-            return self.images.float().div_(255)
-        if index.dtype not in (torch.int32, torch.int64):
-            raise DataError(f"index must be int32 or int64, not {index.dtype}; for a mask use select(mask).batch()")
-        return self.images[index].float().div_(255)
-
-
-@dataclass(frozen=True, eq=False)
-class DigitData:
-    """Both modalities of both splits, keyed by MODALITIES, and a record of what they are.
-
-    identity (JSON): kind "real" or "stand-in"; files, each with its status ("official", "known rebuild" or "unknown")
-    and the sha256 of its content; n_train, n_test and n_test_official by modality; notes, sentences for a reader;
-    content_hash, one hash of everything.
-    """
-
-    train: dict[str, Digits]
-    test: dict[str, Digits]
-    identity: dict
-
-    def to(self, device) -> "DigitData":
-        """The same data on another device."""
-        train = {name: digits.to(device) for name, digits in self.train.items()}
-        test = {name: digits.to(device) for name, digits in self.test.items()}
-        return DigitData(train, test, self.identity)
-
-
-# Finding the data
 
 
 def load_digits(root: str | Path | None = None, *, download: bool = True, accept_unknown: bool = False) -> DigitData:
@@ -201,25 +137,21 @@ def network_answers(timeout: float = 4.0) -> bool:
     """
     from torchvision import datasets
 
-    mnist = [mirror + datasets.MNIST.resources[0][0] for mirror in datasets.MNIST.mirrors]
-    svhn = [datasets.SVHN.split_list["test"][0]]
+    mnist = {mirror + datasets.MNIST.resources[0][0] for mirror in datasets.MNIST.mirrors}
+    svhn = {datasets.SVHN.split_list["test"][0]}
     answers: dict[str, bool] = {}
-    changed = threading.Condition()
 
     def ask(address: str) -> None:
-        answer = _answers(address, timeout)
-        with changed:
-            answers[address] = answer
-            changed.notify()
+        answers[address] = _answers(address, timeout)
 
-    def both() -> bool:
-        return all(any(answers.get(address) for address in group) for group in (mnist, svhn))
-
-    for address in mnist + svhn:
+    for address in mnist | svhn:
         threading.Thread(target=ask, args=(address,), daemon=True).start()
-    with changed:
-        changed.wait_for(lambda: both() or len(answers) == len(mnist + svhn), timeout)
-        return both()
+    until = time.monotonic() + timeout
+    while True:
+        found = all(any(answers.get(address) for address in group) for group in (mnist, svhn))
+        if found or len(answers) == len(mnist | svhn) or time.monotonic() > until:
+            return found
+        time.sleep(0.02)
 
 
 def _answers(address: str, timeout: float) -> bool:
@@ -259,9 +191,6 @@ def _announce_standin(reason: str) -> None:
         "Numbers from here on show that the code runs; they say nothing about the paper.\n"
         f"For the real data set QMVAE_DATA_ROOT to a data root, or run again with a network.\n{bar}"
     )
-
-
-# Reading and checking
 
 
 def _load_root(root: Path, accept_unknown: bool) -> DigitData:
@@ -393,96 +322,3 @@ def _check_every_digit(labels: Tensor, path: Path) -> None:
         raise DataError(
             f"{path} has no image of digit {', '.join(map(str, absent))}; every digit is needed. Fetch it again."
         )
-
-
-def _shape(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))
-
-
-# Pairs and splits
-
-
-def digit_counts(labels: Tensor) -> Tensor:
-    """How many labels there are of each digit: (10,) int64. Raises DataError for labels outside 0 to 9."""
-    labels = labels.flatten().long()
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= 9:
-        raise DataError(f"labels must be 0 to 9, not {int(labels.min())} to {int(labels.max())}")
-    return torch.bincount(labels, minlength=10)
-
-
-def pair_indices(labels_a: Tensor, labels_b: Tensor, rounds: int = 30, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Pairs of images that show the same digit: two (pairs,) int32 index tensors, each on the device of its labels.
-
-    labels_a, labels_b: (n_a,) and (n_b,) integers, 0 to 9. The rule, its order and its errors are tuple_indices'.
-    """
-    return tuple(tuple_indices({"a": labels_a, "b": labels_b}, rounds, seed).values())
-
-
-def tuple_indices(labels: dict[str, Tensor], rounds: int = 30, seed: int = 0) -> dict[str, Tensor]:
-    """Tuples of images, one a modality, that show the same digit: MMVAE's rule for one modality or more.
-
-    For each digit n is the least count of any modality. The first n images of each, in file order, are permuted anew,
-    each modality on its own, in each of the rounds; so every one of them occurs `rounds` times. The result is ordered
-    by digit, then round, then place in the permutation, and the permutations are drawn in that order too, modality by
-    modality. They come from NumPy's RandomState, whose stream is frozen: a seed gives the same tuples everywhere.
-
-    labels: one or more names with (n,) integer labels, 0 to 9. Returns (tuples,) int32 for each name, on its labels'
-    device. A digit that no modality has gives no tuples. Raises DataError for no modality, rounds below
-    1, labels out of range, no labels at all, and a digit that some modalities have and others lack.
-    """
-    if not labels or rounds < 1:
-        raise DataError(f"pairing needs one or more modalities and one or more rounds, not {len(labels)} and {rounds}")
-    counts = {name: digit_counts(values).cpu().numpy() for name, values in labels.items()}
-    sizes = np.min(list(counts.values()), axis=0)
-    for name, count in counts.items():
-        absent = np.flatnonzero((count == 0) & (np.max(list(counts.values()), axis=0) > 0))
-        if len(absent):
-            raise DataError(f"labels of {name} lack digit {', '.join(map(str, absent))}, so it cannot be paired")
-    if sizes.sum() == 0:
-        raise DataError("there are no labels to pair")
-
-    firsts = {name: _first_of_each(values, counts[name], sizes) for name, values in labels.items()}
-    random = np.random.RandomState(seed)
-    pieces: dict[str, list[np.ndarray]] = {name: [] for name in labels}
-    for digit in np.flatnonzero(sizes):
-        for _ in range(rounds):
-            for name in labels:
-                pieces[name].append(random.permutation(firsts[name][digit]))
-    return {name: torch.from_numpy(np.concatenate(pieces[name])).to(labels[name].device) for name in labels}
-
-
-def _first_of_each(labels: Tensor, counts: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
-    """For each digit the indices, int32 and in file order, of the first sizes[digit] images that show it."""
-    order = np.argsort(labels.cpu().numpy(), kind="stable").astype(np.int32)
-    starts = np.cumsum(counts) - counts
-    return [order[start : start + size] for start, size in zip(starts, sizes, strict=True)]
-
-
-def pair_checksum(*index: Tensor) -> str:
-    """SHA-256, in hexadecimal, of the index tensors one after the other as little-endian int32."""
-    digest = hashlib.sha256()
-    for part in index:
-        digest.update(part.cpu().numpy().astype("<i4"))
-    return digest.hexdigest()
-
-
-def validation_split(train: dict[str, Digits], fraction: float = 0.1) -> tuple[dict[str, Digits], dict[str, Digits]]:
-    """What to fit on and what to choose by: (fit, validation), both in file order.
-
-    Of each modality and digit the last fraction goes to validation, rounded up, so one image or more. Neighbours in
-    SVHN's file are crops of one photograph: a random choice would put most photographs on both sides. Here that can
-    happen only between the first and the last digit's cut, 550 places apart in SVHN's 73,257. Raises DataError for a
-    fraction outside (0, 1), and for a digit of which nothing would be left to fit on.
-    """
-    if not 0 < fraction < 1:
-        raise DataError(f"fraction must lie between 0 and 1, not {fraction}")
-    fit, validation = {}, {}
-    for name, digits in train.items():
-        held_out = torch.zeros(len(digits), dtype=torch.bool, device=digits.labels.device)
-        for digit, count in enumerate(digit_counts(digits.labels).tolist()):
-            last = math.ceil(fraction * count)
-            if last == count:
-                raise DataError(f"{name} has {count} images of digit {digit}: too few to hold out {fraction:g} of them")
-            held_out[(digits.labels == digit).nonzero().flatten()[count - last :]] = True
-        fit[name], validation[name] = digits.select(~held_out), digits.select(held_out)
-    return fit, validation

@@ -1,0 +1,98 @@
+"""Pairs and splits. The pairing is MMVAE's (Shi et al. 2019), as the paper uses it: 1,682,040 training pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qmvae_core.data.digits import DataError, Digits
+
+
+def digit_counts(labels: Tensor) -> Tensor:
+    """How many labels there are of each digit: (10,) int64. Raises DataError for labels outside 0 to 9."""
+    labels = labels.flatten().long()
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= 9:
+        raise DataError(f"labels must be 0 to 9, not {int(labels.min())} to {int(labels.max())}")
+    return torch.bincount(labels, minlength=10)
+
+
+def pair_indices(labels_a: Tensor, labels_b: Tensor, rounds: int = 30, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Pairs of images that show the same digit: two (pairs,) int32 index tensors, each on the device of its labels.
+
+    labels_a, labels_b: (n_a,) and (n_b,) integers, 0 to 9. The rule, its order and its errors are tuple_indices'.
+    """
+    return tuple(tuple_indices({"a": labels_a, "b": labels_b}, rounds, seed).values())
+
+
+def tuple_indices(labels: dict[str, Tensor], rounds: int = 30, seed: int = 0) -> dict[str, Tensor]:
+    """Tuples of images, one a modality, that show the same digit: MMVAE's rule for one modality or more.
+
+    For each digit n is the least count of any modality. The first n images of each, in file order, are permuted anew,
+    each modality on its own, in each of the rounds; so every one of them occurs `rounds` times. The result is ordered
+    by digit, then round, then place in the permutation, and the permutations are drawn in that order too, modality by
+    modality. They come from NumPy's RandomState, whose stream is frozen: a seed gives the same tuples everywhere.
+
+    labels: one or more names with (n,) integer labels, 0 to 9. Returns (tuples,) int32 for each name, on its labels'
+    device. A digit that no modality has gives no tuples. Raises DataError for no modality, rounds below
+    1, labels out of range, no labels at all, and a digit that some modalities have and others lack.
+    """
+    if not labels or rounds < 1:
+        raise DataError(f"pairing needs one or more modalities and one or more rounds, not {len(labels)} and {rounds}")
+    counts = {name: digit_counts(values).cpu().numpy() for name, values in labels.items()}
+    sizes = np.min(list(counts.values()), axis=0)
+    for name, count in counts.items():
+        absent = np.flatnonzero((count == 0) & (np.max(list(counts.values()), axis=0) > 0))
+        if len(absent):
+            raise DataError(f"labels of {name} lack digit {', '.join(map(str, absent))}, so it cannot be paired")
+    if sizes.sum() == 0:
+        raise DataError("there are no labels to pair")
+
+    firsts = {name: _first_of_each(values, counts[name], sizes) for name, values in labels.items()}
+    random = np.random.RandomState(seed)
+    pieces: dict[str, list[np.ndarray]] = {name: [] for name in labels}
+    for digit in np.flatnonzero(sizes):
+        for _ in range(rounds):
+            for name in labels:
+                pieces[name].append(random.permutation(firsts[name][digit]))
+    return {name: torch.from_numpy(np.concatenate(pieces[name])).to(labels[name].device) for name in labels}
+
+
+def _first_of_each(labels: Tensor, counts: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    """For each digit the indices, int32 and in file order, of the first sizes[digit] images that show it."""
+    order = np.argsort(labels.cpu().numpy(), kind="stable").astype(np.int32)
+    starts = np.cumsum(counts) - counts
+    return [order[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+
+
+def pair_checksum(*index: Tensor) -> str:
+    """SHA-256, in hexadecimal, of the index tensors one after the other as little-endian int32."""
+    digest = hashlib.sha256()
+    for part in index:
+        digest.update(part.cpu().numpy().astype("<i4"))
+    return digest.hexdigest()
+
+
+def validation_split(train: dict[str, Digits], fraction: float = 0.1) -> tuple[dict[str, Digits], dict[str, Digits]]:
+    """What to fit on and what to choose by: (fit, validation), both in file order.
+
+    Of each modality and digit the last fraction goes to validation, rounded up, so one image or more. Neighbours in
+    SVHN's file are crops of one photograph: a random choice would put most photographs on both sides. Here that can
+    happen only between the first and the last digit's cut, 550 places apart in SVHN's 73,257. Raises DataError for a
+    fraction outside (0, 1), and for a digit of which nothing would be left to fit on.
+    """
+    if not 0 < fraction < 1:
+        raise DataError(f"fraction must lie between 0 and 1, not {fraction}")
+    fit, validation = {}, {}
+    for name, digits in train.items():
+        held_out = torch.zeros(len(digits), dtype=torch.bool, device=digits.labels.device)
+        for digit, count in enumerate(digit_counts(digits.labels).tolist()):
+            last = math.ceil(fraction * count)
+            if last == count:
+                raise DataError(f"{name} has {count} images of digit {digit}: too few to hold out {fraction:g} of them")
+            held_out[(digits.labels == digit).nonzero().flatten()[count - last :]] = True
+        fit[name], validation[name] = digits.select(~held_out), digits.select(held_out)
+    return fit, validation

@@ -1,0 +1,83 @@
+"""Where a run is, kept in a file from which it goes on to the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from qmvae_core.data import Digits
+from qmvae_core.models import ModelConfig
+from qmvae_core.stops import CheckpointError
+from qmvae_core.training.batches import Steps
+from qmvae_core.training.config import TrainingConfig
+from qmvae_core.training.learners import put_back, stored
+
+
+def run_key(model: ModelConfig, training: TrainingConfig, seeds: Sequence[int], train: Mapping[str, Digits]) -> str:
+    """A hash of all that decides a run's result; a checkpoint with another key is not resumed."""
+    content = [(name, _digest(train[name].images), _digest(train[name].labels)) for name in model.modalities]
+    text = json.dumps([model.to_dict(), asdict(training), list(seeds), content], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest(values: Tensor) -> str:
+    return hashlib.sha256(values.cpu().contiguous().numpy()).hexdigest()
+
+
+@dataclass
+class Position:
+    """How far a run has come: the next chunk, the reports so far, and when each seed's loss left its plateau."""
+
+    epoch: int = 0
+    chunk: int = 0
+    history: list[dict[str, list[float]]] = field(default_factory=list)
+    left: dict[int, int] = field(default_factory=dict)  # place of the seed -> steps
+    seconds: float = 0.0
+    resumed: int = 0
+
+
+def save(path: Path, key: str, loop: Steps, at: Position) -> None:
+    """Write all that a run needs to go on, in the place of what was there, or not at all."""
+    content = {
+        "key": key,
+        "state": stored(loop.learner),
+        "means": loop.means[: at.chunk * loop.training.chunk].clone(),
+        "names": loop.names,
+        "position": asdict(at),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        torch.save(content, part)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def restore(path: Path, key: str, loop: Steps) -> Position:
+    """Put a run where its checkpoint was. Raises CheckpointError for a file that is damaged or of another run."""
+    try:
+        content = torch.load(path, map_location=loop.device, weights_only=True)
+    except Exception as error:  # torch.load raises whatever unpickling or unzipping meets
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}); delete it to start this run anew"
+        ) from error
+    if content.get("key") != key:
+        raise CheckpointError(
+            f"{path} belongs to a run with another config, data, seeds or device; choose another folder or delete it"
+        )
+    put_back(loop.learner, content["state"])
+    loop.names = content["names"]
+    loop.means = torch.zeros((loop.steps, *content["means"].shape[1:]), device=loop.device)
+    loop.means[: len(content["means"])] = content["means"]
+    at = Position(**content["position"])
+    at.resumed += 1
+    return at
