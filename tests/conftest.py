@@ -63,6 +63,15 @@ def shared_only_config(small_config):
     return make
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks this small gain nothing from threads, and on busy cores lose minutes waiting for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def grey_pixels():
     """Lets the Bernoulli density of torch.distributions, and so of the package multivae, take any pixel in [0, 1]."""

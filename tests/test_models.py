@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 from model_cases import THREE, generator, naive_likelihood
+from test_negatives import naive_weights
 
 from qmvae_core.gaussians import SMALLEST_SCALE, product_of_experts
 from qmvae_core.losses import log_likelihood
 from qmvae_core.models import (
     MNIST,
-    READINGS,
     ModelConfig,
     QMVAEConfig,
     build_model,
@@ -99,22 +99,6 @@ def naive_kl(q, i: int) -> float:
     )
 
 
-def naive_screen(rule: str, quadruplets: list[tuple[float, float, float]], margin: float) -> list[float]:
-    """Weights of the candidates; each quadruplet is (loss, positive distance, nearer negative distance)."""
-    count = len(quadruplets)
-    if rule == "random":
-        chosen = [0]
-    elif rule == "hardest":
-        chosen = [max(range(count), key=lambda k: quadruplets[k][0])]
-    elif rule == "semi-hard":
-        chosen = [k for k in range(count) if quadruplets[k][1] < quadruplets[k][2] < quadruplets[k][1] + margin][
-            :1
-        ] or [0]
-    else:
-        chosen = [k for k in range(count) if quadruplets[k][0] > 0]
-    return [1 / len(chosen) if k in chosen else 0.0 for k in range(count)]
-
-
 def naive_loss(model, images, labels, noise) -> dict[str, list[float]]:
     """Equations (7), (8), (17)-(20) sample by sample; only the networks are the model's."""
     config, names = model.config, list(model.config.modalities)
@@ -160,7 +144,7 @@ def naive_loss(model, images, labels, noise) -> dict[str, list[float]]:
                 if not (config.mask_equal_negatives and digits[a] == digits[b]):
                     value += max(positive - far + config.alpha2, 0)
                 tried.append((value, positive, min(left, right)))
-            weights = naive_screen(config.negatives, tried, config.alpha1)
+            weights = naive_weights(config.negatives, *zip(*tried, strict=True), config.alpha1)
             quadruplet += sum(w * value for w, (value, _, _) in zip(weights, tried, strict=True))
 
         found["elbo/joint"].append(joint)
@@ -184,34 +168,6 @@ def test_loss_is_that_of_the_equations(small_config, names, rule, mask):
     assert result.objective.tolist() == pytest.approx(expected.pop("objective"), abs=1e-6)
     for name, values in expected.items():
         assert result.terms[name].tolist() == pytest.approx(values, abs=1e-6), name
-
-
-@pytest.mark.parametrize("likelihood", ["laplace", "bernoulli", "normal"])
-def test_every_likelihood_trains_every_modality(small_config, likelihood):
-    config = small_config(*THREE)
-    modalities = {n: dataclasses.replace(m, likelihood=likelihood) for n, m in config.modalities.items()}
-    model = build_model(dataclasses.replace(config, modalities=modalities), seed=1).double()
-    images, noise = random_images(SMALL, dtype=torch.float64), random_noise(model, dtype=torch.float64)
-    with torch.no_grad():
-        found, expected = model.loss(images, LABELS, noise), naive_loss(model, images, LABELS, noise)
-    assert found.objective.tolist() == pytest.approx(expected["objective"], abs=1e-6)
-
-
-def test_masking_equal_negatives_changes_the_loss_exactly_where_the_negatives_show_one_digit(small_config):
-    batch, results = 32, []
-    labels = torch.arange(batch) % 4
-    images = random_images({name: SMALL[name] for name in ("ink", "photo")}, batch)
-    for mask in (False, True):
-        model = build_model(small_config(mask_equal_negatives=mask), seed=0)
-        noise = random_noise(model, batch)
-        results.append(model.loss(images, labels, noise).terms["quadruplet"])
-    equal = []
-    for i in range(batch):
-        others = sorted((j for j in range(batch) if labels[j] != labels[i]), key=lambda j: int(labels[j]))
-        picks = [others[int(noise[f"{name}/negatives"][0, i] * len(others))] for name in ("ink", "photo")]
-        equal.append(bool(labels[picks[0]] == labels[picks[1]]))
-    assert (results[0] != results[1]).tolist() == equal
-    assert 0 < sum(equal) < batch
 
 
 def test_kl_terms_are_the_plain_divergences(three_model):
@@ -277,18 +233,6 @@ def test_the_price_of_the_shared_code_is_paid_in_the_joint_and_in_each_unimodal_
     torch.testing.assert_close(dear.terms["kl/joint"], joint)  # the term itself is not weighted
 
 
-def test_both_prices_and_the_scale_are_one_objective_with_another_beta(small_config):
-    """Prices of 5 are the plain bounds of a likelihood five times as wide, times 5, beside a fifth of beta."""
-    names, wide = ("ink", "sketch"), {"likelihood": "laplace", "weight": 1.0, "private": 2}
-    narrow = small_config(*names, of_all={**wide, "private_kl_weight": 5.0, "scale": 0.7}, shared_kl_weight=5.0)
-    broad = small_config(*names, of_all={**wide, "private_kl_weight": 1.0, "scale": 3.5}, beta=narrow.beta / 5)
-    first, second = build_model(narrow).double(), build_model(broad).double()
-    images = random_images({name: SMALL[name] for name in names}, dtype=torch.float64)
-    noise = random_noise(first, dtype=torch.float64)
-    apart = first.loss(images, LABELS, noise).objective - 5 * second.loss(images, LABELS, noise).objective
-    torch.testing.assert_close(apart, apart[0].expand(6))  # what is left are the densities' constants
-
-
 @pytest.mark.parametrize("names", [("ink", "photo"), THREE])
 def test_softmax_scales_have_mean_one_whatever_the_encoder_says(small_config, names):
     *_, model, images = both_losses(small_config, names, shared_scales="softmax")
@@ -344,12 +288,6 @@ def test_cross_reconstruction_adds_each_image_under_the_code_of_each_other_modal
 def test_margins_and_weight_are_those_of_the_paper():
     config = QMVAEConfig()
     assert (config.shared, config.alpha1, config.alpha2, config.beta) == (20, 2.0, 0.8, 1500.0)
-
-
-@pytest.mark.parametrize("name", READINGS)
-def test_every_reading_builds(name):
-    model = build_model(reading(name))
-    assert {m: tuple(c.shape) for m, c in model.config.modalities.items()} == PAPER
 
 
 def test_reading_as_printed_is_the_plain_bound():

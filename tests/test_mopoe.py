@@ -103,19 +103,6 @@ def test_the_reading_of_the_book_is_the_model_of_the_package_in_single_precision
     compare(use_draws, model, random_images(model.config, 4, torch.float32), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.usefixtures("double_by_default", "use_draws")
-def test_posterior_of_every_subset_is_that_of_the_package(mopoe_config):
-    from multivae.data.datasets.base import MultimodalBaseDataset
-
-    model = build(mopoe_config(*THREE))
-    images = random_images(model.config)
-    expected = copied(model, "MoPoE").inference(MultimodalBaseDataset(images))["subsets"]
-    assert len(expected) == 7
-    for names in subsets(THREE):
-        found = model.encode_shared({name: images[name] for name in names})
-        torch.testing.assert_close(list(found), expected["_".join(names)], rtol=1e-11, atol=1e-12)
-
-
 # Against plain loops
 
 
@@ -162,20 +149,6 @@ def test_loss_of_a_tiny_batch_sample_by_sample(mopoe_config, names, places):
         totals.append(sum(likelihoods) - 2.5 * sum(divergences) / len(divergences))
         assert result.objective[i].item() == pytest.approx(totals[-1], rel=1e-10)
     assert result.loss.item() == pytest.approx(-sum(totals) / batch, rel=1e-10)
-
-
-def test_each_part_of_the_batch_has_its_code_from_its_own_subset(mopoe_config):
-    """One pair of images in every place, and no noise: each third of the batch is decoded from one mean."""
-    model = build(mopoe_config(likelihood="laplace"))
-    images = {name: value.expand(9, -1, -1, -1) for name, value in random_images(model.config, 1).items()}
-    found = model.loss(images, LABELS[:9], {"joint/shared": torch.zeros(9, 4, dtype=torch.float64)})
-    likelihoods = found.terms["log_likelihood/ink"].view(3, 3)
-    assert torch.allclose(likelihoods, likelihoods[:, :1])
-    means = [model.encode_shared({name: images[name] for name in names}).mean for names in subsets(TWO)]
-    assert len({round(value, 6) for value in likelihoods[:, 0].tolist()}) == 3
-    ink = model.config.modalities["ink"]
-    for mean, value in zip(means, likelihoods[:, 0].tolist(), strict=True):
-        assert naive_likelihood(ink, model.decoders["ink"](mean[:1]), images["ink"][0]) == pytest.approx(value)
 
 
 def test_loss_needs_one_code_a_sample_and_no_other_draw(mopoe_config):
