@@ -137,12 +137,10 @@ def test_an_interrupt_ends_every_run_of_the_command_and_no_other_process(tmp_pat
         (["slrum"], "unknown scheduler 'slrum'; give local, slurm, tcp://host:port or a .json file"),
         (["file:///no/such.json"], "there is no scheduler file /no/such.json"),
         (["tcp://127.0.0.1:1"], "no scheduler answers at tcp://127.0.0.1:1"),
-        (["local", "--workers", "9"], "pip install -e .[cluster]"),  # where Dask is not installed
     ],
 )
 def test_a_scheduler_that_cannot_be_is_refused_in_one_line(tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.setattr(cluster, "PATIENCE", 1.0)
-    monkeypatch.setitem(sys.modules, *(("distributed", None) if "9" in arguments else ("none of ours", None)))
     assert run(tmp_path, "--scheduler", *arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
@@ -163,6 +161,12 @@ def test_a_scheduler_without_the_library_is_refused(tmp_path, monkeypatch, capsy
     assert run(tmp_path, "--scheduler", scheduler) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("the scheduler needs the environment of its workers: No module named 'qmvae_study.cluster'")
+
+
+def test_a_missing_extra_is_named_with_its_remedy(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert run(tmp_path, "--scheduler", "local", "--workers", 2) == 1
+    assert "pip install -e .[cluster]" in capsys.readouterr().err
 
 
 def test_a_gpu_that_no_worker_offers_is_refused(tmp_path, monkeypatch, capsys, scheduler):
@@ -293,9 +297,8 @@ def holder(tmp_path):
 
 
 def test_a_lock_that_is_not_given_back_is_an_error_that_names_its_holder(tmp_path, holder):
-    with pytest.raises(
-        RuntimeError, match=f"process 12 on elsewhere works in {re.escape(str(tmp_path))}.*end it or wait"
-    ):
+    expected = f"process 12 on elsewhere works in {re.escape(str(tmp_path))}.*end it or wait"
+    with pytest.raises(RuntimeError, match=expected):
         with places.alone(tmp_path, patience=0.3):
             pytest.fail("two at once")
 
