@@ -1,7 +1,7 @@
 """Shared by the tests: hypothesis without a clock or a hidden seed, small configs and fabricated digits."""
 
 import dataclasses
-import re
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from qmvae_core.data import Digits
 from qmvae_core.models import ModalityConfig, ModelConfig
+from qmvae_study.evidence.folder import REPOSITORY, alone
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
@@ -62,6 +63,15 @@ def shared_only_config(small_config):
     return make
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks this small gain nothing from threads, and on busy cores lose minutes waiting for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def grey_pixels():
     """Lets the Bernoulli density of torch.distributions, and so of the package multivae, take any pixel in [0, 1]."""
@@ -98,15 +108,19 @@ def small_digits():
 
 @pytest.fixture(scope="session")
 def built_book(tmp_path_factory) -> Path:
-    """The folder of the book's pages, built as `make book` builds them; a warning of the builder is an error."""
-    root, folder = Path(__file__).resolve().parents[1], tmp_path_factory.mktemp("book")
-    (strictness,) = re.findall(r"--toc .*_toc\.yml\)\" (.+)$", (root / "Makefile").read_text(), re.MULTILINE)
-    command = [
-        Path(sys.executable).parent / "jupyter-book", "build", root, "--path-output", folder,
-        "--config", root / "_config.yml", "--toc", root / "book" / "_toc.yml", *strictness.split(),
-    ]  # fmt: skip
-    built = subprocess.run(command, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+    """The folder of the book's pages; a warning of the builder is an error. The processes of pytest-xdist share it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "book"
+    with alone(folder, patience=1800):
+        if not (folder / "built").exists():
+            command = [
+                Path(sys.executable).parent / "jupyter-book", "build", REPOSITORY, "--path-output", folder,
+                "--config", REPOSITORY / "_config.yml", "--toc", REPOSITORY / "book" / "_toc.yml",
+                "-W", "-n", "--keep-going", "--all",
+            ]  # fmt: skip
+            built = subprocess.run(command, capture_output=True, text=True)
+            assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+            (folder / "built").touch()
     return folder / "_build" / "html"
 
 

@@ -1,8 +1,13 @@
-"""What the tests of all models share: small configs, and images and draws that are the same in every run."""
+"""What the tests of all models share: small configs, images and draws that are the same in every run, and oracles."""
+
+import math
 
 import torch
 
-from qmvae_core.models import ModelConfig, MultimodalVAE, draw_noise
+from qmvae_core.models import ModalityConfig, ModelConfig, MultimodalVAE, build_model, draw_noise
+
+TWO, THREE = ("ink", "photo"), ("ink", "photo", "sketch")
+LABELS = torch.tensor([3, 1, 1, 7])
 
 # What `small_config` needs for each model.
 SMALL = {
@@ -27,3 +32,36 @@ def random_images(config: ModelConfig, batch: int = 4, dtype=torch.float64) -> d
 def random_noise(model: MultimodalVAE, batch: int = 4, dtype=torch.float64, seed: int = 0) -> dict[str, torch.Tensor]:
     drawn = draw_noise(model.noise_spec(batch), generator(seed), "cpu")
     return {name: value.to(dtype) for name, value in drawn.items()}
+
+
+def build(config: ModelConfig, dtype=torch.float64) -> MultimodalVAE:
+    return build_model(config, seed=0).to(dtype)
+
+
+def parameter_gradients(model: torch.nn.Module, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of every parameter by its name, zeros where the value does not depend on it."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
+    return dict(zip(names, found, strict=True))
+
+
+def assert_same_gradients(found: dict, expected: dict, rtol: float = 1e-10, atol: float = 1e-10) -> None:
+    """Of the same parameters, and none of them zero."""
+    assert set(found) == set(expected)
+    for name, value in found.items():
+        assert value.abs().max() > 0, name
+        torch.testing.assert_close(value, expected[name], rtol=rtol, atol=atol, msg=lambda s, n=name: f"{n}: {s}")
+
+
+def naive_likelihood(m: ModalityConfig, logits: torch.Tensor, image: torch.Tensor) -> float:
+    """weight · ln p(image | logits), pixel by pixel from the densities."""
+    total = 0.0
+    for logit, x in zip(logits.flatten().tolist(), image.flatten().tolist(), strict=True):
+        p = 1 / (1 + math.exp(-logit))
+        if m.likelihood == "laplace":
+            total += math.log(math.exp(-abs(x - p) / m.scale) / (2 * m.scale))
+        elif m.likelihood == "normal":
+            total += math.log(math.exp(-((x - p) ** 2) / (2 * m.scale**2)) / math.sqrt(2 * math.pi * m.scale**2))
+        else:
+            total += x * math.log(p) + (1 - x) * math.log(1 - p)
+    return m.weight * total

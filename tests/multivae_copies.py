@@ -7,24 +7,34 @@ import torch
 from qmvae_core.models import MultimodalVAE
 
 
-def copied(model: MultimodalVAE, name: str, **choices):
-    """The package's model of that name, with the weights, sizes and likelihoods of ours; choices: of its config."""
+def copied(model: MultimodalVAE, name: str, single=None, **choices):
+    """The package's model of that name, with the weights, sizes and likelihoods of ours; choices: of its config.
+
+    single: encoders of single modalities, where the model has none. The joint encoder, if it has one, is copied too.
+    """
     from multivae import models  # here, because this import takes seconds
     from multivae.models.base import BaseDecoder, BaseEncoder, ModelOutput
+    from multivae.models.nn import BaseJointEncoder
 
-    class Encoder(BaseEncoder):
+    class Encoding:
         def __init__(self, network):
             super().__init__()
-            self.network, self.latent_dim = network, model.config.shared
+            self.network, self.latent_dim = copy.deepcopy(network), model.config.shared
 
         def forward(self, images):
             posterior = self.network(images)
             return ModelOutput(embedding=posterior.mean, log_covariance=posterior.log_var)
 
+    class Encoder(Encoding, BaseEncoder):
+        pass
+
+    class Joint(Encoding, BaseJointEncoder):
+        pass
+
     class Decoder(BaseDecoder):
         def __init__(self, network, of_logits):
             super().__init__()
-            self.network, self.of_logits = network, of_logits
+            self.network, self.of_logits = copy.deepcopy(network), of_logits
 
         def forward(self, codes):
             logits = self.network(codes)
@@ -41,12 +51,10 @@ def copied(model: MultimodalVAE, name: str, **choices):
         decoder_dist_params={name: {"scale": m.scale} for name, m in modalities.items()},
         **choices,
     )
-    encoders = {name: Encoder(copy.deepcopy(model.common_encoders[name])) for name in modalities}
-    decoders = {
-        name: Decoder(copy.deepcopy(model.decoders[name]), m.likelihood == "bernoulli")
-        for name, m in modalities.items()
-    }
-    return getattr(models, name)(config, encoders, decoders)
+    encoders = {name: Encoder((single or model.common_encoders)[name]) for name in modalities}
+    decoders = {name: Decoder(model.decoders[name], m.likelihood == "bernoulli") for name, m in modalities.items()}
+    joint = [Joint(model.joint_encoder)] if hasattr(model, "joint_encoder") else []
+    return getattr(models, name)(config, encoders, decoders, *joint)
 
 
 def gradients(theirs) -> dict[str, torch.Tensor]:

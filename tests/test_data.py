@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -385,10 +384,8 @@ def test_a_broken_download_is_an_error(empty_folder, monkeypatch):
 
 def test_a_silent_network_is_given_up_in_time(monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(data.sources, "_answers", lambda *_: release.wait(30))
-    start = time.monotonic()
-    assert data.sources.network_answers(timeout=0.3) is False
-    assert time.monotonic() - start < 3
+    monkeypatch.setattr(data.sources, "_answers", lambda *_: release.wait(60) or True)
+    assert data.sources.network_answers(timeout=0.3) is False  # it would be true if it had waited for the answer
     release.set()
 
 
@@ -494,10 +491,8 @@ def stand_in():
     return standin_digits()
 
 
-def test_the_stand_in_is_quick_and_repeats_itself(stand_in):
-    start = time.monotonic()
+def test_the_stand_in_repeats_itself(stand_in):
     again = standin_digits()
-    assert time.monotonic() - start < 10  # about 1.5 s; wide, for busy machines
     assert again.identity == stand_in.identity
     for split in ("train", "test"):
         for modality in data.MODALITIES:
@@ -634,14 +629,6 @@ def test_tuples_of_three_follow_the_rule(counts_a, counts_b, counts_c, rounds, s
     assert torch.equal(labels["a"][index["a"]], labels["c"][index["c"]])
 
 
-@settings(max_examples=30, deadline=None)
-@given(counts_of_each, counts_of_each, st.integers(1, 3), st.integers(0, 1000))
-def test_two_modalities_are_pairs(counts_a, counts_b, rounds, seed):
-    a, b = shuffled_labels(counts_a, 3), shuffled_labels(counts_b, 4)
-    index = tuple_indices({"mnist": a, "svhn": b}, rounds, seed)
-    assert pair_checksum(*index.values()) == pair_checksum(*pair_indices(a, b, rounds, seed))
-
-
 def test_pairs_depend_on_the_seed_and_on_nothing_else():
     a, b = shuffled_labels([5] * 10, 1), shuffled_labels([6] * 10, 2)
     checksum = pair_checksum(*pair_indices(a, b))
@@ -775,9 +762,7 @@ def test_real_counts_and_pairs(real):
     labels = {name: digits.labels for name, digits in real.train.items()}
     assert digit_counts(labels["mnist"]).tolist() == MNIST_COUNTS["train"]
     assert digit_counts(labels["svhn"]).tolist() == SVHN_COUNTS["train"]
-    start = time.monotonic()
     index = pair_indices(labels["mnist"], labels["svhn"])
-    assert time.monotonic() - start < 5  # about 0.2 s; wide, for busy machines
     assert len(index[0]) == 1_682_040
     assert pair_checksum(*index) == data.OFFICIAL_TRAIN_PAIRS
 

@@ -203,41 +203,6 @@ def test_a_grid_without_labels_or_notes_has_neither():
     assert not frames(axes)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"images": grey()[0]}, r"images must be \(rows, columns, c, h, w\)"),
-        ({"images": np.zeros((1, 1, 2, 4, 4))}, "c 1 or 3"),
-        ({"images": grey()[:0]}, "images must be"),
-        ({"images": 2 * grey()}, r"images must lie in \[0, 1\]"),
-        ({"images": np.full((2, 3, 1, 4, 4), np.nan)}, r"images must lie in \[0, 1\]"),
-        ({"images": np.zeros((2, 3, 1, 4, 4), dtype=int)}, "images must be uint8 or floats"),
-        ({"row_labels": ["a"]}, "row_labels must have 2 entries"),
-        ({"column_labels": list("ab")}, "column_labels must have 3 entries"),
-        ({"notes": [["a"]]}, r"notes must be \(2, 3\)"),
-        ({"wrong": [[True] * 2] * 2}, r"wrong must be \(2, 3\)"),
-    ],
-)
-def test_a_grid_names_what_does_not_fit(changes, words):
-    with pytest.raises(ValueError, match=words):
-        figures.image_grid(**{"images": grey(), **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"conditions": grey(1, 2)}, r"conditions must be \(1, 3, c, h, w\)"),
-        ({"conditions": grey(2)}, r"conditions must be \(1, 3, c, h, w\)"),
-        ({"readings": [[1, 2, 3]]}, r"readings must be \(2, 3\)"),
-        ({"digits": [1, 2]}, "digits must have 3 entries"),
-    ],
-)
-def test_a_panel_names_what_does_not_fit(changes, words):
-    given = {"conditions": grey(1), "images": colour(), "readings": [[4, 5, 6]] * 2, "digits": [4, 5, 6]}
-    with pytest.raises(ValueError, match=words):
-        figures.cross_generation(**{**given, **changes}, title="ink to photo")
-
-
 def test_transfer_shows_styles_beside_and_conditions_above_and_frames_what_is_read_otherwise():
     picture = moved()
     (axes,) = picture.axes
@@ -251,22 +216,6 @@ def test_transfer_shows_styles_beside_and_conditions_above_and_frames_what_is_re
     assert "5 of 6" in picture.alt
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"conditions": grey(1, 2)}, r"conditions must be \(1, 3, c, h, w\)"),
-        ({"styles": colour(1, 3)}, r"styles must be \(1, 2, c, h, w\)"),
-        ({"styles": grey(1, 2)}, r"styles must be \(1, 2, c, h, w\)"),
-        ({"styles": colour(2, 2)}, r"styles must be \(1, 2, c, h, w\)"),
-        ({"readings": [[1, 2]]}, r"readings must be \(2, 3\)"),
-        ({"digits": [1, 2]}, "digits must have 3 entries"),
-    ],
-)
-def test_a_transfer_names_what_does_not_fit(changes, words):
-    with pytest.raises(ValueError, match=words):
-        moved(**changes)
-
-
 def test_a_traversal_names_its_ends_and_frames_what_is_read_otherwise():
     picture = swept()
     (axes,) = picture.axes
@@ -274,19 +223,6 @@ def test_a_traversal_names_its_ends_and_frames_what_is_read_otherwise():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["h1", "h2"]
     assert len(frames(axes)) == 2
     assert "4 of 6" in picture.alt
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"readings": [[4, 4]]}, r"readings must be \(2, 3\)"),
-        ({"labels": ["h1"]}, "labels must have 2 entries"),
-        ({"values": [0.0]}, "values must have 3 entries"),
-    ],
-)
-def test_a_traversal_names_what_does_not_fit(changes, words):
-    with pytest.raises(ValueError, match=words):
-        swept(**changes)
 
 
 def test_dots_stand_at_their_values_in_their_rows():
@@ -300,20 +236,6 @@ def test_dots_stand_at_their_values_in_their_rows():
     assert (band.get_x(), band.get_x() + band.get_width()) == (0.5, 1.5)
     assert not second.patches
     assert "b, one 2.0, two none" in picture.alt
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"rows": []}, "nothing to show"),
-        ({"panels": {}, "bands": None}, "nothing to show"),
-        ({"panels": {"read": {"one": [1.0]}}}, "read, one must have 2 entries"),
-        ({"bands": {"other": (0, 1)}}, "no panel 'other'"),
-    ],
-)
-def test_dots_name_what_does_not_fit(changes, words):
-    with pytest.raises(ValueError, match=words):
-        dotted(**changes)
 
 
 # Codes
@@ -336,22 +258,6 @@ def test_each_hinge_says_by_how_much_it_is_short():
     assert [line.split(": ")[-1] for line in after[1:]] == ["reached"] * 3
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"codes_x": np.zeros((6, 3))}, r"codes_x must be \(n, 2\)"),
-        ({"codes_y": np.zeros((5, 2))}, "must have one shape"),
-        ({"labels": [1, 2]}, "labels must have 6 entries"),
-        ({"titles": ["before", "after"]}, "titles must have 1 entries"),
-        ({"quadruplet": (0, 2, 6)}, "quadruplet must be three rows below 6"),
-    ],
-)
-def test_codes_that_do_not_fit_are_named(changes, words):
-    given = {"codes_x": codes(1), "codes_y": codes(1), "labels": LABELS}
-    with pytest.raises(ValueError, match=words):
-        figures.quadruplet_geometry(**{**given, **changes})
-
-
 # Numbers
 
 
@@ -362,12 +268,6 @@ def test_a_history_has_a_panel_a_term_and_a_line_a_seed():
     assert list(first.get_xdata()) == [1, 2, 3]
     assert list(second.get_ydata()) == [0.0, 2.0, 4.0]
     assert first.get_linestyle() != second.get_linestyle()
-
-
-@pytest.mark.parametrize("histories", [[], [[]], [epochs(2), epochs(3)], [epochs(1), [{"objective": 1.0}]]])
-def test_a_history_without_epochs_or_with_unlike_seeds_is_refused(histories):
-    with pytest.raises(ValueError, match="histories"):
-        figures.training_history(histories)
 
 
 def test_a_comparison_has_a_row_a_cell_and_no_dot_where_there_is_no_value():
@@ -382,14 +282,6 @@ def test_a_comparison_has_a_row_a_cell_and_no_dot_where_there_is_no_value():
     assert "b, paper none, ours 50.0 (40.0 to 60.0)" in figure.alt
 
 
-@pytest.mark.parametrize(
-    ("paper_rows", "words"), [({}, "both empty"), ({"a": (1.0, 2.0, 3.0)}, "paper, a"), ({"a": (1.0, 2.0)}, "paper, a")]
-)
-def test_a_comparison_of_nothing_or_of_a_value_outside_its_interval_is_refused(paper_rows, words):
-    with pytest.raises(ValueError, match=words):
-        figures.comparison(paper_rows, {})
-
-
 def test_confusion_shows_each_count_and_names_the_worst():
     counts = np.array([[8, 2, 0], [1, 9, 0], [0, 5, 5]])
     figure = figures.confusion(counts, "shown", "read")
@@ -400,10 +292,71 @@ def test_confusion_shows_each_count_and_names_the_worst():
     assert np.allclose(figure.axes[0].images[0].get_array(), 10 * counts)
 
 
-@pytest.mark.parametrize("counts", [np.zeros((2, 3)), np.zeros(4), np.zeros((0, 0)), -np.eye(2)])
-def test_confusion_of_another_shape_or_below_zero_is_refused(counts):
-    with pytest.raises(ValueError, match="counts must"):
-        figures.confusion(counts, "shown", "read")
+# Errors
+
+
+def grid(**changes) -> figures.Picture:
+    return figures.image_grid(**{"images": grey(), **changes})
+
+
+def crossed(**changes) -> figures.Picture:
+    given = {"conditions": grey(1), "images": colour(), "readings": [[4, 5, 6]] * 2, "digits": [4, 5, 6]}
+    return figures.cross_generation(**{**given, **changes}, title="ink to photo")
+
+
+def geometry(**changes) -> figures.Picture:
+    return figures.quadruplet_geometry(**{"codes_x": codes(1), "codes_y": codes(1), "labels": LABELS, **changes})
+
+
+@pytest.mark.parametrize(
+    ("draw", "changes", "words"),
+    [
+        (grid, {"images": grey()[0]}, r"images must be \(rows, columns, c, h, w\)"),
+        (grid, {"images": np.zeros((1, 1, 2, 4, 4))}, "c 1 or 3"),
+        (grid, {"images": grey()[:0]}, "images must be"),
+        (grid, {"images": 2 * grey()}, r"images must lie in \[0, 1\]"),
+        (grid, {"images": np.full((2, 3, 1, 4, 4), np.nan)}, r"images must lie in \[0, 1\]"),
+        (grid, {"images": np.zeros((2, 3, 1, 4, 4), dtype=int)}, "images must be uint8 or floats"),
+        (grid, {"row_labels": ["a"]}, "row_labels must have 2 entries"),
+        (grid, {"column_labels": list("ab")}, "column_labels must have 3 entries"),
+        (grid, {"notes": [["a"]]}, r"notes must be \(2, 3\)"),
+        (grid, {"wrong": [[True] * 2] * 2}, r"wrong must be \(2, 3\)"),
+        (crossed, {"conditions": grey(1, 2)}, r"conditions must be \(1, 3, c, h, w\)"),
+        (crossed, {"conditions": grey(2)}, r"conditions must be \(1, 3, c, h, w\)"),
+        (crossed, {"readings": [[1, 2, 3]]}, r"readings must be \(2, 3\)"),
+        (crossed, {"digits": [1, 2]}, "digits must have 3 entries"),
+        (moved, {"conditions": grey(1, 2)}, r"conditions must be \(1, 3, c, h, w\)"),
+        (moved, {"styles": colour(1, 3)}, r"styles must be \(1, 2, c, h, w\)"),
+        (moved, {"styles": grey(1, 2)}, r"styles must be \(1, 2, c, h, w\)"),
+        (moved, {"styles": colour(2, 2)}, r"styles must be \(1, 2, c, h, w\)"),
+        (moved, {"readings": [[1, 2]]}, r"readings must be \(2, 3\)"),
+        (moved, {"digits": [1, 2]}, "digits must have 3 entries"),
+        (swept, {"readings": [[4, 4]]}, r"readings must be \(2, 3\)"),
+        (swept, {"labels": ["h1"]}, "labels must have 2 entries"),
+        (swept, {"values": [0.0]}, "values must have 3 entries"),
+        (dotted, {"rows": []}, "nothing to show"),
+        (dotted, {"panels": {}, "bands": None}, "nothing to show"),
+        (dotted, {"panels": {"read": {"one": [1.0]}}}, "read, one must have 2 entries"),
+        (dotted, {"bands": {"other": (0, 1)}}, "no panel 'other'"),
+        (geometry, {"codes_x": np.zeros((6, 3))}, r"codes_x must be \(n, 2\)"),
+        (geometry, {"codes_y": np.zeros((5, 2))}, "must have one shape"),
+        (geometry, {"labels": [1, 2]}, "labels must have 6 entries"),
+        (geometry, {"titles": ["before", "after"]}, "titles must have 1 entries"),
+        (geometry, {"quadruplet": (0, 2, 6)}, "quadruplet must be three rows below 6"),
+        (figures.training_history, {"histories": []}, "histories"),
+        (figures.training_history, {"histories": [[]]}, "histories"),
+        (figures.training_history, {"histories": [epochs(2), epochs(3)]}, "histories"),
+        (figures.training_history, {"histories": [epochs(1), [{"objective": 1.0}]]}, "histories"),
+        (figures.comparison, {"paper_rows": {}, "our_rows": {}}, "both empty"),
+        (figures.comparison, {"paper_rows": {"a": (1.0, 2.0, 3.0)}, "our_rows": {}}, "paper, a"),
+        (figures.comparison, {"paper_rows": {"a": (1.0, 2.0)}, "our_rows": {}}, "paper, a"),
+        *((figures.confusion, {"counts": counts, "row_label": "shown", "column_label": "read"}, "counts must")
+          for counts in (np.zeros((2, 3)), np.zeros(4), np.zeros((0, 0)), -np.eye(2))),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(draw, changes, words):
+    with pytest.raises(ValueError, match=words):
+        draw(**changes)
 
 
 # Notebooks

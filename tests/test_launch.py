@@ -36,8 +36,6 @@ def test_with_an_address_binder_and_colab_open_the_branch_that_the_workflow_make
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8"))
     commands = "\n".join(step.get("run", "") for step in workflow["jobs"]["publish"]["steps"])
     assert f"HEAD:{found['repository_branch']}\n" in commands
-    assert 'make book REPOSITORY="$REPOSITORY"' in commands
-    assert 'make launch REPOSITORY="$REPOSITORY"' in commands
 
 
 def test_chapters_of_that_branch_install_the_package_before_they_import_it(tmp_path):

@@ -5,36 +5,33 @@ equal parts, one a subset, and take the prior into the product of all modalities
 variances before it multiplies densities; with that taken away the two agree up to rounding.
 """
 
-import dataclasses
 import functools
 import itertools
 import math
 
 import pytest
 import torch
-from model_cases import generator, random_images, random_noise
+from model_cases import (
+    THREE,
+    TWO,
+    assert_same_gradients,
+    build,
+    naive_likelihood,
+    parameter_gradients,
+    random_images,
+    random_noise,
+)
 from multivae_copies import copied, gradients
-from torch.func import functional_call, stack_module_state, vmap
 
-from qmvae_core.models import READINGS, ModelConfig, MoPoE, build_model, reading
+from qmvae_core.models import MoPoE, build_model, reading
 
 LABELS = torch.tensor([3, 1, 1, 7, 7, 3, 1, 7, 3, 3])
-TWO, THREE = ("ink", "photo"), ("ink", "photo", "sketch")
 
 
 @pytest.fixture(scope="session")
 def mopoe_config(shared_only_config):
     """A function: names of modalities, and a likelihood for all of them or None -> a small config of MoPoE."""
     return functools.partial(shared_only_config, "mopoe")
-
-
-def build(config: ModelConfig, dtype=torch.float64) -> MoPoE:
-    return build_model(config, seed=0).to(dtype)
-
-
-def parameter_gradients(model: MoPoE, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    names, values = zip(*model.named_parameters(), strict=True)
-    return dict(zip(names, torch.autograd.grad(loss, values, materialize_grads=True), strict=True))
 
 
 def subsets(names) -> list[tuple[str, ...]]:
@@ -82,11 +79,7 @@ def compare(use_draws, model: MoPoE, images, rtol=1e-10, atol=1e-10) -> None:
     expected = {"loss": output.loss, **{name: output.metrics[name] for name in found if name != "loss"}}
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
     output.loss.backward()
-    found, other = parameter_gradients(model, result.loss), gradients(theirs)
-    assert set(other) == set(found)
-    for name, value in found.items():
-        assert value.abs().max() > 0, name
-        torch.testing.assert_close(value, other[name], rtol=rtol, atol=atol, msg=lambda s, n=name: f"{n}: {s}")
+    assert_same_gradients(parameter_gradients(model, result.loss), gradients(theirs), rtol, atol)
 
 
 @pytest.mark.usefixtures("grey_pixels", "double_by_default")
@@ -110,33 +103,7 @@ def test_the_reading_of_the_book_is_the_model_of_the_package_in_single_precision
     compare(use_draws, model, random_images(model.config, 4, torch.float32), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.usefixtures("double_by_default", "use_draws")
-def test_posterior_of_every_subset_is_that_of_the_package(mopoe_config):
-    from multivae.data.datasets.base import MultimodalBaseDataset
-
-    model = build(mopoe_config(*THREE))
-    images = random_images(model.config)
-    expected = copied(model, "MoPoE").inference(MultimodalBaseDataset(images))["subsets"]
-    assert len(expected) == 7
-    for names in subsets(THREE):
-        found = model.encode_shared({name: images[name] for name in names})
-        torch.testing.assert_close(list(found), expected["_".join(names)], rtol=1e-11, atol=1e-12)
-
-
 # Against plain loops
-
-
-def naive_likelihood(m, logits: torch.Tensor, image: torch.Tensor) -> float:
-    total = 0.0
-    for logit, x in zip(logits.flatten().tolist(), image.flatten().tolist(), strict=True):
-        p = 1 / (1 + math.exp(-logit))
-        if m.likelihood == "laplace":
-            total += math.log(math.exp(-abs(x - p) / m.scale) / (2 * m.scale))
-        elif m.likelihood == "normal":
-            total += math.log(math.exp(-((x - p) ** 2) / (2 * m.scale**2)) / math.sqrt(2 * math.pi * m.scale**2))
-        else:
-            total += x * math.log(p) + (1 - x) * math.log(1 - p)
-    return m.weight * total
 
 
 def naive_posterior(model: MoPoE, names, images, i: int) -> list[tuple[float, float]]:
@@ -184,118 +151,10 @@ def test_loss_of_a_tiny_batch_sample_by_sample(mopoe_config, names, places):
     assert result.loss.item() == pytest.approx(-sum(totals) / batch, rel=1e-10)
 
 
-def test_each_part_of_the_batch_has_its_code_from_its_own_subset(mopoe_config):
-    """One pair of images in every place, and no noise: each third of the batch is decoded from one mean."""
-    model = build(mopoe_config(likelihood="laplace"))
-    images = {name: value.expand(9, -1, -1, -1) for name, value in random_images(model.config, 1).items()}
-    found = model.loss(images, LABELS[:9], {"joint/shared": torch.zeros(9, 4, dtype=torch.float64)})
-    likelihoods = found.terms["log_likelihood/ink"].view(3, 3)
-    assert torch.allclose(likelihoods, likelihoods[:, :1])
-    means = [model.encode_shared({name: images[name] for name in names}).mean for names in subsets(TWO)]
-    assert len({round(value, 6) for value in likelihoods[:, 0].tolist()}) == 3
-    ink = model.config.modalities["ink"]
-    for mean, value in zip(means, likelihoods[:, 0].tolist(), strict=True):
-        assert naive_likelihood(ink, model.decoders["ink"](mean[:1]), images["ink"][0]) == pytest.approx(value)
-
-
 def test_loss_needs_one_code_a_sample_and_no_other_draw(mopoe_config):
     spec = build_model(mopoe_config(*THREE)).noise_spec(5)
     assert {name: tuple(item) for name, item in spec.items()} == {"joint/shared": ("normal", (5, 4))}
 
 
-def test_labels_have_no_say_in_the_loss(mopoe_config):
-    model = build(mopoe_config())
-    images, noise = random_images(model.config), random_noise(model)
-    assert torch.equal(model.loss(images, LABELS[:4], noise).loss, model.loss(images, LABELS[:4] * 0, noise).loss)
-
-
-@pytest.mark.parametrize("batch", [1, 8])
-def test_a_stack_of_models_has_the_loss_and_gradients_of_each(mopoe_config, batch):
-    config = mopoe_config(*THREE)
-    models = [build_model(config, seed).double() for seed in (0, 1)]
-    images, noise = random_images(config, batch), random_noise(models[0], batch)
-    parameters, _ = stack_module_state(models)
-
-    def objective(parameters, scale):
-        scaled = {name: value * scale for name, value in noise.items()}
-        return functional_call(models[0], parameters, (images, LABELS[:batch], scaled)).objective
-
-    scales = torch.tensor([1.0, 0.5], dtype=torch.float64)
-    together = vmap(objective)(parameters, scales)
-    found = dict(zip(parameters, torch.autograd.grad(together.mean(dim=-1).sum(), parameters.values()), strict=True))
-    for i, model in enumerate(models):
-        scaled = {name: value * scales[i] for name, value in noise.items()}
-        alone = model.loss(images, LABELS[:batch], scaled).objective
-        torch.testing.assert_close(together[i], alone, rtol=1e-11, atol=1e-11)
-        for name, value in parameter_gradients(model, alone.mean()).items():
-            torch.testing.assert_close(found[name][i], value, rtol=1e-9, atol=1e-11, msg=lambda s, n=name: f"{n}: {s}")
-
-
-# The shared posterior
-
-
-def test_posterior_includes_the_prior_for_all_modalities_alone(mopoe_config):
-    model = build(mopoe_config(*THREE))
-    images = random_images(model.config)
-    for names in subsets(THREE):
-        experts = [model.common_encoders[name](images[name]) for name in names]
-        found = model.encode_shared({name: images[name] for name in reversed(names)})
-        precision = (1.0 if names == THREE else 0.0) + sum(torch.exp(-q.log_var) for q in experts)
-        mean = sum(q.mean * torch.exp(-q.log_var) for q in experts) / precision
-        torch.testing.assert_close(torch.exp(-found.log_var), precision, rtol=1e-11, atol=0)
-        torch.testing.assert_close(found.mean, mean, rtol=1e-11, atol=1e-13)
-
-
-def test_posterior_of_no_modality_or_an_unknown_one_is_an_error(mopoe_config):
-    model = build_model(mopoe_config())
-    with pytest.raises(ValueError, match="at least one of"):
-        model.encode_shared({})
-    with pytest.raises(ValueError, match="unknown modality 'sound'"):
-        model.encode_shared({"sound": torch.rand(2, 1, 6, 6)})
-
-
-# Choices
-
-
-def test_private_codes_are_refused(small_config):
-    with pytest.raises(ValueError, match=r"mopoe has no private codes; set private=0 for \['ink', 'photo'\]"):
-        build_model(small_config(model="mopoe"))
-    with pytest.raises(ValueError, match=r"mopoe has no private codes; set private=0 for \['svhn'\]"):
-        build_model(reading("mopoe+svhn.private=4"))
-
-
-@pytest.mark.parametrize("encoders", ["separate", "common"])
-def test_one_encoder_a_modality_whatever_the_config_says(mopoe_config, encoders):
-    config = mopoe_config()
-    modalities = {name: dataclasses.replace(m, encoders=encoders) for name, m in config.modalities.items()}
-    model = build_model(dataclasses.replace(config, modalities=modalities))
-    assert set(model.common_encoders) == set(model.decoders) == set(TWO)
-    assert not model.shared_encoders
-    assert not model.private_encoders
-
-
-def test_name_and_reading_build_the_same_model():
-    named, read = build_model("mopoe", seed=3), build_model(reading("mopoe"), seed=3)
-    assert type(named) is type(read) is MoPoE
-    assert named.config == read.config == READINGS["mopoe"]
-    assert (named.config.beta, reading("mopoe+beta=2.5").beta) == (1.0, 2.5)
-    assert ModelConfig.from_dict(named.config.to_dict()) == named.config
-    for (name, value), (other, expected) in zip(named.state_dict().items(), read.state_dict().items(), strict=True):
-        assert name == other
-        assert torch.equal(value, expected)
-
-
-# Generation
-
-
-def test_generation_starts_from_the_expert_without_the_prior(mopoe_config):
-    model = build_model(mopoe_config(*THREE))
-    images = random_images(model.config, 3, torch.float32)
-    none = torch.zeros(3, 0)
-    for source, target in itertools.permutations(THREE, 2):
-        expert = model.common_encoders[source](images[source])
-        found = model.cross_generate(source, images[source], target)
-        torch.testing.assert_close(found, model.decode(target, expert.mean, none))
-        noise = torch.randn(3, 4, generator=generator())
-        found = model.cross_generate(source, images[source], target, generator(), code="sample")
-        torch.testing.assert_close(found, model.decode(target, expert.sample(noise), none))
+def test_the_weight_of_the_divergences_is_one_unless_it_is_given():
+    assert (reading("mopoe").beta, reading("mopoe+beta=2.5").beta) == (1.0, 2.5)

@@ -1,5 +1,7 @@
 """The draw of negatives against brute force, and each screening rule against a loop."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given
@@ -19,15 +21,6 @@ def uniform(seed: int, *shape: int) -> torch.Tensor:
 def brute_force(labels: list[int], draw: float, anchor: int) -> int:
     others = sorted((i for i, label in enumerate(labels) if label != labels[anchor]), key=lambda i: labels[i])
     return others[int(draw * len(others))]
-
-
-@given(several_digits, st.integers(0, 1000))
-def test_a_negative_never_shows_the_digit_of_its_anchor(labels, seed):
-    labels = torch.tensor(labels)
-    picks = draw_negatives(labels, uniform(seed, 50, len(labels)))
-    assert picks.shape == (50, len(labels))
-    assert picks.dtype == torch.int64
-    assert (labels[picks] != labels).all()
 
 
 @given(several_digits, st.integers(0, 1000))
@@ -97,7 +90,7 @@ def candidates(seed: int, count: int = 6, batch: int = 40) -> Candidates:
     return Candidates(loss, 3 * uniform(seed + 1, count, batch), 6 * uniform(seed + 2, count, batch), MARGIN)
 
 
-def naive_weights(rule: str, loss: list[float], positive: list[float], negative: list[float]) -> list[float]:
+def naive_weights(rule: str, loss: Sequence, positive: Sequence, negative: Sequence, margin: float) -> list[float]:
     weights = [0.0] * len(loss)
     if rule == "random":
         weights[0] = 1.0
@@ -105,7 +98,7 @@ def naive_weights(rule: str, loss: list[float], positive: list[float], negative:
         weights[loss.index(max(loss))] = 1.0
     elif rule == "semi-hard":
         for k in range(len(loss)):
-            if positive[k] < negative[k] < positive[k] + MARGIN:
+            if positive[k] < negative[k] < positive[k] + margin:
                 weights[k] = 1.0
                 return weights
         weights[0] = 1.0
@@ -127,32 +120,8 @@ def test_rule_gives_the_weights_of_its_naive_twin(rule, seed, count):
     weights = screen(rule, some)
     assert weights.shape == some.loss.shape
     for i in range(some.loss.shape[1]):
-        expected = naive_weights(rule, *(v[:, i].tolist() for v in some[:3]))
+        expected = naive_weights(rule, *(v[:, i].tolist() for v in some[:3]), MARGIN)
         assert weights[:, i].tolist() == pytest.approx(expected, abs=1e-7)
-
-
-@pytest.mark.parametrize("rule", RULES)
-@given(seed=st.integers(0, 1000))
-def test_weights_sum_to_one_or_where_nothing_is_left_to_zero(rule, seed):
-    some = candidates(seed)
-    sums = screen(rule, some).sum(dim=0).tolist()
-    left = (some.loss > 0).any(dim=0).tolist()
-    assert sums == pytest.approx([float(any_left or rule != "all-violating") for any_left in left])
-    assert not all(left)
-
-
-def test_random_keeps_the_first_candidate_whatever_it_is():
-    some = candidates(0)
-    weights = screen("random", some)
-    assert (weights[0] == 1).all()
-    assert (weights[1:] == 0).all()
-    assert torch.equal((weights * some.loss).sum(dim=0), some.loss[0])
-
-
-def test_all_violating_keeps_the_mean_of_what_is_left():
-    loss = torch.tensor([[4.0, 0.0], [0.0, 0.0], [2.0, 0.0]])
-    weights = screen("all-violating", Candidates(loss, loss, loss, MARGIN))
-    assert (weights * loss).sum(dim=0).tolist() == [3.0, 0.0]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -16,19 +16,18 @@ from qmvae_core.losses import LossTerms
 from qmvae_core.models import READINGS, DMVAEConfig, JMVAEConfig, ModalityConfig, ModelConfig, build_model, draw_noise
 
 THRESHOLD = 8  # from this many output channels on, the arranged layer is a transposed convolution
-CHANNELS = [(4, 1), (3, 2), (1, 3), (5, 7), (6, 8), (2, 9), (9, 16)]  # of input and output
-SIZES = [(1, 1), (4, 4), (2, 3), (5, 1)]  # height and width of the input
+LAYERS = [  # channels of input and output, height and width of the input, and batch: each value with some other
+    (4, 1, (4, 4), 3), (3, 2, (2, 3), 1), (1, 3, (5, 1), 3), (5, 7, (1, 1), 1),
+    (6, 8, (2, 3), 3), (2, 9, (5, 1), 1), (9, 16, (1, 1), 3),
+]  # fmt: skip
 
-# (network, shape, widths); a decoder ends with the channels of the shape and passes through the widths
+# (network, shape, widths, batch); a decoder ends with the channels of the shape and passes through the widths
 NETWORKS = [
-    ("dense", (1, 6, 6), (8,)),
-    ("dense", (2, 3, 5), (7, 5)),
-    ("convolutional", (3, 8, 8), (4, 6)),
-    ("convolutional", (1, 16, 8), (7, 8, 9)),
-    ("convolutional", (2, 4, 12), (9, 7)),
-    ("convolutional", (7, 4, 2), (8,)),
-    ("convolutional", (8, 2, 6), (3,)),
-    ("convolutional", (9, 4, 4), (1, 2)),
+    ("dense", (2, 3, 5), (7, 5), 3),
+    ("convolutional", (1, 16, 8), (7, 8, 9), 1),
+    ("convolutional", (2, 4, 12), (9, 7), 3),
+    ("convolutional", (8, 4, 2), (3,), 1),
+    ("convolutional", (9, 4, 4), (1, 2), 3),
 ]
 
 
@@ -73,9 +72,7 @@ def stepped_gradients(model: torch.nn.Module, result: LossTerms) -> dict[str, to
 # The transposed convolution
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("before", "after"), CHANNELS)
+@pytest.mark.parametrize(("before", "after", "size", "batch"), LAYERS)
 def test_arranged_layer_is_the_transposed_convolution_of_pytorch(before, after, size, batch):
     arranged = arrange_for_cpu(layer(before, after))
     images = random(batch, before, *size).requires_grad_()
@@ -88,9 +85,9 @@ def test_arranged_layer_is_the_transposed_convolution_of_pytorch(before, after, 
         same(ours, theirs)
 
 
-@pytest.mark.parametrize("after", [1, 3])
-def test_arranged_layer_by_the_definition_of_a_transposed_convolution(after):
+def test_arranged_layer_by_the_definition_of_a_transposed_convolution():
     """Tap k of input pixel i adds to pixel 2 i - 1 + k of the output; what falls outside is dropped."""
+    after = 3
     arranged = arrange_for_cpu(layer(2, after))
     images = random(1, 2, 2, 3)
     expected = arranged.bias.detach().view(1, after, 1, 1).repeat(1, 1, 4, 6)
@@ -104,7 +101,7 @@ def test_arranged_layer_by_the_definition_of_a_transposed_convolution(after):
     same(arranged(images).detach(), expected)
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3), (3, 2), (2, THRESHOLD)])
+@pytest.mark.parametrize(("before", "after"), [(3, 2), (2, THRESHOLD)])
 def test_gradients_of_the_arranged_layer_by_finite_differences(before, after):
     arranged = arrange_for_cpu(layer(before, after))
 
@@ -115,7 +112,7 @@ def test_gradients_of_the_arranged_layer_by_finite_differences(before, after):
     assert torch.autograd.gradcheck(call, [value.clone().requires_grad_() for value in inputs])
 
 
-@pytest.mark.parametrize("after", [1, THRESHOLD - 1, THRESHOLD, THRESHOLD + 1])
+@pytest.mark.parametrize("after", [THRESHOLD - 1, THRESHOLD])
 def test_few_output_channels_alone_take_the_form_of_an_ordinary_convolution(after):
     """Else the comparisons above would compare PyTorch's function with itself."""
     plain, arranged = pair(layer(2, after))
@@ -137,9 +134,10 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-@pytest.mark.parametrize("after", [3, THRESHOLD])
-def test_gradients_do_not_depend_on_the_layout_of_input_and_gradient(after, name):
+@pytest.mark.parametrize(
+    ("name", "after"), [*((name, 3) for name in LAYOUTS), ("batch last", 8), ("every second channel", 8)]
+)
+def test_gradients_do_not_depend_on_the_layout_of_input_and_gradient(name, after):
     arranged = arrange_for_cpu(layer(4, after))
     images = LAYOUTS[name](random(3, 4, 2, 5)).requires_grad_()
     cotangent = LAYOUTS[name](random(3, after, 4, 10, seed=1))
@@ -156,9 +154,10 @@ def test_gradients_do_not_depend_on_the_layout_of_input_and_gradient(after, name
         same(ours, other)
 
 
-@pytest.mark.parametrize("after", [3, THRESHOLD])
-@pytest.mark.parametrize("wanted", [("images",), ("weight",), ("bias",), ("images", "bias")])
-def test_gradients_of_some_inputs_alone(after, wanted):
+@pytest.mark.parametrize(
+    ("wanted", "after"), [(("images",), 3), (("weight",), 3), (("bias",), 3), (("images", "bias"), 8), (("weight",), 8)]
+)
+def test_gradients_of_some_inputs_alone(wanted, after):
     """Frozen weights, or images that need no gradient."""
     arranged = arrange_for_cpu(layer(4, after))
     values = {"images": random(2, 4, 2, 3), **{name: p.detach() for name, p in arranged.named_parameters()}}
@@ -186,8 +185,7 @@ def test_gradients_add_up_over_two_calls_of_a_layer(after):
 # Encoders and decoders
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize(("network", "shape", "widths"), NETWORKS)
+@pytest.mark.parametrize(("network", "shape", "widths", "batch"), NETWORKS)
 def test_arranged_encoder_gives_the_same_posterior_and_gradients(network, shape, widths, batch):
     plain, arranged = pair(_built(networks.encoder(network, shape, widths, latent=3)))
     images = random(batch, *shape).sigmoid()
@@ -200,8 +198,7 @@ def test_arranged_encoder_gives_the_same_posterior_and_gradients(network, shape,
     same(parameter_gradients(arranged, losses[0]), parameter_gradients(plain, losses[1]))
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize(("network", "shape", "widths"), NETWORKS)
+@pytest.mark.parametrize(("network", "shape", "widths", "batch"), NETWORKS)
 def test_arranged_decoder_gives_the_same_logits_and_gradients(network, shape, widths, batch):
     plain, arranged = pair(_built(networks.decoder(network, shape, widths, latent=3)))
     codes = [random(batch, 3).requires_grad_() for _ in range(2)]
@@ -267,27 +264,21 @@ def compare_losses(config, batch: int, dtype, layout=torch.contiguous_format, **
         torch.testing.assert_close(found_all[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("batch", [2, 5])
-@pytest.mark.parametrize("names", [("odd", "flat"), ("odd", "even"), tuple(MODALITIES)])
 @pytest.mark.parametrize("model", ["qmvae", "dmvae", *SHARED_ONLY])
-def test_arranged_model_gives_the_same_loss_and_gradients(model, names, batch, layout):
+@pytest.mark.parametrize(("names", "whole_batch"), [(("odd", "flat"), False), (tuple(MODALITIES), True)])
+def test_arranged_model_gives_the_same_loss_and_gradients(model, names, whole_batch):
+    """Q-MVAE needs a second digit for its negatives, and DMVAE a second sample for its contrast; others do with one."""
+    batch = 5 if whole_batch else 1 if model in SHARED_ONLY else 2
+    layout = torch.channels_last if whole_batch else torch.contiguous_format
     compare_losses(small(model, *names), batch, torch.float64, layout, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("model", SHARED_ONLY)
-def test_arranged_model_with_one_sample(model, layout):
-    """Q-MVAE needs a second digit for its negatives, and DMVAE a second sample for its contrast."""
-    compare_losses(small(model), 1, torch.float64, layout, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("name", READINGS)
+@pytest.mark.parametrize("name", ["as-printed", "best", "dmvae", "jmvae-kl"])
 def test_arranged_networks_of_every_reading(name):
     compare_losses(READINGS[name], 2, torch.float64, torch.channels_last, rtol=1e-10, atol=1e-9)
 
 
-@pytest.mark.parametrize("model", SHARED_ONLY)
+@pytest.mark.parametrize("model", ["mmvae", "jmvae-kl"])
 def test_arranged_model_in_single_precision(model):
     compare_losses(small(model), 5, torch.float32, torch.channels_last, rtol=1e-4, atol=1e-4)
 
@@ -306,7 +297,7 @@ def test_arranged_model_gives_the_same_images():
 # Weights
 
 
-@pytest.mark.parametrize("model", ["qmvae", "dmvae", *SHARED_ONLY])
+@pytest.mark.parametrize("model", ["qmvae", "dmvae", "mmvae", "jmvae-kl"])
 def test_arranged_model_keeps_its_weights_and_a_plain_one_can_load_them(model):
     config = small(model)
     plain, made = build_model(config, seed=0), build_model(config, seed=0)

@@ -109,30 +109,17 @@ def test_the_config_holds_all_choices_of_model_and_training():
         (("paper", "default", ()), r"seeds must be different, not negative and below 2\*\*32, got \[\]"),
         (("paper", "default", (2**32,)), r"below 2\*\*32, got \[4294967296\]"),
         (("paper", "default", (0,), "float8"), r"unknown precision 'float8'; the known ones are .*'bfloat16'"),
-        (
-            ("paper", "default+cross_reconstruction=False", (0,)),
-            r"QMVAEConfig: cross_reconstruction .*float, not 'False'",
-        ),
         (("paper", "default+mask_equal_negatives=False", (0,)), r"mask_equal_negatives must be bool, not 'False'"),
-        (("paper", "default+mask_equal_negatives=1", (0,)), r"mask_equal_negatives must be bool, not 1"),
         (("paper", "default+all.scale=.5", (0,)), r"ModalityConfig: scale must be positive float, not '.5'"),
-        (("paper", "default+all.scale=0", (0,)), r"ModalityConfig: scale must be positive float, not 0"),
         (("paper", "default+all.private=64.0", (0,)), r"ModalityConfig: private must be int, not 64.0"),
         (("paper", "default+all.private=-1", (0,)), r"ModalityConfig: private must be int, not -1"),
         (("paper", "default+beta=NaN", (0,)), r"QMVAEConfig: beta must be float, not nan"),
-        (("paper", "default+beta=Infinity", (0,)), r"QMVAEConfig: beta must be float, not inf"),
         (("paper", "default+beta=true", (0,)), r"QMVAEConfig: beta must be float, not True"),
         (("paper", "default+svhn.widths=5", (0,)), r"widths must be positive tuple\[int, ...\], not 5"),
-        (("paper", "default+svhn.widths=[32,0]", (0,)), r"widths must be positive tuple\[int, ...\], not \(32, 0\)"),
-        (
-            ("paper", "default+svhn.widths=[32,6.5]", (0,)),
-            r"widths must be positive tuple\[int, ...\], not \(32, 6.5\)",
-        ),
         (("paper", "default+mnist.shape=[28,28]", (0,)), "images of mnist have the shape"),
+        (("quick", "default+negatives=typo", (0,)), "unknown screening rule 'typo'"),
+        (("quick", "default+model=foo", (0,)), "unknown model 'foo'"),
         (("paper", "default+all.network=deep", (0,)), r"unknown network 'deep'"),
-        (("paper", "default+all.likelihood=poisson", (0,)), r"unknown likelihood 'poisson'"),
-        (("paper", "default+shared_scales=soft", (0,)), r"unknown shared_scales 'soft'; .*'softmax'"),
-        (("paper", "default+beta_against=max", (0,)), r"unknown beta_against 'max'; .*'sum'"),
         (("paper", "default+shared=", (0,)), r"shared must be positive int, not ''"),
         (("paper", 'dmvae+total_correlation={"mnist":-1}', (0,)), r"total_correlation must be Mapping\[str, float\]"),
         (("paper", "default+training.learning_rate=0", (0,)), r"TrainingConfig: learning_rate must be positive float"),
@@ -150,14 +137,8 @@ def test_a_run_that_cannot_be_is_refused(parts, message):
 def test_a_plan_refuses_what_a_run_refuses():
     with pytest.raises(ValueError, match="unknown profile"):
         plan("papr")
-    with pytest.raises(ValueError, match="unknown reading"):
-        plan("quick", readings=["nothing"])
     with pytest.raises(ValueError, match="seeds must be different"):
         plan("quick", seeds=[])
-    with pytest.raises(ValueError, match="seeds must be different"):
-        plan("quick", seeds=[2, -2])
-    with pytest.raises(ValueError, match="seeds must be different"):
-        plan("paper", seeds=[2, 2])
 
 
 # Readings
@@ -257,13 +238,6 @@ def test_a_run_on_the_stand_in_is_to_do_again_once_there_is_real_data(tmp_path):
         assert state(run, tmp_path, real_data=True) == later
     write_record(run, 0, tmp_path)
     assert state(run, tmp_path, real_data=True) == "done"
-
-
-def test_a_choice_that_no_model_can_have_is_refused_before_any_work():
-    with pytest.raises(ValueError, match="unknown screening rule 'typo'"):
-        Run("quick", "default+negatives=typo", (0,))
-    with pytest.raises(ValueError, match="unknown model 'foo'"):
-        plan("quick", ["default+model=foo"])
 
 
 def test_a_run_whose_config_has_changed_is_to_do_again(tmp_path, monkeypatch):
@@ -424,7 +398,7 @@ def test_a_chapter_that_fails_is_named_and_stays_as_it_was(chapter, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_refresh_names_chapters_by_their_beginning(monkeypatch, capsys):
+def test_refresh_names_chapters_by_their_beginning(monkeypatch):
     given = []
     monkeypatch.setattr(notebooks, "refresh", lambda paths: [(given.append(p.stem) or p.stem, False) for p in paths])
     assert command_line.main(["refresh", "08", "A1"]) == 0
@@ -434,7 +408,6 @@ def test_refresh_names_chapters_by_their_beginning(monkeypatch, capsys):
     assert given == [path.stem for path in notebooks.stored()]
     assert not [name for name in given if name.startswith("07")]
     assert command_line.main(["refresh", "77"]) == 1
-    assert "there is no stored chapter '77'" in capsys.readouterr().err
 
 
 def test_alternative_texts_of_figures_are_copied_to_their_cells_alone(tmp_path):
@@ -536,7 +509,7 @@ def test_weights_are_loaded_only_if_they_are_those_of_the_record(tmp_path, monke
 
 
 def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_else(
-    tmp_path, monkeypatch, capsys, small_profile
+    tmp_path, monkeypatch, small_profile
 ):
     _, written = train_and_judge(tmp_path, monkeypatch)
     monkeypatch.setattr(study_runs, "data_for", lambda name, root: small_data())
@@ -547,7 +520,6 @@ def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_
     monkeypatch.setattr(study_runs, "provenance", lambda: asked.append("once") or {"commit": f"state {len(asked)}"})
     command = ["amend", "--profile", "smoke", "--evidence", str(tmp_path)]
     assert command_line.main(command) == 0
-    assert capsys.readouterr().out.splitlines() == [f"{record['id']}: added joint_code" for record in written]
     data = small_data()
     for before, after in zip(written, load_records(tmp_path / "runs"), strict=True):
         model = study_runs.load_model(before, tmp_path)
@@ -559,7 +531,6 @@ def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_
         }
     content = {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
     assert command_line.main(command) == 0
-    assert capsys.readouterr().out.splitlines() == [f"{record['id']}: lacks nothing" for record in written]
     assert content == {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
 
 
@@ -672,12 +643,8 @@ def test_real_data_are_judged_by_the_committed_judges_alone(tmp_path, monkeypatc
 def test_plan_and_status_list_every_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(study_runs, "seconds_a_step", lambda *_: 0.36)
     assert command_line.main(["plan", "--profile", "paper", "--device", "cpu", "--workers", "2"]) == 0
-    *lines, expected = capsys.readouterr().out.splitlines()
+    *lines, _ = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines] == [[str(n), "paper", run.id] for n, run in enumerate(plan("paper"))]
-    hours = len(lines) * 13.141 / 2
-    assert expected.startswith(f"about {hours:.1f} hours of training on this cpu, 2 side by side, ")
-    assert command_line.main(["plan", "--profile", "smoke", "--device", "cpu"]) == 0  # 16 steps, 6 seconds
-    assert "about 1 min of training on this cpu, by" in capsys.readouterr().out
     write_record(Run("quick", "default", (1,)), 1, tmp_path)
     assert command_line.main(["status", "--evidence", str(tmp_path), "--readings", "default", "--seeds", "0", "1"]) == 0
     assert [line.split(maxsplit=3)[1:] for line in capsys.readouterr().out.splitlines()] == [
@@ -703,18 +670,16 @@ def test_the_hours_are_of_the_steps_that_a_run_takes(monkeypatch):
     assert torch.get_num_threads() == threads
 
 
-def test_a_precision_that_the_machine_lacks_is_seen_when_runs_are_planned(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(("precision", "said"), [("bfloat16", "processor"), ("tf32", "GPU"), ("float8", "'float8'")])
+def test_a_precision_that_the_machine_lacks_is_seen_when_runs_are_planned(
+    tmp_path, monkeypatch, capsys, command, precision, said
+):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    start = ["plan", "--device", "cpu", "--readings", SMALL, "--precision"]
-    assert command_line.main([*start, "bfloat16"]) == 1
-    assert "this processor has none of the instructions" in capsys.readouterr().err
-    assert command_line.main([*start, "tf32"]) == 1
-    assert "tf32 is a precision of a GPU's tensor cores" in capsys.readouterr().err
-    assert command_line.main([*start, "float8"]) == 1
-    assert "unknown precision 'float8'" in capsys.readouterr().err
     monkeypatch.setattr(execution, "carry_out", lambda *_, **__: pytest.fail("a run was begun"))
-    assert command_line.main(["run", *start[1:], "bfloat16", "--evidence", str(tmp_path)]) == 1
-    assert "this processor has none of the instructions" in capsys.readouterr().err
+    where = ["--evidence", str(tmp_path)] if command == "run" else []
+    assert command_line.main([command, "--device", "cpu", "--readings", SMALL, "--precision", precision, *where]) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):
@@ -731,12 +696,9 @@ def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatc
         ["run", "--evidence", str(tmp_path), "--readings", "default", "--seeds", "0", "1", "2", "--device", "cpu",
          "--workers", "1"]
     )  # fmt: skip
-    out, error = capsys.readouterr()
     assert code == 1
     assert tried == [((1,), None, "cpu"), ((2,), None, "cpu")]
-    assert "run 1 of 3: quick qmvae-default-s0 (done)" in out
-    assert "run 3 of 3: finished" in out
-    assert error.splitlines()[-1] == "qmvae_study: 1 of 3 runs failed: qmvae-default-s1"
+    assert "qmvae-default-s1" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_relative_data_root_is_the_callers_and_not_the_notebooks(tmp_path, monkeypatch):
@@ -766,7 +728,7 @@ def test_a_relative_data_root_in_the_environment_is_the_callers_too(tmp_path, mo
     assert given[0]["PATH"] == os.environ["PATH"]
 
 
-def test_a_command_whose_time_is_over_says_how_to_go_on_and_starts_no_other_run(tmp_path, monkeypatch, capsys):
+def test_a_command_whose_time_is_over_starts_no_other_run(tmp_path, monkeypatch, capsys):
     given = []
 
     def carry_out(run, evidence, data_root, device, minutes):
@@ -781,12 +743,10 @@ def test_a_command_whose_time_is_over_says_how_to_go_on_and_starts_no_other_run(
     assert [reading for reading, _ in given] == readings[:2]
     assert all(7.9 < minutes <= 8 for _, minutes in given)
     assert given[1][1] < given[0][1]
-    shown = capsys.readouterr()
-    assert "run 2 of 3: the time given is over in epoch 3 of 10" in shown.out
-    assert shown.err == ""
+    assert capsys.readouterr().err == ""
 
 
-def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch, capsys):
+def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch):
     clock = iter([0.0, 0.0, 90.0, 90.0, 90.0])
     monkeypatch.setattr(execution.time, "monotonic", lambda: next(clock))
     given = []
@@ -796,7 +756,6 @@ def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch, capsy
     assert given == [1.5]
     assert outcomes[0].error is None
     assert isinstance(outcomes[1].error, OutOfTime)
-    assert "+beta=1" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", [["--minutes", "0"], ["--minutes", "5", "--scheduler", "local", "--workers", "2"]])
@@ -856,36 +815,34 @@ def test_training_stops_in_time_and_goes_on_to_the_same_bits(tmp_path):
         assert torch.equal(value, cut.models[0].state_dict()[name]), name
 
 
-def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+def test_an_interrupt_has_the_status_of_one(tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(execution, "carry_out", interrupt)
     assert command_line.main(["run", "--evidence", str(tmp_path)]) == 130
-    assert "goes on from the last checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "words"),
     [
-        (["collect"], r"qmvae_study: there is no folder of records .*; make it with: python -m qmvae_study run"),
-        (["amend"], r"qmvae_study: there is no folder of records .*; make it with: python -m qmvae_study run"),
-        (["plan", "--readings", "defalt"], r"qmvae_study: unknown reading 'defalt'; the known ones are .*"),
-        (["plan", "--seeds", "1", "1"], r"qmvae_study: seeds must be different, .*, got \[1, 1\]"),
+        (["collect"], "python -m qmvae_study run"),
+        (["amend"], "python -m qmvae_study run"),
+        (["plan", "--readings", "defalt"], "'defalt'"),
     ],
 )
-def test_an_error_is_one_line_on_standard_error(tmp_path, capsys, arguments, message):
+def test_an_error_is_one_line_on_standard_error(tmp_path, capsys, arguments, words):
     evidence = [] if arguments[0] == "plan" else ["--evidence", str(tmp_path)]
     assert command_line.main([*arguments, *evidence]) == 1
     out, error = capsys.readouterr()
     assert out == ""
-    assert re.fullmatch(message, error.rstrip("\n"))
+    (line,) = error.splitlines()
+    assert words in line
 
 
-def test_collect_of_another_profiles_records_says_that_there_is_none(tmp_path, capsys):
+def test_collect_of_another_profiles_records_is_an_error(tmp_path):
     write_record(Run("quick", "default", (0,)), 0, tmp_path, profile="quick")
     assert command_line.main(["collect", "--profile", "paper", "--evidence", str(tmp_path)]) == 1
-    assert "there is no finished record" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -894,11 +851,9 @@ def test_collect_of_another_profiles_records_says_that_there_is_none(tmp_path, c
      ["plan", "--seeds", "one"]],
     ids=" ".join,
 )  # fmt: skip
-def test_what_the_command_line_does_not_know_is_refused(capsys, arguments):
-    with pytest.raises(SystemExit) as stop:
+def test_what_the_command_line_does_not_know_is_refused(arguments):
+    with pytest.raises(SystemExit, match="2"):
         command_line.main(arguments)
-    assert stop.value.code == 2
-    assert "error:" in capsys.readouterr().err
 
 
 def test_the_module_runs_as_a_program(tmp_path):
@@ -908,5 +863,4 @@ def test_the_module_runs_as_a_program(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    folder = tmp_path / "absent" / "runs"
-    assert line == f"qmvae_study: there is no folder of records {folder}; make it with: python -m qmvae_study run"
+    assert str(tmp_path / "absent" / "runs") in line
