@@ -14,11 +14,14 @@ class Reported(NamedTuple):
     mean: float
     std: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} ± {self.std:.1f}"
+
 
 SEEDS = 5
 TRAIN_PAIRS, TEST_PAIRS = 1_682_040, 300_000
 
-# Column -> where the value lies in a record's metrics (`tables.metric`).
+# Column -> where the value lies in a record's metrics (`Record.share`).
 TABLE1_COLUMNS = {
     "MNIST→SVHN": ("cross_generation", "mnist->svhn"),
     "SVHN→MNIST": ("cross_generation", "svhn->mnist"),
@@ -43,13 +46,3 @@ TABLE2 = {
 }
 
 GAIN_OVER_DMVAE = 4.9  # points, SVHN→MNIST, section 4.2
-
-# The rows of both tables in the paper's order, then the models that stand beside them in this book.
-NAMES = {
-    "mvae": "MVAE",
-    "mmvae": "MMVAE",
-    "dmvae": "DMVAE",
-    "qmvae": "Q-MVAE",
-    "jmvae": "JMVAE",
-    "mopoe": "MoPoE",
-}

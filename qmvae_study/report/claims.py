@@ -10,31 +10,26 @@ profiles are never compared.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from qmvae_study import paper, plateau
+from qmvae_core.names import TITLES
+from qmvae_study import paper
+from qmvae_study.evidence.records import Record
 from qmvae_study.report import tables
+from qmvae_study.report.intervals import Interval, Says, Verdict
 from qmvae_study.rows import BASELINES, WITHOUT_LOSS
 
-ORDER = ("fails", "undecided", "holds")
-
-
-class Finding(NamedTuple):
-    """verdict: one of ORDER. evidence: the numbers behind it, in words. complete: whether all its runs were there."""
-
-    verdict: str
-    evidence: str
-    complete: bool = True
+ORDER = (Says.FAILS, Says.UNDECIDED, Says.HOLDS)
+COMPARED = {Says.ABOVE: Says.HOLDS, Says.BELOW: Says.FAILS, Says.AGREES: Says.UNDECIDED}  # a claim that it is above
+EQUAL = {Says.AGREES: Says.HOLDS, Says.ABOVE: Says.FAILS, Says.BELOW: Says.FAILS}  # a claim that it is this number
 
 
 class Claim(NamedTuple):
-    """key: its name on other pages. where: in the paper. says: in our words. judge: (records, reading) -> Finding.
+    """key: its name on other pages. where: in the paper. says: in our words. judge: (records, reading) -> its verdict.
 
     The records are of one profile, and the reading is Q-MVAE's.
     """
@@ -42,52 +37,41 @@ class Claim(NamedTuple):
     key: str
     where: str
     says: str
-    judge: Callable[[Sequence[Mapping], str], Finding]
+    judge: Callable[[Sequence[Record], str], Verdict]
 
 
-def paired_differences(records: Sequence[Mapping], one: str, other: str, path: Sequence[str]) -> dict[int, float]:
+def paired_differences(records: Sequence[Record], one: str, other: str, path: Sequence[str]) -> dict[int, float]:
     """seed -> (reading `one` - reading `other`), in points, for the seeds that both have."""
-    values = [
-        {r["seed"]: tables.metric(r, path) for r in records if r["reading"] == reading} for reading in (one, other)
-    ]
-    return {seed: values[0][seed] - values[1][seed] for seed in sorted(values[0].keys() & values[1].keys())}
+    ours, theirs = ({r.seed: r.share(*path).per_cent for r in records if r.reading == each} for each in (one, other))
+    return {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
 
 
-def interval_of(differences: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
-    """The interval of the mean of paired differences by Student's t; None for fewer than two."""
-    count = len(differences)
-    if count < 2:
-        return None
-    mean, spread = float(np.mean(differences)), float(np.std(differences, ddof=1))
-    reach = stats.t.ppf(0.5 + level / 2, count - 1) * spread / math.sqrt(count)
-    return mean - reach, mean + reach
-
-
-def _judged(differences: Sequence[float], used: Sequence[Mapping], beside: str, target: float | None = None) -> Finding:
-    """The finding on a difference that a claim calls positive, or equal to `target`, in points; used: its records."""
-    count, interval = len(differences), interval_of(differences)
-    spread = f", {interval[0]:+.1f} to {interval[1]:+.1f}" if interval else ""
-    said = f"{np.mean(differences):+.1f} points {beside} ({used[0]['profile']} profile, {_seeds(count)}{spread})"
-    if stalled := sorted({record["reading"] for record in used if plateau.is_stalled(record)}):
+def _judged(differences: Sequence[float], used: Sequence[Record], beside: str, target: float | None = None) -> Verdict:
+    """The verdict on a difference that a claim calls positive, or equal to `target`, in points; used: its records."""
+    count, interval = len(differences), Interval.of_mean(differences)
+    spread = f", {interval.ends()}" if interval else ""
+    said = f"{np.mean(differences):+.1f} points {beside} ({used[0].profile} profile, {_seeds(count)}{spread})"
+    if stalled := sorted({record.reading for record in used if record.stalled}):
         said += f", stalled: {', '.join(stalled)}"
-    long_enough = all(r["data"]["kind"] == "real" and r["profile"] == "paper" for r in used)
-    if not long_enough or count < tables.LEAST_SEEDS:
-        return Finding("undecided", said)
-    low, high = interval
-    if target is not None:
-        return Finding("holds" if low <= target <= high else "fails", said)
-    return Finding("holds" if low > 0 else "fails" if high < 0 else "undecided", said)
+    if count < tables.LEAST_SEEDS or not all(r.real and r.profile == "paper" for r in used):
+        return Verdict(Says.UNDECIDED, evidence=said)
+    says = COMPARED[interval.against(0.0)] if target is None else EQUAL[interval.against(target)]
+    return Verdict(says, evidence=said)
+
+
+def _missing(what: str) -> Verdict:
+    return Verdict(Says.UNDECIDED, evidence=what, complete=False)
 
 
 def _seeds(count: int) -> str:
     return f"{count} seed{'s' * (count > 1)}"
 
 
-def _difference(records, one: str, other: str, path: Sequence[str], target: float | None = None) -> Finding:
+def _difference(records, one: str, other: str, path: Sequence[str], target: float | None = None) -> Verdict:
     found = paired_differences(records, one, other, path)
     if not found:
-        return Finding("undecided", f"no seed has both {one} and {other}", complete=False)
-    used = [r for r in records if r["reading"] in (one, other) and r["seed"] in found]
+        return _missing(f"no seed has both {one} and {other}")
+    used = [r for r in records if r.reading in (one, other) and r.seed in found]
     return _judged(list(found.values()), used, f"over {other}", target)
 
 
@@ -95,10 +79,10 @@ def _above_all(path: Sequence[str], models: Sequence[str] = BASELINES):
     """Above each of the models: fails with any of them, and holds only with all."""
 
     def judge(records, reading):
-        findings = [_difference(records, reading, model, path) for model in models]
-        verdict = min((finding.verdict for finding in findings), key=ORDER.index)
-        evidence = "; ".join(finding.evidence for finding in findings)
-        return Finding(verdict, evidence, all(finding.complete for finding in findings))
+        verdicts = [_difference(records, reading, model, path) for model in models]
+        says = min((verdict.says for verdict in verdicts), key=ORDER.index)
+        evidence = "; ".join(verdict.evidence for verdict in verdicts)
+        return Verdict(says, evidence=evidence, complete=all(verdict.complete for verdict in verdicts))
 
     return judge
 
@@ -112,10 +96,10 @@ def _within(one: Sequence[str], other: Sequence[str], beside: str):
     """One accuracy of Q-MVAE above another of the same runs."""
 
     def judge(records, reading):
-        group = [r for r in records if r["reading"] == reading]
+        group = [r for r in records if r.reading == reading]
         if not group:
-            return Finding("undecided", f"no record of {reading}", complete=False)
-        return _judged([tables.metric(r, one) - tables.metric(r, other) for r in group], group, beside)
+            return _missing(f"no record of {reading}")
+        return _judged([r.share(*one).per_cent - r.share(*other).per_cent for r in group], group, beside)
 
     return judge
 
@@ -125,14 +109,14 @@ def _cell(model: str, column: str, reported: Mapping, columns: Mapping):
 
     def judge(records, reading):
         name = reading if model == "qmvae" else model
-        group = [r for r in records if r["reading"] == name]
+        group = [r for r in records if r.reading == name]
         if not group:
-            return Finding("undecided", f"no record of {name}", complete=False)
+            return _missing(f"no record of {name}")
         row = tables.compare(group, reported, {column: columns[column]}).iloc[0]
-        verdict = {"agrees": "holds", "above": "fails", "below": "fails"}.get(row["verdict"], "undecided")
-        word = ", stalled" if any(map(plateau.is_stalled, group)) else ""
+        word = ", stalled" if any(record.stalled for record in group) else ""
         ours = f"ours {row['ours']} ({row['profile']} profile, {_seeds(len(group))}{word})"
-        return Finding(verdict, f"{ours}, paper {row['paper']}: {row['verdict']}")
+        says = EQUAL.get(row["verdict"], Says.UNDECIDED)
+        return Verdict(says, evidence=f"{ours}, paper {row['paper']}: {row['verdict']}")
 
     return judge
 
@@ -147,7 +131,7 @@ def _cells() -> list[Claim]:
             for column, said in row.items():
                 if said is not None:
                     key = f"{table} {model} {column}".lower().replace(" ", "-").replace("→", "-to-")
-                    says = f"{paper.NAMES[model]}, {column}: {said.mean:.1f} %"
+                    says = f"{TITLES[model]}, {column}: {said.mean:.1f} %"
                     found.append(Claim(key, table, says, _cell(model, column, reported, columns)))
     return found
 
@@ -204,24 +188,24 @@ CLAIMS = (
 )
 
 
-def findings(records: Sequence[Mapping], reading: str) -> dict[str, Finding]:
+def findings(records: Sequence[Record], reading: str) -> dict[str, Verdict]:
     """Key of each claim -> what the records say to it, Q-MVAE by `reading`.
 
-    The finding is that of a profile that decides the claim, else of the longest that has all its runs.
+    The verdict is that of a profile that decides the claim, else of the longest that has all its runs.
     """
     found = {}
     for claim in CLAIMS:
         by_length = [claim.judge(group, reading) for group in tables.by_profile(records)]
-        found[claim.key] = max(by_length, key=lambda finding: (finding.verdict != "undecided", finding.complete))
+        found[claim.key] = max(by_length, key=lambda verdict: (verdict.says != Says.UNDECIDED, verdict.complete))
     return found
 
 
-def ledger(records: Sequence[Mapping], reading: str) -> pd.DataFrame:
+def ledger(records: Sequence[Record], reading: str) -> pd.DataFrame:
     """All claims with verdict and evidence, failures first; arguments as of `findings`."""
     found = findings(records, reading)
     rows = [
         {
-            "verdict": found[claim.key].verdict,
+            "verdict": str(found[claim.key]),
             "the paper says": claim.says,
             "where": claim.where,
             "our records": found[claim.key].evidence,

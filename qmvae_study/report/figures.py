@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
+from qmvae_study.report.intervals import Interval
+
 # Okabe and Ito's palette: told apart with any kind of colour vision.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -451,35 +453,37 @@ def training_history(histories, alt: str | None = None) -> Picture:
 
 
 def comparison(
-    paper_rows: Mapping[str, tuple[float, float, float] | None],
-    our_rows: Mapping[str, tuple[float, float, float]],
+    paper_rows: Mapping[str, Interval | None],
+    our_rows: Mapping[str, Interval],
     label: str = "accuracy, %",
     alt: str | None = None,
 ) -> Picture:
     """Reported and reproduced values side by side, a row a cell of the table: dots with intervals.
 
-    paper_rows, our_rows: the cell's name -> (value, low, high), in the unit that `label` names; None or a missing name
-    where there is no value. Rows are in the order of paper_rows, then what only our_rows has.
+    paper_rows, our_rows: the cell's name -> its value with an interval, in the unit that `label` names; None or a
+    missing name where there is no value. Rows are in the order of paper_rows, then what only our_rows has.
     Raises ValueError if both are empty or if a value lies outside its interval.
     """
     cells = list(dict.fromkeys([*paper_rows, *our_rows]))
     if not cells:
         raise ValueError("paper_rows and our_rows are both empty: there is nothing to compare")
     series = (("paper", paper_rows, "D", "white", BLACK, -0.16), ("ours", our_rows, "o", BLUE, BLUE, 0.16))
-    said = {name: [_interval(name, cell, rows.get(cell)) for cell in cells] for name, rows, *_ in series}
+    said = {name: [rows.get(cell) for cell in cells] for name, rows, *_ in series}
+    for name, values in said.items():
+        for cell, value in zip(cells, values, strict=True):
+            if value is not None and not value.contains(value.centre):
+                raise ValueError(f"{name}, {cell}: must have low <= centre <= high, got {value}")
     alt = alt or f"{label}: " + "; ".join(
-        f"{cell}, "
-        + ", ".join(f"{n} none" if v[i] is None else f"{n} {v[i][0]:.1f} ({v[i][1]:.1f} to {v[i][2]:.1f})"
-                    for n, v in said.items())
+        f"{cell}, " + ", ".join(f"{name} {v[i].in_full() if v[i] else 'none'}" for name, v in said.items())
         for i, cell in enumerate(cells)
-    )  # fmt: skip
+    )
     picture = Picture(6.4, 0.42 * len(cells) + 1.0, alt)
     axes = picture.subplots()
     for name, _, marker, face, edge, shift in series:
         places = [(i + shift, value) for i, value in enumerate(said[name]) if value is not None]
-        for place, (_, low, high) in places:
-            axes.plot([low, high], [place, place], color=edge, linestyle="-", linewidth=1.5, zorder=2)
-        axes.plot([v[0] for _, v in places], [p for p, _ in places], linestyle="none", marker=marker,
+        for place, value in places:
+            axes.plot([value.low, value.high], [place, place], color=edge, linestyle="-", linewidth=1.5, zorder=2)
+        axes.plot([v.centre for _, v in places], [p for p, _ in places], linestyle="none", marker=marker,
                   markerfacecolor=face, markeredgecolor=edge, markersize=5, label=name, zorder=3)  # fmt: skip
     axes.set_yticks(range(len(cells)), cells)
     axes.set_ylim(len(cells) - 0.5, -0.5)
@@ -604,11 +608,3 @@ def _table(name: str, values, rows: int, columns: int) -> np.ndarray | None:
 def _length(name: str, values, count: int) -> None:
     if values is not None and len(values) != count:
         raise ValueError(f"{name} must have {count} entries, got {len(values)}")
-
-
-def _interval(name: str, cell: str, value) -> tuple[float, float, float] | None:
-    if value is None:
-        return None
-    if len(value) != 3 or not value[1] <= value[0] <= value[2]:
-        raise ValueError(f"{name}, {cell}: must be (value, low, high) with low <= value <= high, got {value}")
-    return tuple(float(part) for part in value)
