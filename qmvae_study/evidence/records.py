@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,8 +106,17 @@ def _typed(cls: type, values: Mapping):
     return cls(**{name: values[name] for name in cls._fields if name in values})
 
 
-def _shares(values: Mapping) -> dict[str, Share]:
-    return {name: _typed(Share, value) for name, value in values.items()}
+def _shares(value):
+    """What a metric holds, with a Share in place of each mapping that has an accuracy."""
+    if not isinstance(value, Mapping):
+        return value
+    if "accuracy" in value:
+        return _typed(Share, value)
+    return {name: _shares(each) for name, each in value.items()}
+
+
+def _metric(name: str, doc: str, kind: Callable = lambda found: found) -> property:
+    return property(lambda self: kind(self._at("metrics", name)), doc=doc)
 
 
 class Record(dict):
@@ -120,6 +129,8 @@ class Record(dict):
     reading: str = property(lambda self: self["reading"])
     seed: int = property(lambda self: self["seed"])
     status: str = property(lambda self: self["status"], doc='"ok" or "failed".')
+    done: bool = property(lambda self: self.status == "ok", doc="Whether the run finished.")
+    real: bool = property(lambda self: self.data.kind == "real", doc="Whether it saw real data.")
     config_hash: str = property(lambda self: self["config_hash"])
     finished: str = property(lambda self: self.get("finished", ""), doc="When, as ISO 8601.")
     data: Data = property(lambda self: _typed(Data, self["data"]))
@@ -129,16 +140,6 @@ class Record(dict):
 
     def __or__(self, fields: Mapping) -> Record:
         return Record({**self, **fields})
-
-    @property
-    def done(self) -> bool:
-        """Whether the run finished."""
-        return self.status == "ok"
-
-    @property
-    def real(self) -> bool:
-        """Whether it saw real data."""
-        return self.data.kind == "real"
 
     @property
     def amended(self) -> dict[str, Provenance]:
@@ -155,10 +156,7 @@ class Record(dict):
         """A value of the configuration: setting("training", "precision"). Raises RecordError where it has none."""
         return self._at("config", *path)
 
-    @property
-    def precision(self) -> str:
-        """The precision of its training."""
-        return self.setting("training", "precision")
+    precision: str = property(lambda self: self.setting("training", "precision"), doc="The precision of its training.")
 
     @property
     def plateau(self) -> float | None:
@@ -176,10 +174,7 @@ class Record(dict):
             if key not in value:
                 raise RecordError(f"record {self.id} has no {part.rstrip('s')} {' / '.join(path)}; run it again")
             value = value[key]
-        return value
-
-    def _metric(self, *path: str):
-        return self._at("metrics", *path)
+        return _shares(value)
 
     def share(self, *path: str, code: str | None = None) -> Share:
         """The accuracy at a path into the metrics, as `paper` names them. Raises RecordError where it is missing.
@@ -189,7 +184,7 @@ class Record(dict):
         """
         if path[0] == "cross_generation":
             path = (*path, code or self.setting("model", "test_code"))
-        return _typed(Share, self._metric(*path))
+        return self._at("metrics", *path)
 
     def applies(self, *path: str) -> bool:
         """Whether the model has the metric at a path: the probe of one without joint codes has no "joint"."""
@@ -200,62 +195,35 @@ class Record(dict):
         """Cross generation in a direction such as "mnist->svhn"; code: as of `share`."""
         return self.share("cross_generation", direction, code=code)
 
-    @property
-    def directions(self) -> tuple[str, ...]:
-        """Of cross generation, such as "mnist->svhn"."""
-        return tuple(self._metric("cross_generation"))
-
-    @property
-    def probe(self) -> dict[str, Share]:
-        """The linear probe of Table 2 on the codes of each modality and, where there are some, on "joint" codes."""
-        return _shares(self._metric("probe"))
-
-    @property
-    def leakage(self) -> dict[str, dict[str, Share]]:
-        """Modality with a private code -> probe -> the share of digits that it reads there."""
-        return {name: _shares(probes) for name, probes in self._metric("leakage").items()}
-
-    @property
-    def joint_coherence(self) -> Share:
-        """The share of pairs from the prior that are read alike."""
-        return _typed(Share, self._metric("joint_coherence"))
-
-    @property
-    def oracle(self) -> dict[str, float]:
-        """Each judge's own accuracy on real test digits, from 0 to 1."""
-        return self._metric("oracle")
-
     def confusion(self, direction: str) -> list[list[int]]:
         """Numbers of images: a row for each digit of the condition, a column for each digit read."""
-        return self._metric("confusion", direction)
+        return self._at("metrics", "confusion", direction)
 
     def frechet(self, kind: str, name: str) -> float:
         """A Fréchet distance: "cross_generation" of a direction, or "real" or "prior" of a modality."""
-        return self._metric("frechet", kind, name, "distance")
+        return self._at("metrics", "frechet", kind, name, "distance")
 
     def diversity(self, direction: str) -> float:
         """Of generated images over that of real ones, in the judge's features."""
-        return self._metric("diversity", direction, "features", "ratio")
+        return self._at("metrics", "diversity", direction, "features", "ratio")
 
     def private_information(self, modality: str) -> list[float]:
         """The information of each private dimension with its image, in nats."""
-        return self._metric("private_information", modality, "nats")
-
-    @property
-    def code_swaps(self) -> dict[str, dict[str, dict[str, Share]]]:
-        """Direction -> whose z -> which h -> the share that is read rightly (`diagnosis.code_swaps`)."""
-        found = self._metric("code_swaps").items()
-        return {direction: {z: _shares(of_h) for z, of_h in of_z.items()} for direction, of_z in found}
+        return self._at("metrics", "private_information", modality, "nats")
 
     @property
     def joint_code(self) -> dict[str, JointCode]:
         """Split ("train", "judged") -> what joint codes are made of; empty where the record or the model has none."""
-        return {
-            split: JointCode(
-                _typed(Share, found["joint"]), _shares(found["alone"]), _shares(found["only"]), found["precision"]
-            )
-            for split, found in self["metrics"].get("joint_code", {}).items()
-        }
+        return {split: JointCode(**_shares(found)) for split, found in self["metrics"].get("joint_code", {}).items()}
+
+    directions: tuple[str, ...] = _metric("cross_generation", 'Of cross generation, such as "mnist->svhn".', tuple)
+    probe: dict[str, Share] = _metric("probe", 'The probe of Table 2 on codes of each modality, and on "joint" ones.')
+    leakage: dict[str, dict[str, Share]] = _metric("leakage", "Modality -> probe -> what it reads in private codes.")
+    joint_coherence: Share = _metric("joint_coherence", "Of pairs from the prior, those that are read alike.")
+    oracle: dict[str, float] = _metric("oracle", "Each judge's own accuracy on real test digits, from 0 to 1.")
+    code_swaps: dict[str, dict[str, dict[str, Share]]] = _metric(
+        "code_swaps", "Direction -> whose z -> which h -> share."
+    )
 
     def left_after(self) -> int | None:
         """The number of steps after which the quadruplet loss had left its plateau; None if it never did.

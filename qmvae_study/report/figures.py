@@ -129,13 +129,11 @@ def image_grid(
     """
     images = _images("images", images)
     rows, columns = images.shape[:2]
-    notes = _table("notes", notes, rows, columns)
-    wrong = _table("wrong", wrong, rows, columns)
+    notes, wrong = _table("notes", notes, rows, columns), _table("wrong", wrong, rows, columns)
     _length("row_labels", row_labels, rows)
     _length("column_labels", column_labels, columns)
-    if alt is None:
-        marked = "" if wrong is None else f"; {int(np.sum(wrong))} marked as wrong"
-        alt = f"{title or 'Images'}: {rows} by {columns} images{marked}."
+    marked = "" if wrong is None else f"; {int(np.sum(wrong))} marked as wrong"
+    alt = alt or f"{title or 'Images'}: {rows} by {columns} images{marked}."
     return _grid([Block(images, row_labels, notes, wrong)], column_labels, title, alt)
 
 
@@ -150,24 +148,28 @@ def cross_generation(
     draws_of: the code that is drawn for a row, "h" for all conditions together or "z" for each.
     Raises ValueError for shapes that do not match.
     """
+    conditions, images, readings, wrong, right = _judged(conditions, images, readings, digits)
+    rows, columns = images.shape[:2]
+    alt = alt or (
+        f"{title}: {columns} conditions in the first row, below them {rows} rows of generated images, one draw of "
+        f"{draws_of} a row; {right}."
+    )
+    labels = [f"{draws_of}, draw {i + 1}" for i in range(rows)]
+    blocks = [Block(conditions, ["condition"]), Block(images, labels, readings, wrong)]
+    return _grid(blocks, [str(d) for d in digits], f"{title}: {right}", alt)
+
+
+def _judged(conditions, images, readings, digits) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
+    """conditions, images and readings once checked, where a reading is wrong, and how many are right, in words."""
     conditions, images = _images("conditions", conditions), _images("images", images)
     rows, columns = images.shape[:2]
     if conditions.shape[:2] != (1, columns):
         raise ValueError(f"conditions must be (1, {columns}, c, h, w) like the images below, got {conditions.shape}")
     readings = _table("readings", readings, rows, columns)
     _length("digits", digits, columns)
-    digits = np.asarray(digits)
-    wrong = readings != digits
+    wrong = readings != np.asarray(digits)
     right = f"{wrong.size - int(wrong.sum())} of {wrong.size} read as the condition's digit"
-    alt = alt or (
-        f"{title}: {columns} conditions in the first row, below them {rows} rows of generated images, one draw of "
-        f"{draws_of} a row; {right}."
-    )
-    blocks = [
-        Block(conditions, ["condition"], None, None),
-        Block(images, [f"{draws_of}, draw {i + 1}" for i in range(rows)], readings.astype(str), wrong),
-    ]
-    return _grid(blocks, [str(d) for d in digits], f"{title}: {right}", alt)
+    return conditions, images, readings.astype(str), wrong, right
 
 
 def transfer(conditions, styles, images, readings, digits, title: str, alt: str | None = None) -> Picture:
@@ -177,31 +179,21 @@ def transfer(conditions, styles, images, readings, digits, title: str, alt: str 
     shape. All uint8 or floats in [0, 1]; readings and digits as in `cross_generation`.
     Raises ValueError for shapes that do not match.
     """
-    conditions, images = _images("conditions", conditions), _images("images", images)
+    conditions, images, readings, wrong, right = _judged(conditions, images, readings, digits)
     styles = _images("styles", styles)
     rows, columns = images.shape[:2]
-    if conditions.shape[:2] != (1, columns):
-        raise ValueError(f"conditions must be (1, {columns}, c, h, w) like the images below, got {conditions.shape}")
     if styles.shape[1:] != (rows, *images.shape[2:]) or len(styles) != 1:
         raise ValueError(f"styles must be (1, {rows}, c, h, w) of the images beside them, got {styles.shape}")
-    readings = _table("readings", readings, rows, columns)
-    _length("digits", digits, columns)
-    wrong = readings != np.asarray(digits)
-    right = f"{wrong.size - int(wrong.sum())} of {wrong.size} read as the condition's digit"
     alt = alt or (
         f"{title}: {columns} conditions in the first row, {rows} images in the first column that give the style, and "
         f"the generated images between them; {right}."
     )
     white = np.full_like(conditions[:, :1], 255 if conditions.dtype == np.uint8 else 1)
-    beside = np.zeros((rows, 1), dtype=bool)
+    beside = (np.full((rows, 1), ""), readings), (np.zeros((rows, 1), dtype=bool), wrong)  # a style is not judged
+    labels = [f"style {i + 1}" for i in range(rows)]
     blocks = [
-        Block(np.concatenate([white, conditions], axis=1), ["condition"], None, None),
-        Block(
-            np.concatenate([styles[0][:, None], images], axis=1),
-            [f"style {i + 1}" for i in range(rows)],
-            np.concatenate([np.full((rows, 1), ""), readings.astype(str)], axis=1),
-            np.concatenate([beside, wrong], axis=1),
-        ),
+        Block(np.concatenate([white, conditions], axis=1), ["condition"]),
+        Block(np.concatenate([styles[0][:, None], images], axis=1), labels, *map(np.hstack, beside)),
     ]
     return _grid(blocks, ["", *(str(d) for d in digits)], f"{title}: {right}", alt)
 
@@ -231,9 +223,9 @@ class Block(NamedTuple):
     """Rows of images of one shape, as part of a grid."""
 
     images: np.ndarray
-    row_labels: Sequence[str] | None
-    notes: np.ndarray | None
-    wrong: np.ndarray | None
+    row_labels: Sequence[str] | None = None
+    notes: np.ndarray | None = None
+    wrong: np.ndarray | None = None
 
 
 def _grid(blocks: Sequence[Block], column_labels, title: str | None, alt: str) -> Picture:
