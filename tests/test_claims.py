@@ -119,7 +119,7 @@ def test_one_column_against_another_of_the_same_runs(mnist, joint, verdict):
 
 def test_every_reported_cell_is_a_claim_and_is_judged_as_in_its_table():
     said = [v for table in (paper.TABLE1, paper.TABLE2) for row in table.values() for v in row.values() if v]
-    assert len(claims._cells()) == len(said) == 19
+    assert len(list(claims._cells())) == len(said) == 19
     cell = claim("Q-MVAE, SVHN→MNIST: 81.3 %")
     for values, table_verdict, verdict in (
         ((81.0, 81.3, 81.6), "agrees", "holds"),

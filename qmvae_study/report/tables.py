@@ -7,6 +7,7 @@ standard deviation over five seeds, and the verdict is "agrees" if the interval 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ LEAST_SEEDS = 3
 NOT_APPLICABLE = "not applicable"
 NO_RECORD = str(Verdict(Says.NONE, "no record"))
 LONGER = "a longer run"  # the name in `to_show` of a second run of the main reading
+Cells = Mapping[str, Mapping[str, paper.Reported | None]]  # model -> column -> what the paper says
 
 
 def in_order(records: Sequence[Record]) -> list[Record]:
@@ -61,11 +63,7 @@ def verdict(records: Sequence[Record], interval: Interval | None) -> Verdict:
     return Verdict(interval.against(0.0))
 
 
-def compare(
-    records: Sequence[Record],
-    reported: Mapping[str, Mapping[str, paper.Reported | None]],
-    columns: Mapping[str, Sequence[str]],
-) -> pd.DataFrame:
+def compare(records: Sequence[Record], reported: Cells, columns: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """One row for each model, reading, precision and column that the records cover, beside what the paper reports.
 
     records: of one profile or several; those that failed are left out. Every seed of a group must have the same config
@@ -82,14 +80,14 @@ def compare(
     for (profile, model, reading, _), group in groups.items():
         _check_one_group(f"{profile} {model} {reading}", group)
         for column, path in columns.items():
-            said = _said(reported, model, column)
+            said = reported.get(model, {}).get(column)  # None for a model that the paper does not have
             row = {
                 "model": group[0].title,
                 "reading": called(group),
                 "profile": profile,
                 "data": group[0].data.kind,
                 "column": column,
-                "paper": None if said is None else str(said),
+                "paper": said and str(said),
                 "ours": NOT_APPLICABLE,
                 "seeds": len(group),
                 "difference": None,
@@ -116,21 +114,13 @@ def _compared(group: Sequence[Record], values: Sequence[float], said: paper.Repo
     }
 
 
-def _said(
-    reported: Mapping[str, Mapping[str, paper.Reported | None]], model: str, column: str
-) -> paper.Reported | None:
-    """What the paper reports of a cell; None where it has none, and for a model that is not in its table."""
-    return reported.get(model, {}).get(column)
-
-
 def _check_one_group(name: str, group: Sequence[Record]) -> None:
     if len({record.config_hash for record in group}) > 1:
         raise RecordError(f"the records of {name} have different configs; run them anew")
     if len({record.data.content_hash for record in group}) > 1:
         raise RecordError(f"the records of {name} were made on different data; run them anew")
-    seeds = [record.seed for record in group]
-    for seed in seeds:
-        if seeds.count(seed) > 1:
+    for seed, count in Counter(record.seed for record in group).items():
+        if count > 1:
             raise RecordError(f"the records of {name} hold seed {seed} twice; remove the copy")
 
 
@@ -144,15 +134,10 @@ def table2(records: Sequence[Record]) -> pd.DataFrame:
     return compare(records, paper.TABLE2, paper.TABLE2_COLUMNS)
 
 
-def with_missing_models(
-    table: pd.DataFrame, reported: Mapping[str, Mapping[str, paper.Reported | None]]
-) -> pd.DataFrame:
+def with_missing_models(table: pd.DataFrame, reported: Cells) -> pd.DataFrame:
     """A table of `compare` in the paper's order of models, with a row for each cell that no record covers."""
     missing = [
-        {
-            "model": TITLES[model], "column": column, "verdict": NO_RECORD, "seeds": 0,
-            "paper": None if said is None else str(said),
-        }
+        {"model": TITLES[model], "column": column, "verdict": NO_RECORD, "seeds": 0, "paper": said and str(said)}
         for model, row in reported.items() if TITLES[model] not in set(table["model"])
         for column, said in row.items()
     ]  # fmt: skip
@@ -162,9 +147,7 @@ def with_missing_models(
 
 
 def as_points(
-    records: Sequence[Record],
-    reported: Mapping[str, Mapping[str, paper.Reported | None]],
-    columns: Mapping[str, Sequence[str]],
+    records: Sequence[Record], reported: Cells, columns: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, Interval | None], dict[str, Interval]]:
     """The same cells for a picture, in per cent: (the paper's, ours), each by the cell's name."""
     values: dict[str, list[float]] = {}
@@ -174,7 +157,7 @@ def as_points(
             cell = f"{record.title} {column}\n{called([record])}, {record.profile} profile"
             if record.applies(*path):
                 values.setdefault(cell, []).append(record.share(*path).per_cent)
-            given = _said(reported, record.model, column)
+            given = reported.get(record.model, {}).get(column)
             said[cell] = given and Interval.around(given.mean, given.std, paper.SEEDS, None)
     return said, {cell: Interval.spread(found) for cell, found in values.items()}
 
@@ -327,10 +310,8 @@ def beyond(records: Sequence[Record]) -> pd.DataFrame:
     """What accuracy leaves out: Fréchet distances and diversity (`diagnosis`), of each direction and from the prior."""
 
     def distances(record, kind, name, modality):
-        return {
-            "Fréchet": f"{record.frechet(kind, name):.1f}",
-            "Fréchet, real": f"{record.frechet('real', modality):.1f}",
-        }
+        found = {"Fréchet": record.frechet(kind, name), "Fréchet, real": record.frechet("real", modality)}
+        return {column: f"{value:.1f}" for column, value in found.items()}
 
     def cells(record):
         for direction in record.directions:
