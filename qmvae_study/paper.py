@@ -22,15 +22,8 @@ SEEDS = 5
 TRAIN_PAIRS, TEST_PAIRS = 1_682_040, 300_000
 
 # Column -> where the value lies in a record's metrics (`Record.share`).
-TABLE1_COLUMNS = {
-    "MNIST→SVHN": ("cross_generation", "mnist->svhn"),
-    "SVHN→MNIST": ("cross_generation", "svhn->mnist"),
-}
-TABLE2_COLUMNS = {
-    "MNIST": ("probe", "mnist"),
-    "SVHN": ("probe", "svhn"),
-    "MNIST-SVHN": ("probe", "joint"),
-}
+TABLE1_COLUMNS = {"MNIST→SVHN": ("cross_generation", "mnist->svhn"), "SVHN→MNIST": ("cross_generation", "svhn->mnist")}
+TABLE2_COLUMNS = {"MNIST": ("probe", "mnist"), "SVHN": ("probe", "svhn"), "MNIST-SVHN": ("probe", "joint")}
 
 TABLE1 = {
     "mvae": {"MNIST→SVHN": Reported(31.8, 1.4), "SVHN→MNIST": Reported(57.1, 3.4)},

@@ -50,17 +50,11 @@ PROFILES = {
     ),
     "quick": Profile("quick", SHORT, MODELS_COMPARED),
     "sensitivity": Profile(
-        "sensitivity",
-        SHORT,
-        sensitivity.PLAN,
-        more_seeds={sensitivity.BASE: sensitivity.SEEDS},
-        validation=True,
+        "sensitivity", SHORT, sensitivity.PLAN, more_seeds={sensitivity.BASE: sensitivity.SEEDS}, validation=True
     ),
     # What we do otherwise than a model's authors, one change at a time, to be compared with the runs of "quick".
     "deviations": Profile(
-        "deviations",
-        SHORT,
-        ("mmvae+particles=1", "dmvae+empty_group=false", "jmvae-kl+alpha=1", "mopoe+beta=2.5"),
+        "deviations", SHORT, ("mmvae+particles=1", "dmvae+empty_group=false", "jmvae-kl+alpha=1", "mopoe+beta=2.5")
     ),
     # Whether bfloat16 changes a result: the same seeds by both precisions.
     "precision": Profile(
@@ -120,11 +114,7 @@ class Run:
         """The profile's training, with what the reading changes of it."""
         return from_known_fields(
             TrainingConfig,
-            {
-                **asdict(profile(self.profile).training),
-                "precision": self.precision,
-                **training_changes(self.reading),
-            },
+            {**asdict(profile(self.profile).training), "precision": self.precision, **training_changes(self.reading)},
         )
 
     @property

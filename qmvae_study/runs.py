@@ -19,15 +19,7 @@ from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import NonFiniteLoss, Trained, TrainingConfig, fit, seconds_a_step
 from qmvae_study.evidence.folder import RESULTS, alone
 from qmvae_study.evidence.provenance import provenance
-from qmvae_study.evidence.records import (
-    FORMAT,
-    Record,
-    RecordError,
-    config_hash,
-    load_records,
-    read_record,
-    write_json,
-)
+from qmvae_study.evidence.records import FORMAT, Record, RecordError, config_hash, load_records, read_record, write_json
 from qmvae_study.evidence.weights import save_tensors
 from qmvae_study.judges import prepare_oracles
 from qmvae_study.panels import make_panels

@@ -475,10 +475,7 @@ def diagnosed(**fields) -> Record:
             "prior": {"mnist": {"distance": 16.04}, "svhn": {"distance": 7.96}},
             "cross_generation": {"mnist->svhn": {"distance": 3.94}, "svhn->mnist": {"distance": 7.16}},
         },
-        "diversity": {
-            "mnist->svhn": {"features": {"ratio": 0.861}},
-            "svhn->mnist": {"features": {"ratio": 1.404}},
-        },
+        "diversity": {"mnist->svhn": {"features": {"ratio": 0.861}}, "svhn->mnist": {"features": {"ratio": 1.404}}},
         "code_swaps": {
             "svhn->mnist": {
                 "source": {"prior": hits(0.64), "zero": hits(0.72), "digit_of_h": hits(0.06)},

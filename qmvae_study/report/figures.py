@@ -114,8 +114,8 @@ def _legend(owner: Picture | Axes, **options) -> None:
 
 def image_grid(
     images,
-    row_labels: Sequence[str] | None = None,
-    column_labels: Sequence[str] | None = None,
+    row_labels=None,
+    column_labels=None,
     notes=None,
     title: str | None = None,
     wrong=None,
@@ -280,16 +280,9 @@ def _tile(axes: Axes, block: Block, row: int, column: int, left: float, top: flo
 
 
 def quadruplet_geometry(
-    codes_x,
-    codes_y,
-    labels,
-    quadruplet: tuple[int, int, int] | None = None,
-    alpha1: float = 2.0,
-    alpha2: float = 0.8,
-    titles: Sequence[str] | None = None,
-    names: tuple[str, str] = ("x (MNIST)", "y (SVHN)"),
-    alt: str | None = None,
-) -> Picture:
+    codes_x, codes_y, labels, quadruplet: tuple[int, int, int] | None = None, alpha1: float = 2.0, alpha2: float = 0.8,
+    titles: Sequence[str] | None = None, names: tuple[str, str] = ("x (MNIST)", "y (SVHN)"), alt: str | None = None,
+) -> Picture:  # fmt: skip
     """Codes of both modalities in the plane, and the three hinges of one quadruplet, in one panel for each state.
 
     codes_x, codes_y: (n, 2), or (panels, n, 2) for the same pairs before and after training; row i of both is one pair.
@@ -381,13 +374,8 @@ def _draw_hinges(axes: Axes, codes_x, codes_y, quadruplet, alpha1: float, alpha2
         text = f"{hinge.name} = {hinge.reached:.2f} of {hinge.needed:.2f}: {state}"
         handles += axes.plot(*np.stack([hinge.start, hinge.end]).T, linewidth=1.8, label=text, **line)
         axes.add_patch(Circle(hinge.start, hinge.needed, fill=False, linewidth=1.0, alpha=0.7, **line))
-    corners = (
-        ("x", x, "o", (-17, 5)),
-        ("y", y, "s", (7, -15)),
-        ("x₋", x_neg, "o", (-20, 6)),
-        ("y₋", y_neg, "s", (7, -15)),
-    )
-    for name, code, marker, offset in corners:
+    corners = (x, "o", (-17, 5)), (y, "s", (7, -15)), (x_neg, "o", (-20, 6)), (y_neg, "s", (7, -15))
+    for name, (code, marker, offset) in zip(("x", "y", "x₋", "y₋"), corners, strict=True):
         axes.plot(*code, marker=marker, markersize=8, markeredgecolor=BLACK, markerfacecolor=BLACK, zorder=4, alpha=0.8)
         axes.annotate(name, code, xytext=offset, textcoords="offset points", size=11, weight="bold", zorder=5,
                       bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8})  # fmt: skip
