@@ -106,10 +106,8 @@ def _run(options: argparse.Namespace) -> int:
 
         outcomes = cluster.carry_out(todo, evidence, data_root, options.device, options.scheduler, options.workers)
     elif (workers := _workers(options, len(todo))) > 1:
-        waiting = iter(todo.items())
-        outcomes = side_by_side(
-            lambda begun: next(waiting, None), lambda run: evidence, data_root, options.device, workers, options.minutes
-        )
+        waiting, where = iter(todo.items()), (data_root, options.device, workers, options.minutes)
+        outcomes = side_by_side(lambda begun: next(waiting, None), lambda run: evidence, *where)
     else:
         outcomes = one_by_one(todo, evidence, data_root, options.device, options.minutes)
     with contextlib.closing(outcomes):  # an interrupt anywhere below stops the runs in progress at once
@@ -154,15 +152,13 @@ def _queue(options: argparse.Namespace) -> int:
             print(f"{run.profile}  {run.id}  {found}", flush=True)
         _expect([run for run, found in states.items() if found not in ("done", "failed")], options)
         return 0
-        failed = stopped = False
-    with contextlib.closing(
-        queue.carry_out(data_root, options.device, _workers(options, len(runs)), options.minutes)
-    ) as outcomes:
+    outcomes = queue.carry_out(data_root, options.device, _workers(options, len(runs)), options.minutes)
+    failed = stopped = False
+    with contextlib.closing(outcomes):
         for run, took, error, _ in outcomes:
-            name = f"{run.profile} {run.id}"
             stopped |= isinstance(error, OutOfTime)
             failed |= error is not None and not isinstance(error, OutOfTime)
-            print(f"{name}: {error or f'finished in {took / 60:.1f} min'}", flush=True)
+            print(f"{run.profile} {run.id}: {error or f'finished in {took / 60:.1f} min'}", flush=True)
     return 1 if failed else TO_BE_CONTINUED if stopped else 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from qmvae_core.data import MODALITIES, STAND_IN
 from qmvae_core.models import build_model, from_known_fields, reading, training_changes
-from qmvae_core.names import BEST
+from qmvae_core.names import BEST, known
 from qmvae_core.oracles import CONFIGS, OracleConfig
 from qmvae_core.training import TrainingConfig
 from qmvae_study import hunt, sensitivity
@@ -76,9 +76,7 @@ PROFILES = {
 
 def profile(name: str) -> Profile:
     """The named profile. Raises ValueError for an unknown name."""
-    if name not in PROFILES:
-        raise ValueError(f"unknown profile {name!r}; the known ones are {sorted(PROFILES)}")
-    return PROFILES[name]
+    return known(PROFILES, "profile", name)
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:

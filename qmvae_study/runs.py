@@ -39,15 +39,11 @@ def expected_hours(runs: Sequence[Run], device: str, workers: int) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(max(len(os.sched_getaffinity(0)) // workers, 1))
     try:
-        timed: dict[tuple[str, str, str], float] = {}
-        total = 0.0
-        for run in runs:
-            kind = (run.profile, run.reading, run.precision)
-            if kind not in timed:
-                timed[kind] = seconds_a_step(reading(run.reading), run.training, device)
-            total += timed[kind] * steps_of(run) * len(run.seeds)
+        kinds = {(run.profile, run.reading, run.precision): run for run in runs}
+        timed = {kind: seconds_a_step(reading(run.reading), run.training, device) for kind, run in kinds.items()}
     finally:
         torch.set_num_threads(before)
+    total = sum(timed[run.profile, run.reading, run.precision] * steps_of(run) * len(run.seeds) for run in runs)
     return total / workers / 3600
 
 
@@ -145,17 +141,10 @@ def judge(
 def _record(run: Run, seed: int, data: DigitData, device: str | torch.device) -> Record:
     config = run.config()
     return Record({
-        "format": FORMAT,
-        "id": run.record_id(seed),
-        "profile": run.profile,
-        "model": run.model,
-        "reading": run.reading,
-        "seed": seed,
-        "trained_together": list(run.seeds),
-        "config": config,
-        "config_hash": config_hash(config),
-        "data": data.identity,
-        "provenance": provenance(device),
+        "format": FORMAT, "id": run.record_id(seed), "profile": run.profile, "model": run.model,
+        "reading": run.reading, "seed": seed, "trained_together": list(run.seeds),
+        "config": config, "config_hash": config_hash(config),
+        "data": data.identity, "provenance": provenance(device),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     })  # fmt: skip
 
@@ -165,11 +154,11 @@ def record_path(run: Run, seed: int, evidence: Path) -> Path:
     return evidence / "runs" / f"{run.record_id(seed)}.json"
 
 
-def _weights(record: Mapping, evidence: Path) -> Path:
-    return evidence / "weights" / f"{record['id']}.safetensors"
+def _weights(record: Record, evidence: Path) -> Path:
+    return evidence / "weights" / f"{record.id}.safetensors"
 
 
-def load_model(record: Mapping, evidence: Path) -> nn.Module:
+def load_model(record: Record, evidence: Path) -> nn.Module:
     """The trained model of a record, in eval mode, on the CPU.
 
     Raises RecordError if its weights are missing or are not those that the record names.
@@ -200,19 +189,19 @@ def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[t
     for record in done:
         missing = [each for each in METRICS if each not in record["metrics"]]
         if not missing:
-            yield record["id"], "lacks nothing"
+            yield record.id, "lacks nothing"
             continue
         if not _weights(record, evidence).exists():
-            yield record["id"], f"has no weights in {evidence / 'weights'}, so {', '.join(missing)} cannot be added"
+            yield record.id, f"has no weights in {evidence / 'weights'}, so {', '.join(missing)} cannot be added"
             continue
         if any(record["data"][key] != data.identity[key] for key in ("content_hash", "n_test")):
-            raise RecordError(f"record {record['id']} was judged on other data than those given")
+            raise RecordError(f"record {record.id} was judged on other data than those given")
         model = load_model(record, evidence)
         judges = oracles_for(name, data, evidence)
-        record["metrics"] |= evaluate(model, data.train, data.test, judges, record["seed"], missing)
+        record["metrics"] |= evaluate(model, data.train, data.test, judges, record.seed, missing)
         record["amended"] = record.get("amended", {}) | dict.fromkeys(missing, by)
-        write_json(evidence / "runs" / f"{record['id']}.json", record)
-        yield record["id"], f"added {', '.join(missing)}"
+        write_json(evidence / "runs" / f"{record.id}.json", record)
+        yield record.id, f"added {', '.join(missing)}"
 
 
 def state(run: Run, evidence: Path, real_data: bool = False) -> str:
@@ -224,11 +213,11 @@ def state(run: Run, evidence: Path, real_data: bool = False) -> str:
     for seed in run.seeds:
         path = record_path(run, seed, evidence)
         record = read_record(path) if path.exists() else None
-        replaced = record is not None and record["data"]["kind"] == STAND_IN and real_data
+        replaced = record is not None and not record.real and real_data
         other = record is None or not _same_config(run, record["config"])
         if other or (replaced and not profile(run.profile).data_root):
             return "started" if any((evidence / "work" / run.id).glob("*/checkpoint.pt")) else "to do"
-        found.append(record["status"])
+        found.append(record.status)
     return "failed" if "failed" in found else "done"
 
 

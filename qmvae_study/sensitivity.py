@@ -112,7 +112,7 @@ def best_reading(records: Sequence[Record]) -> str | None:
     """The best reading by the rule, or None while the combination has not been run. Raises as `effects`."""
     wanted = combination(records)
     table = effects(records).set_index("reading")
-    if wanted in (BASE, *PLAN):
+    if wanted in PLAN:
         return wanted
     if wanted not in table.index:
         return None

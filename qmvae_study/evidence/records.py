@@ -41,7 +41,7 @@ class Data(NamedTuple):
     """On which data: kind ("real" or "stand-in"), the hash of all of it, notes for readers, counts by modality."""
 
     kind: str
-    content_hash: str
+    content_hash: str = ""
     notes: Sequence[str] = ()
     n_train: Mapping[str, int] = {}
     n_test: Mapping[str, int] = {}
