@@ -5,6 +5,16 @@ from collections.abc import Mapping
 STAND_IN = "stand-in"  # the data that are made up where there are no real ones
 BEST, AS_PRINTED, DEFAULT = "best", "as-printed", "default"  # readings of Q-MVAE
 
+# Model -> its title, in the order of the paper's tables, then those that stand beside them in this book.
+TITLES = {
+    "mvae": "MVAE",
+    "mmvae": "MMVAE",
+    "dmvae": "DMVAE",
+    "qmvae": "Q-MVAE",
+    "jmvae": "JMVAE",
+    "mopoe": "MoPoE",
+}
+
 NATS, SHARE = "nats", "share"
 # What stands in a history, by the word before the first "/" -> its unit.
 UNITS = {

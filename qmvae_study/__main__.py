@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Carry out one command; 0 if it succeeded, 1 with one line on standard error if not, 75 if its time is over."""
     options = _parser().parse_args(arguments)
     try:
-        return COMMANDS[options.command](options)
+        return options.carry_out(options) or 0
     except (DataError, RecordError, OracleError, ValueError, RuntimeError) as error:
         print(f"qmvae_study: {error}", file=sys.stderr)
         return 1
@@ -39,39 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m qmvae_study", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in HELP.items():
+    for name, (carry_out, *arguments) in COMMANDS.items():
+        text = carry_out.__doc__
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        if name == "oracles":
-            command.add_argument("--out", type=Path, default=RESULTS / "oracles", help="folder of the judges")
-            command.add_argument("--device", default="cpu")
-            command.add_argument("--data-root", help="a data root, or 'stand-in'")
-            continue
-        if name == "queue":
-            command.add_argument("--data-root", help="a data root")
-            command.add_argument("--device", default="cpu", help="cpu, cuda, or auto")
-            command.add_argument("--minutes", type=float, help=MINUTES)
-            command.add_argument("--workers", type=int, help=WORKERS)
-            command.add_argument("--list", action="store_true", help="say how each run stands, and carry out none")
-            continue
-        if name == "refresh":
-            command.add_argument("chapters", nargs="*", help="such as 08 or A1; all unless given")
-            continue
-        command.add_argument("--profile", default="quick", choices=sorted(PROFILES))
-        command.add_argument("--evidence", type=Path, help="evidence folder; runs/PROFILE unless given")
-        if name in ("plan", "run", "status"):
-            command.add_argument("--readings", nargs="+", help="instead of the profile's own")
-            command.add_argument("--seeds", nargs="+", type=int, help="instead of the profile's own")
-            command.add_argument("--precision", help="instead of the profile's own: float32, tf32 or bfloat16")
-            command.add_argument("--device", default="auto", help="cpu, cuda, or auto")
-        if name in ("run", "amend"):
-            command.add_argument("--data-root", help="a data root, or 'stand-in'")
-        if name == "run":
-            command.add_argument("--minutes", type=float, help=MINUTES)
-            command.add_argument("--scheduler", help=SCHEDULER)
-        if name in ("plan", "run"):
-            command.add_argument("--workers", type=int, help=WORKERS)
-        if name == "render":
-            command.add_argument("--notebooks", type=Path, required=True, help="folder of the copied notebooks")
+        for argument in arguments:
+            command.add_argument(argument, **ARGUMENTS[argument])
+        command.set_defaults(carry_out=carry_out, **({"device": "cpu"} if name in ON_A_CPU else {}))
     return parser
 
 
@@ -89,23 +62,19 @@ def _device(options: argparse.Namespace) -> str:
 
 def _workers(options: argparse.Namespace, runs: int) -> int:
     """How many processes train side by side: on a CPU two, which together take more steps than one of two threads."""
-    if options.workers is not None:
-        return _at_least_one(options.workers)
-    return max(1, min(SIDE_BY_SIDE, len(os.sched_getaffinity(0)), runs)) if _device(options) == "cpu" else 1
+    if options.workers is None:
+        return max(1, min(SIDE_BY_SIDE, len(os.sched_getaffinity(0)), runs)) if _device(options) == "cpu" else 1
+    if options.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {options.workers}")
+    return options.workers
 
 
-def _at_least_one(workers: int) -> int:
-    if workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {workers}")
-    return workers
-
-
-def _plan(options: argparse.Namespace) -> int:
+def _plan(options: argparse.Namespace) -> None:
+    """List the runs of a profile."""
     runs = _runs(options)
     for number, run in enumerate(runs):
         print(f"{number:3d}  {run.profile}  {run.id}", flush=True)
     _expect(runs, options)
-    return 0
 
 
 def _expect(runs: list[Run], options: argparse.Namespace) -> None:
@@ -117,13 +86,14 @@ def _expect(runs: list[Run], options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    """Carry out the runs that are not done."""
     runs, evidence = _runs(options), _evidence(options)
     if options.minutes is not None and (options.scheduler or options.minutes <= 0):
         raise ValueError("--minutes must be positive, and is for runs on this machine, without --scheduler")
     if not options.scheduler:  # whose workers may be of another kind
         for run in runs:
             check_precision(run.training.precision, _device(options))
-    data_root = absolute_root(options.data_root) if options.data_root else None
+    data_root = absolute_root(options.data_root)
     real_data = real_data_at_hand(data_root)
     todo = {}
     for number, run in enumerate(runs, start=1):
@@ -136,10 +106,8 @@ def _run(options: argparse.Namespace) -> int:
 
         outcomes = cluster.carry_out(todo, evidence, data_root, options.device, options.scheduler, options.workers)
     elif (workers := _workers(options, len(todo))) > 1:
-        waiting = iter(todo.items())
-        outcomes = side_by_side(
-            lambda begun: next(waiting, None), lambda run: evidence, data_root, options.device, workers, options.minutes
-        )
+        waiting, where = iter(todo.items()), (data_root, options.device, workers, options.minutes)
+        outcomes = side_by_side(lambda begun: next(waiting, None), lambda run: evidence, *where)
     else:
         outcomes = one_by_one(todo, evidence, data_root, options.device, options.minutes)
     with contextlib.closing(outcomes):  # an interrupt anywhere below stops the runs in progress at once
@@ -171,9 +139,10 @@ def _report(todo: Mapping[Run, str], outcomes: Iterator[Outcome], total: int) ->
 
 
 def _queue(options: argparse.Namespace) -> int:
+    """Carry out all runs that the book's verdicts wait for, in order."""
     if options.minutes is not None and options.minutes <= 0:
         raise ValueError("--minutes must be positive")
-    data_root = absolute_root(options.data_root) if options.data_root else None
+    data_root = absolute_root(options.data_root)
     if not real_data_at_hand(data_root):
         raise ValueError("the queue needs real data; name a root with MNIST and SVHN with --data-root")
     runs = queue.runs()
@@ -183,51 +152,50 @@ def _queue(options: argparse.Namespace) -> int:
             print(f"{run.profile}  {run.id}  {found}", flush=True)
         _expect([run for run, found in states.items() if found not in ("done", "failed")], options)
         return 0
+    outcomes = queue.carry_out(data_root, options.device, _workers(options, len(runs)), options.minutes)
     failed = stopped = False
-    with contextlib.closing(
-        queue.carry_out(data_root, options.device, _workers(options, len(runs)), options.minutes)
-    ) as outcomes:
+    with contextlib.closing(outcomes):
         for run, took, error, _ in outcomes:
-            name = f"{run.profile} {run.id}"
             stopped |= isinstance(error, OutOfTime)
             failed |= error is not None and not isinstance(error, OutOfTime)
-            print(f"{name}: {error or f'finished in {took / 60:.1f} min'}", flush=True)
+            print(f"{run.profile} {run.id}: {error or f'finished in {took / 60:.1f} min'}", flush=True)
     return 1 if failed else TO_BE_CONTINUED if stopped else 0
 
 
-def _status(options: argparse.Namespace) -> int:
+def _status(options: argparse.Namespace) -> None:
+    """Say which runs are done, failed, started or to do."""
     evidence = _evidence(options)
     for number, run in enumerate(_runs(options)):
         found = state(run, evidence, real_data_at_hand())
         print(f"{number:3d}  {run.profile}  {run.id}  {found}")
-    return 0
 
 
-def _collect(options: argparse.Namespace) -> int:
+def _collect(options: argparse.Namespace) -> None:
+    """Print the tables that the records give."""
     evidence = _evidence(options)
     found = load_records(evidence / "runs", profile=options.profile)
     for title, table in (("Table 1, cross generation", tables.table1), ("Table 2, linear probe", tables.table2)):
         print(f"\n{title} (accuracy in per cent)\n")
         print(table(found).fillna("").to_string(index=False))
-    kinds = sorted({record["data"]["kind"] for record in found})
-    notes = sorted({note for record in found for note in record["data"]["notes"]})
+    kinds = sorted({record.data.kind for record in found})
+    notes = sorted({note for record in found for note in record.data.notes})
     print(f"\nData: {', '.join(kinds)}. " + " ".join(notes))
     print(f"Records: {evidence / 'runs'}")
-    return 0
 
 
-def _amend(options: argparse.Namespace) -> int:
+def _amend(options: argparse.Namespace) -> None:
+    """Give records what evaluation came to measure after them, from their weights."""
     for name, outcome in amend(_evidence(options), options.profile, options.data_root):
         print(f"{name}: {outcome}", flush=True)
-    return 0
 
 
-def _render(options: argparse.Namespace) -> int:
+def _render(options: argparse.Namespace) -> None:
+    """Execute the results notebooks of a copied book on the records."""
     notebooks.render(_evidence(options), options.notebooks.resolve())
-    return 0
 
 
-def _refresh(options: argparse.Namespace) -> int:
+def _refresh(options: argparse.Namespace) -> None:
+    """Execute stored chapters anew, and write those whose outputs change."""
     chapters = notebooks.stored()
     unknown = [name for name in options.chapters if not any(path.stem.startswith(name) for path in chapters)]
     if unknown:
@@ -235,37 +203,49 @@ def _refresh(options: argparse.Namespace) -> int:
     wanted = [path for path in chapters if path.stem.startswith(tuple(options.chapters) or "")]
     for name, changed in notebooks.refresh(wanted):
         print(f"{name}: {'written anew' if changed else 'as it was'}", flush=True)
-    return 0
 
 
-def _oracles(options: argparse.Namespace) -> int:
+def _oracles(options: argparse.Namespace) -> None:
+    """Train the digit judges that are missing."""
     data = load_digits(options.data_root)
     for name, oracle in prepare_oracles(data, options.out, device=options.device).items():
         print(f"{name}: {100 * oracle.accuracy(data.test[name].to(options.device)):.2f} % of the test digits")
-    return 0
 
 
 TO_BE_CONTINUED = 75  # the exit status by which shells and schedulers know a command that should be given again
-MINUTES = "stop training after so many, with a checkpoint and exit status 75; the same command then goes on from there"
-SCHEDULER = (
-    "carry out runs side by side with Dask: 'local', 'slurm', the address of a scheduler (tcp://host:8786) or its file"
-)
-WORKERS = "how many runs side by side; under --scheduler local or slurm, how many workers"
-HELP = {
-    "plan": "list the runs of a profile",
-    "run": "carry out the runs that are not done",
-    "queue": "carry out all runs that the book's verdicts wait for, in order",
-    "status": "say which runs are done, failed, started or to do",
-    "collect": "print the tables that the records give",
-    "amend": "give records what evaluation came to measure after them, from their weights",
-    "refresh": "execute stored chapters anew, and write those whose outputs change",
-    "render": "execute the results notebooks of a copied book on the records",
-    "oracles": "train the digit judges that are missing",
+INSTEAD = "instead of the profile's own"
+ARGUMENTS = {
+    "--profile": {"default": "quick", "choices": sorted(PROFILES)},
+    "--evidence": {"type": Path, "help": "evidence folder; runs/PROFILE unless given"},
+    "--readings": {"nargs": "+", "help": INSTEAD},
+    "--seeds": {"nargs": "+", "type": int, "help": INSTEAD},
+    "--precision": {"help": f"{INSTEAD}: float32, tf32 or bfloat16"},
+    "--device": {"default": "auto", "help": "cpu, cuda, or auto"},
+    "--data-root": {"help": "a data root, or 'stand-in'"},
+    "--minutes": {"type": float, "help": "stop training after so many, with a checkpoint to go on from and status 75"},
+    "--scheduler": {
+        "help": "side by side with Dask: 'local', 'slurm', a scheduler's address (tcp://host:8786) or file"
+    },
+    "--workers": {"type": int, "help": "how many runs side by side; with --scheduler local or slurm, workers"},
+    "--list": {"action": "store_true", "help": "say how each run stands, and carry out none"},
+    "--notebooks": {"type": Path, "required": True, "help": "folder of the copied notebooks"},
+    "--out": {"type": Path, "default": RESULTS / "oracles", "help": "folder of the judges"},
+    "chapters": {"nargs": "*", "help": "such as 08 or A1; all unless given"},
 }
+WHERE = ("--profile", "--evidence")
+WHICH = (*WHERE, "--readings", "--seeds", "--precision", "--device")
 COMMANDS = {
-    "plan": _plan, "run": _run, "queue": _queue, "status": _status, "collect": _collect, "amend": _amend,
-    "refresh": _refresh, "render": _render, "oracles": _oracles,
-}  # fmt: skip
+    "plan": (_plan, *WHICH, "--workers"),
+    "run": (_run, *WHICH, "--data-root", "--minutes", "--scheduler", "--workers"),
+    "queue": (_queue, "--data-root", "--device", "--minutes", "--workers", "--list"),
+    "status": (_status, *WHICH),
+    "collect": (_collect, *WHERE),
+    "amend": (_amend, *WHERE, "--data-root"),
+    "refresh": (_refresh, "chapters"),
+    "render": (_render, *WHERE, "--notebooks"),
+    "oracles": (_oracles, "--out", "--device", "--data-root"),
+}
+ON_A_CPU = ("queue", "oracles")  # unless --device says otherwise
 
 
 if __name__ == "__main__":

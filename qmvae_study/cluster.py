@@ -25,7 +25,7 @@ import torch
 import qmvae_core
 from qmvae_core.data import STAND_IN, real_data_at_hand
 from qmvae_study import execution
-from qmvae_study.evidence.folder import absolute_root
+from qmvae_study.evidence.folder import root_here
 from qmvae_study.evidence.notebooks import (  # Dask sets each of THREADS to 1 unless told otherwise
     THREADS,
     TRAINING_NOTEBOOK,
@@ -54,7 +54,7 @@ def carry_out(
     process, or if no worker offers the GPU that device "cuda" needs.
     """
     evidence.mkdir(parents=True, exist_ok=True)
-    data_root = data_root or next((profile(run.profile).data_root for run in runs), None) or _root_here()
+    data_root = data_root or next((profile(run.profile).data_root for run in runs), None) or root_here()
     with _client(scheduler, workers, device) as client, _shared(evidence, data_root) as shared:
         try:
             client.run_on_scheduler(importlib.import_module, __name__)  # it unpacks what it hands on
@@ -68,12 +68,6 @@ def carry_out(
         if device == "cuda" and not _offering(client, "GPU"):
             raise RuntimeError("no worker offers a GPU; start workers with: dask worker --resources GPU=1 --nthreads 1")
         yield from _outcomes(client, runs, evidence, device, shared)
-
-
-def _root_here() -> str | None:
-    """The data root of this process's environment, which a worker on another machine does not have."""
-    root = os.environ.get("QMVAE_DATA_ROOT")
-    return absolute_root(root) if root else None
 
 
 def _offering(client, resource: str | None) -> int:

@@ -23,15 +23,15 @@ The rule:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from qmvae_core.models.readings import reading
+from qmvae_study.evidence.records import Record
 from qmvae_study.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
-from qmvae_study.plateau import is_stalled
+from qmvae_study.report.intervals import Interval
 
 PROFILE, SEEDS, FINALISTS = "hunt", (0, 1, 2), 3
 PRINTED = "as-printed+negatives=all-violating"  # the printed equations with the printed screening
@@ -101,16 +101,13 @@ QUESTIONS = (
 COUNTED = {**TABLE1_COLUMNS, "joint probe": TABLE2_COLUMNS["MNIST-SVHN"]}
 
 
-def score(record: Mapping) -> float:
+def score(record: Record) -> float:
     """The mean of the three accuracies that count, in per cent."""
     return float(np.mean([_accuracy(record, path) for path in COUNTED.values()]))
 
 
-def _accuracy(record: Mapping, path: Sequence[str]) -> float:
-    value = record["metrics"]
-    for key in (*path, "mean") if path[0] == "cross_generation" else path:
-        value = value[key]
-    return 100.0 * value["accuracy"]
+def _accuracy(record: Record, path: Sequence[str]) -> float:
+    return record.share(*path, code="mean").per_cent
 
 
 def changes(name: str) -> int:
@@ -122,23 +119,26 @@ def changes(name: str) -> int:
     return len(found - {"likelihood", "scale", "negatives"}) + (ours["negatives"] == "random")
 
 
-def finalists(records: Sequence[Mapping]) -> list[str] | None:
+def finalists(records: Sequence[Record]) -> list[str] | None:
     """The readings that go on to more seeds, the highest score first; None while a reading of the plan is missing."""
-    first = {record["reading"]: record for record in records if record["seed"] == SEEDS[0]}
+    first = {record.reading: record for record in records if record.seed == SEEDS[0]}
     if set(PLAN) - set(first):
         return None
-    able = [r for name in PLAN if (r := first[name])["status"] == "ok" and not is_stalled(r)]
-    return [r["reading"] for r in sorted(able, key=score, reverse=True)[:FINALISTS]]
+    return [record.reading for record in _by_score(first[name] for name in PLAN)[:FINALISTS]]
 
 
-def scores(records: Sequence[Mapping]) -> dict[str, list[float]]:
+def _by_score(records: Iterable[Record]) -> list[Record]:
+    """Those that can be chosen, the highest score first: finished and not stalled."""
+    return sorted((r for r in records if r.done and not r.stalled), key=score, reverse=True)
+
+
+def scores(records: Sequence[Record]) -> dict[str, list[float]]:
     """The scores of each reading that finished, in the order of the plan."""
-    done = [record for record in records if record["status"] == "ok"]
-    found = {name: [score(r) for r in done if r["reading"] == name] for name in PLAN}
+    found = {name: [score(r) for r in records if r.done and r.reading == name] for name in PLAN}
     return {name: values for name, values in found.items() if values}
 
 
-def noise(records: Sequence[Mapping]) -> tuple[float, int] | None:
+def noise(records: Sequence[Record]) -> tuple[float, int] | None:
     """The pooled standard deviation of the score and its degrees of freedom; None while a finalist lacks a seed."""
     chosen = finalists(records)
     found = scores(records)
@@ -152,10 +152,10 @@ def noise(records: Sequence[Mapping]) -> tuple[float, int] | None:
 def reach(spread: tuple[float, int], first: int, second: int) -> float:
     """The difference beyond which mean scores of so many seeds each are told apart; spread: as of `noise`."""
     deviation, freedom = spread
-    return float(stats.t.ppf(0.975, freedom)) * deviation * math.sqrt(1 / first + 1 / second)
+    return Interval.student(0.0, deviation * math.sqrt(1 / first + 1 / second), freedom).high
 
 
-def best(records: Sequence[Mapping]) -> str | None:
+def best(records: Sequence[Record]) -> str | None:
     """The best reading by the rule; None while a run of it is missing."""
     spread = noise(records)
     if spread is None:
@@ -167,22 +167,22 @@ def best(records: Sequence[Mapping]) -> str | None:
     return min(level, key=lambda name: (changes(name), -means[name]))
 
 
-def printed(records: Sequence[Mapping]) -> str | None:
+def printed(records: Sequence[Record]) -> str | None:
     """The reading of SCALES with the highest score; None while one is missing, or if all are stalled."""
-    found = {r["reading"]: r for r in records if r["reading"] in SCALES and r["seed"] == SEEDS[0]}
+    found = {r.reading: r for r in records if r.reading in SCALES and r.seed == SEEDS[0]}
     if set(SCALES) - set(found):
         return None
-    able = [r for name in SCALES if (r := found[name])["status"] == "ok" and not is_stalled(r)]
-    return max(able, key=score)["reading"] if able else None
+    able = _by_score(found[name] for name in SCALES)
+    return able[0].reading if able else None
 
 
-def effects(records: Sequence[Mapping]) -> pd.DataFrame:
+def effects(records: Sequence[Record]) -> pd.DataFrame:
     """What each of QUESTIONS found, by seed 0 alone: differences in points, and whether the scores are told apart.
 
     A question whose runs are not both finished has no row. "stalled" says which of the two readings never left its
     plateau: "with" or "without" the choice. Nobody is told apart before the noise is known.
     """
-    first = {r["reading"]: r for r in records if r["seed"] == SEEDS[0] and r["status"] == "ok"}
+    first = {r.reading: r for r in records if r.seed == SEEDS[0] and r.done}
     spread = noise(records)
     rows = []
     for choice, setting, without, having in QUESTIONS:
@@ -193,12 +193,12 @@ def effects(records: Sequence[Mapping]) -> pd.DataFrame:
         row |= {c: _accuracy(pair["with"], path) - _accuracy(pair["without"], path) for c, path in COUNTED.items()}
         row["score"] = score(pair["with"]) - score(pair["without"])
         row["told apart"] = "" if spread is None else "yes" if abs(row["score"]) > reach(spread, 1, 1) else "no"
-        row["stalled"] = " and ".join(name for name, record in pair.items() if is_stalled(record))
+        row["stalled"] = " and ".join(name for name, record in pair.items() if record.stalled)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def table(records: Sequence[Mapping]) -> pd.DataFrame:
+def table(records: Sequence[Record]) -> pd.DataFrame:
     """A row a reading, in the order of the plan: accuracies by the mean over its seeds, score, and what the rule says.
 
     Accuracies and score in per cent. "told apart": whether the mean score is told apart from the highest one.
@@ -208,15 +208,15 @@ def table(records: Sequence[Mapping]) -> pd.DataFrame:
     top = max(found, key=lambda name: np.mean(found[name])) if found else None
     rows = []
     for name in PLAN:
-        group = [r for r in records if r["reading"] == name]
-        done = [r for r in group if r["status"] == "ok"]
+        group = [r for r in records if r.reading == name]
+        done = [r for r in group if r.done]
         row = {"reading": name, "seeds": len(group), "changes": changes(name), "note": ""}
         if len(done) < len(group) or not group:
             row["note"] = "failed" if group else "not run"
         if done:
             row |= {column: np.mean([_accuracy(r, path) for r in done]) for column, path in COUNTED.items()}
             row["score"] = np.mean(found[name])
-            if any(is_stalled(r) for r in done):
+            if any(r.stalled for r in done):
                 row["note"] = "stalled"
             if spread is not None:
                 gap = np.mean(found[top]) - row["score"]

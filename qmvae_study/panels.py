@@ -6,7 +6,6 @@ reads in every generated image.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from qmvae_core.data import Digits
 from qmvae_core.draws import generator_for
+from qmvae_core.files import replacing
 from qmvae_core.oracles import DigitClassifier
 from qmvae_study.evidence.pictures import ROWS, SWEEP
 
@@ -121,10 +121,5 @@ def save_panel(path: Path, images: Tensor) -> None:
     rows, columns, channels, height, width = images.shape
     pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     sheet = pixels.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels).numpy()
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet).save(part, format="PNG")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

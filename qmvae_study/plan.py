@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from qmvae_core.data import MODALITIES, STAND_IN
 from qmvae_core.models import build_model, from_known_fields, reading, training_changes
-from qmvae_core.names import BEST
+from qmvae_core.names import BEST, known
 from qmvae_core.oracles import CONFIGS, OracleConfig
 from qmvae_core.training import TrainingConfig
 from qmvae_study import hunt, sensitivity
@@ -50,17 +50,11 @@ PROFILES = {
     ),
     "quick": Profile("quick", SHORT, MODELS_COMPARED),
     "sensitivity": Profile(
-        "sensitivity",
-        SHORT,
-        sensitivity.PLAN,
-        more_seeds={sensitivity.BASE: sensitivity.SEEDS},
-        validation=True,
+        "sensitivity", SHORT, sensitivity.PLAN, more_seeds={sensitivity.BASE: sensitivity.SEEDS}, validation=True
     ),
     # What we do otherwise than a model's authors, one change at a time, to be compared with the runs of "quick".
     "deviations": Profile(
-        "deviations",
-        SHORT,
-        ("mmvae+particles=1", "dmvae+empty_group=false", "jmvae-kl+alpha=1", "mopoe+beta=2.5"),
+        "deviations", SHORT, ("mmvae+particles=1", "dmvae+empty_group=false", "jmvae-kl+alpha=1", "mopoe+beta=2.5")
     ),
     # Whether bfloat16 changes a result: the same seeds by both precisions.
     "precision": Profile(
@@ -82,9 +76,7 @@ PROFILES = {
 
 def profile(name: str) -> Profile:
     """The named profile. Raises ValueError for an unknown name."""
-    if name not in PROFILES:
-        raise ValueError(f"unknown profile {name!r}; the known ones are {sorted(PROFILES)}")
-    return PROFILES[name]
+    return known(PROFILES, "profile", name)
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
@@ -120,11 +112,7 @@ class Run:
         """The profile's training, with what the reading changes of it."""
         return from_known_fields(
             TrainingConfig,
-            {
-                **asdict(profile(self.profile).training),
-                "precision": self.precision,
-                **training_changes(self.reading),
-            },
+            {**asdict(profile(self.profile).training), "precision": self.precision, **training_changes(self.reading)},
         )
 
     @property

@@ -30,23 +30,6 @@ def _hunted() -> list[dict]:
     return load_records(folder, profile=hunt.PROFILE) if folder.is_dir() else []
 
 
-def _precision() -> list[Run]:
-    return plan("precision")
-
-
-def _hunt() -> list[Run]:
-    return plan(hunt.PROFILE)
-
-
-def _precision_again() -> list[Run]:
-    return plan("precision", seeds=SECOND_LOOK)
-
-
-def _finalists() -> list[Run]:
-    chosen = hunt.finalists(_hunted()) or []
-    return plan(hunt.PROFILE, chosen, hunt.SEEDS[1:]) if chosen else []
-
-
 def _found() -> list[str]:
     """The paper's own reading and the best one, as the hunt spells them, without repeats; empty until it is over."""
     found = _hunted()
@@ -54,29 +37,21 @@ def _found() -> list[str]:
     return [] if best is None or printed is None else list(dict.fromkeys((printed, best)))
 
 
-def _long(readings: Sequence[str]) -> list[Run]:
-    return plan("paper", readings, SEEDS, PRECISION) if readings else []
+def _of(profile: str, readings: Sequence[str], seeds: Sequence[int] = SEEDS) -> list[Run]:
+    """The runs of a stage; none of no readings, which would be the profile's own."""
+    return plan(profile, readings, seeds, PRECISION) if readings else []
 
 
-def _paper_found() -> list[Run]:
-    found = _found()
-    return _long([*found, *map(WITHOUT_LOSS.format, found[-1:])])
-
-
-def _paper_baselines() -> list[Run]:
-    return _long(("mvae", "dmvae"))
-
-
-def _epoch_found() -> list[Run]:
-    readings = [*_found(), *map(WITHOUT_LOSS.format, _found())]
-    return plan("epoch", readings, SEEDS, PRECISION) if readings else []
-
-
-def _epoch_others() -> list[Run]:
-    return plan("epoch", (*_OTHERS, *KIN, DEFAULT), SEEDS, PRECISION)
-
-
-STAGES = (_precision, _hunt, _finalists, _precision_again, _paper_found, _paper_baselines, _epoch_found, _epoch_others)
+STAGES = (
+    lambda: plan("precision"),
+    lambda: plan(hunt.PROFILE),
+    lambda: _of(hunt.PROFILE, hunt.finalists(_hunted()) or [], hunt.SEEDS[1:]),
+    lambda: plan("precision", seeds=SECOND_LOOK),
+    lambda: _of("paper", [*_found(), *map(WITHOUT_LOSS.format, _found()[-1:])]),
+    lambda: _of("paper", ("mvae", "dmvae")),
+    lambda: _of("epoch", [*_found(), *map(WITHOUT_LOSS.format, _found())]),
+    lambda: _of("epoch", (*_OTHERS, *KIN, DEFAULT)),
+)
 
 
 def runs() -> list[Run]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,14 @@ from torch import nn
 
 from qmvae_core.data import STAND_IN, DigitData, load_digits, validation_split
 from qmvae_core.evaluation import Context, evaluate
+from qmvae_core.files import file_hash
 from qmvae_core.models import ModelConfig, build_model, from_known_fields, reading
 from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import NonFiniteLoss, Trained, TrainingConfig, fit, seconds_a_step
 from qmvae_study.diagnosis import METRICS, at_a_glance
-from qmvae_study.evidence import records
 from qmvae_study.evidence.folder import RESULTS, alone
 from qmvae_study.evidence.provenance import provenance
+from qmvae_study.evidence.records import FORMAT, Record, RecordError, config_hash, load_records, read_record, write_json
 from qmvae_study.evidence.weights import save_tensors
 from qmvae_study.judges import prepare_oracles
 from qmvae_study.panels import make_panels
@@ -40,15 +40,11 @@ def expected_hours(runs: Sequence[Run], device: str, workers: int) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(max(len(os.sched_getaffinity(0)) // workers, 1))
     try:
-        timed: dict[tuple[str, str, str], float] = {}
-        total = 0.0
-        for run in runs:
-            kind = (run.profile, run.reading, run.precision)
-            if kind not in timed:
-                timed[kind] = seconds_a_step(reading(run.reading), run.training, device)
-            total += timed[kind] * steps_of(run) * len(run.seeds)
+        kinds = {(run.profile, run.reading, run.precision): run for run in runs}
+        timed = {kind: seconds_a_step(reading(run.reading), run.training, device) for kind, run in kinds.items()}
     finally:
         torch.set_num_threads(before)
+    total = sum(timed[run.profile, run.reading, run.precision] * steps_of(run) * len(run.seeds) for run in runs)
     return total / workers / 3600
 
 
@@ -109,13 +105,13 @@ def train(
     except NonFiniteLoss as error:
         for seed in run.seeds:
             failed = _record(run, seed, data, device) | {"status": "failed", "error": str(error)}
-            records.write_json(record_path(run, seed, evidence), failed)
+            write_json(record_path(run, seed, evidence), failed)
         raise
 
 
 def judge(
     run: Run, trained: Trained, data: DigitData, oracles: Mapping[str, DigitClassifier], evidence: Path
-) -> list[dict]:
+) -> list[Record]:
     """Evaluate each seed on the test digits, save weights and panels, and write the records; returns them.
 
     Raises RuntimeError if another process works on this run and does not end.
@@ -135,30 +131,23 @@ def judge(
                 "history": trained.histories[number],
                 **({"plateau": {"left": trained.left[number]}} if trained.left else {}),
                 "panels": make_panels(model, oracles, on_device.test, seed, evidence / "panels", name),
-                "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+                "weights_sha256": file_hash(weights),
                 "cost": trained.cost,
             }
-            records.write_json(record_path(run, seed, evidence), record)
+            write_json(record_path(run, seed, evidence), record)
             written.append(record)
     return written
 
 
-def _record(run: Run, seed: int, data: DigitData, device: str | torch.device) -> dict:
+def _record(run: Run, seed: int, data: DigitData, device: str | torch.device) -> Record:
     config = run.config()
-    return {
-        "format": records.FORMAT,
-        "id": run.record_id(seed),
-        "profile": run.profile,
-        "model": run.model,
-        "reading": run.reading,
-        "seed": seed,
-        "trained_together": list(run.seeds),
-        "config": config,
-        "config_hash": records.config_hash(config),
-        "data": data.identity,
-        "provenance": provenance(device),
+    return Record({
+        "format": FORMAT, "id": run.record_id(seed), "profile": run.profile, "model": run.model,
+        "reading": run.reading, "seed": seed, "trained_together": list(run.seeds),
+        "config": config, "config_hash": config_hash(config),
+        "data": data.identity, "provenance": provenance(device),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    })  # fmt: skip
 
 
 def record_path(run: Run, seed: int, evidence: Path) -> Path:
@@ -166,21 +155,21 @@ def record_path(run: Run, seed: int, evidence: Path) -> Path:
     return evidence / "runs" / f"{run.record_id(seed)}.json"
 
 
-def _weights(record: Mapping, evidence: Path) -> Path:
-    return evidence / "weights" / f"{record['id']}.safetensors"
+def _weights(record: Record, evidence: Path) -> Path:
+    return evidence / "weights" / f"{record.id}.safetensors"
 
 
-def load_model(record: Mapping, evidence: Path) -> nn.Module:
+def load_model(record: Record, evidence: Path) -> nn.Module:
     """The trained model of a record, in eval mode, on the CPU.
 
     Raises RecordError if its weights are missing or are not those that the record names.
     """
     path = _weights(record, evidence)
     if not path.exists():
-        raise records.RecordError(f"there are no weights {path}; make them with: python -m qmvae_study run")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != record["weights_sha256"]:
-        raise records.RecordError(f"{path} does not hold the weights that its record names; run it again")
-    model = build_model(record["config"]["model"])
+        raise RecordError(f"there are no weights {path}; make them with: python -m qmvae_study run")
+    if not record.holds(path):
+        raise RecordError(f"{path} does not hold the weights that its record names; run it again")
+    model = build_model(record.setting("model"))
     model.load_state_dict(load_file(path))
     return model.eval()
 
@@ -193,28 +182,28 @@ def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[t
     Raises RecordError where there is no finished record, where the data are not those on which a record was judged,
     and where the weights are not its own.
     """
-    done = records.load_records(evidence / "runs", profile=name, status="ok")
+    done = load_records(evidence / "runs", profile=name, status="ok")
     if not done:
-        raise records.RecordError(f"{evidence / 'runs'} has no finished record of the profile {name!r}")
+        raise RecordError(f"{evidence / 'runs'} has no finished record of the profile {name!r}")
     data = data_for(name, data_root)
     by = provenance()  # before the first record is changed, after which the repository is not clean
     for record in done:
         missing = [each for each in METRICS if each not in record["metrics"]]
         if not missing:
-            yield record["id"], "lacks nothing"
+            yield record.id, "lacks nothing"
             continue
         if not _weights(record, evidence).exists():
-            yield record["id"], f"has no weights in {evidence / 'weights'}, so {', '.join(missing)} cannot be added"
+            yield record.id, f"has no weights in {evidence / 'weights'}, so {', '.join(missing)} cannot be added"
             continue
         if any(record["data"][key] != data.identity[key] for key in ("content_hash", "n_test")):
-            raise records.RecordError(f"record {record['id']} was judged on other data than those given")
+            raise RecordError(f"record {record.id} was judged on other data than those given")
         model = load_model(record, evidence)
         judges = oracles_for(name, data, evidence)
         metrics = {each: METRICS[each] for each in missing}
-        record["metrics"] |= evaluate(model, data.train, data.test, judges, record["seed"], metrics)
+        record["metrics"] |= evaluate(model, data.train, data.test, judges, record.seed, metrics)
         record["amended"] = record.get("amended", {}) | dict.fromkeys(missing, by)
-        records.write_json(evidence / "runs" / f"{record['id']}.json", record)
-        yield record["id"], f"added {', '.join(missing)}"
+        write_json(evidence / "runs" / f"{record.id}.json", record)
+        yield record.id, f"added {', '.join(missing)}"
 
 
 def state(run: Run, evidence: Path, real_data: bool = False) -> str:
@@ -225,12 +214,12 @@ def state(run: Run, evidence: Path, real_data: bool = False) -> str:
     found = []
     for seed in run.seeds:
         path = record_path(run, seed, evidence)
-        record = records.read_record(path) if path.exists() else None
-        replaced = record is not None and record["data"]["kind"] == STAND_IN and real_data
+        record = read_record(path) if path.exists() else None
+        replaced = record is not None and not record.real and real_data
         other = record is None or not _same_config(run, record["config"])
         if other or (replaced and not profile(run.profile).data_root):
             return "started" if any((evidence / "work" / run.id).glob("*/checkpoint.pt")) else "to do"
-        found.append(record["status"])
+        found.append(record.status)
     return "failed" if "failed" in found else "done"
 
 

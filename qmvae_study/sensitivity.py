@@ -12,18 +12,19 @@ of the scores of "default" over its seeds. The rule:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from qmvae_core.names import AS_PRINTED, DEFAULT
 from qmvae_core.negatives import RULES
-from qmvae_study.evidence.records import RecordError
+from qmvae_study.evidence.records import Record, RecordError
 from qmvae_study.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
-from qmvae_study.plateau import is_stalled
+from qmvae_study.report.intervals import Interval, Says, Verdict
 from qmvae_study.rows import WITHOUT_LOSS
 
+WORDS = {Says.ABOVE: "helps", Says.BELOW: "hurts", Says.AGREES: "undecided"}
 BASE, SEEDS = DEFAULT, (0, 1, 2)
 REFERENCES = (AS_PRINTED, WITHOUT_LOSS.format(BASE))  # shown beside the rest, and candidates for nothing
 POINTS = {
@@ -40,15 +41,14 @@ POINTS = {
 PLAN = (BASE, *REFERENCES, *(f"{BASE}+{value}" for values in POINTS.values() for value in values))
 
 
-def score(record: Mapping) -> float:
+def score(record: Record) -> float:
     """The mean of both directions of cross generation by the mean of q(z|x), in per cent."""
-    cross = record["metrics"]["cross_generation"]
-    return 100.0 * float(np.mean([cross[direction]["mean"]["accuracy"] for _, direction in TABLE1_COLUMNS.values()]))
+    return 100.0 * float(np.mean([record.share(*path, code="mean").accuracy for path in TABLE1_COLUMNS.values()]))
 
 
-def noise(records: Sequence[Mapping]) -> float:
+def noise(records: Sequence[Record]) -> float:
     """The standard deviation of the scores of "default" over its seeds. Raises RecordError for fewer than two."""
-    scores = [score(r) for r in records if r["reading"] == BASE]
+    scores = [score(r) for r in records if r.reading == BASE]
     if len(scores) < 2:
         raise RecordError(
             f"the noise needs two or more seeds of {BASE!r}, got {len(scores)}; run the profile sensitivity"
@@ -56,39 +56,36 @@ def noise(records: Sequence[Mapping]) -> float:
     return float(np.std(scores, ddof=1))
 
 
-def effects(records: Sequence[Mapping]) -> pd.DataFrame:
+def effects(records: Sequence[Record]) -> pd.DataFrame:
     """A row for each record that finished: what was changed, accuracies, leakage, and the rule's word on it.
 
     Accuracies in per cent; difference: of the score to that of "default" with the same seed, in points.
     Raises RecordError as `noise`, and if "default" lacks a seed.
     """
-    done = [r for r in records if r["status"] == "ok"]
-    base = {r["seed"]: score(r) for r in done if r["reading"] == BASE}
+    done = [r for r in records if r.done]
+    base = {r.seed: score(r) for r in done if r.reading == BASE}
     reach = 2 * noise(done)
     point_of = {f"{BASE}+{value}": point for point, values in POINTS.items() for value in values}
     rows = []
     for record in done:
-        if record["seed"] not in base:
-            raise RecordError(
-                f"there is no record of {BASE!r} with seed {record['seed']} to compare {record['id']} with"
-            )
-        reading, metrics = record["reading"], record["metrics"]
-        difference = score(record) - base[record["seed"]]
-        word = "helps" if difference > reach else "hurts" if difference < -reach else "undecided"
+        if record.seed not in base:
+            raise RecordError(f"there is no record of {BASE!r} with seed {record.seed} to compare {record.id} with")
+        reading, leakage = record.reading, record.leakage
+        difference = Interval.around(score(record) - base[record.seed], reach)
+        word = Verdict(difference.against(0.0)).spelled(WORDS) if reading != BASE else ""
         row = {
             "open point": point_of.get(reading, "combination" if _is_combination(reading) else "reference"),
             "value": reading.removeprefix(f"{BASE}+"),
             "reading": reading,
-            "seed": record["seed"],
-            **{name: 100 * metrics[a][b]["mean"]["accuracy"] for name, (a, b) in TABLE1_COLUMNS.items()},
+            "seed": record.seed,
+            **{name: record.share(*path, code="mean").per_cent for name, path in TABLE1_COLUMNS.items()},
             "score": score(record),
-            "difference": difference,
-            "word": " ".join([*([] if reading == BASE else [word]), *(["(stalled)"] if is_stalled(record) else [])]),
-            **{f"probe {name}": 100 * metrics[a][b]["accuracy"] for name, (a, b) in TABLE2_COLUMNS.items()},
+            "difference": difference.centre,
+            "word": f"{word} {'(stalled)' if record.stalled else ''}".strip(),
+            **{f"probe {name}": record.share(*path).per_cent for name, path in TABLE2_COLUMNS.items()},
         }
         for name in ("mnist", "svhn"):
-            leaks = metrics["leakage"].get(name)
-            row[f"leakage {name.upper()}"] = 100 * leaks["nonlinear"]["accuracy"] if leaks else None
+            row[f"leakage {name.upper()}"] = leakage[name]["nonlinear"].per_cent if name in leakage else None
         rows.append(row)
     order = {reading: place for place, reading in enumerate(PLAN)}
     rows.sort(key=lambda row: (order.get(row["reading"], len(order)), row["seed"]))
@@ -100,7 +97,7 @@ def _is_combination(reading: str) -> bool:
     return reading not in PLAN and changes <= {c for values in POINTS.values() for v in values for c in v.split("+")}
 
 
-def combination(records: Sequence[Mapping]) -> str:
+def combination(records: Sequence[Record]) -> str:
     """The reading with the best value of each point that helps; "default" where none does. Raises as `effects`."""
     table = effects(records)
     taken = []
@@ -111,11 +108,11 @@ def combination(records: Sequence[Mapping]) -> str:
     return "+".join([BASE, *taken])
 
 
-def best_reading(records: Sequence[Mapping]) -> str | None:
+def best_reading(records: Sequence[Record]) -> str | None:
     """The best reading by the rule, or None while the combination has not been run. Raises as `effects`."""
     wanted = combination(records)
     table = effects(records).set_index("reading")
-    if wanted in (BASE, *PLAN):
+    if wanted in PLAN:
         return wanted
     if wanted not in table.index:
         return None

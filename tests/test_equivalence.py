@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from test_tables import in_bfloat16, record
 
-from qmvae_study.evidence.records import RecordError
+from qmvae_study.evidence.records import Record, RecordError
 from qmvae_study.report import equivalence, tables
 
 
@@ -34,10 +34,10 @@ def test_noise_does_not_make_two_things_equivalent():
     assert equivalence.two_one_sided(noisy, noisy[::-1]) > 0.3
 
 
-def both(shift: float = 0.0, seeds=range(5)) -> list[dict]:
+def both(shift: float = 0.0, seeds=range(5)) -> list[Record]:
     noise = [0.001, -0.001, 0.002, -0.002, 0.0] * 2
 
-    def run(seed: int, by: float, more: float = 0.0) -> dict:
+    def run(seed: int, by: float, more: float = 0.0) -> Record:
         return record(seed, forth=0.92 + by + more, back=0.81 - by, probe=(0.98 + by, 0.80 + by, 0.97 - by))
 
     return [*(run(n, noise[n]) for n in seeds), *(in_bfloat16(run(n, noise[-n], shift)) for n in seeds)]

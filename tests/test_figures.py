@@ -17,6 +17,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Circle, Rectangle
 
 from qmvae_study.report import figures
+from qmvae_study.report.intervals import Interval
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LABELS = np.repeat([2, 5, 8], 2)
@@ -78,7 +79,7 @@ EXAMPLES = {
     "traversal": lambda: swept(),
     "quadruplet_geometry": lambda: figures.quadruplet_geometry(codes(1), codes(1), LABELS, (0, 2, 4)),
     "training_history": lambda: figures.training_history([epochs(3), epochs(3, 2.0)]),
-    "comparison": lambda: figures.comparison({"a": (90.0, 89.0, 91.0)}, {"a": (88.0, 80.0, 89.0)}),
+    "comparison": lambda: figures.comparison({"a": Interval(90.0, 89.0, 91.0)}, {"a": Interval(88.0, 80.0, 89.0)}),
     "dots": lambda: dotted(),
     "confusion": lambda: figures.confusion(np.eye(3, dtype=int) * 5, "shown", "read"),
     "blank": lambda: figures.blank(3, 2, "an empty plot")[0],
@@ -271,8 +272,8 @@ def test_a_history_has_a_panel_a_term_and_a_line_a_seed():
 
 
 def test_a_comparison_has_a_row_a_cell_and_no_dot_where_there_is_no_value():
-    said = {"a": (90.0, 89.0, 91.0), "b": None}
-    figure = figures.comparison(said, {"a": (88.0, 87.0, 89.0), "b": (50.0, 40.0, 60.0), "c": (1.0, 1.0, 1.0)})
+    ours = {"a": Interval(88.0, 87.0, 89.0), "b": Interval(50.0, 40.0, 60.0), "c": Interval(1.0, 1.0, 1.0)}
+    figure = figures.comparison({"a": Interval(90.0, 89.0, 91.0), "b": None}, ours)
     (axes,) = figure.axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b", "c"]
     dots = {line.get_label(): line for line in axes.lines if line.get_label() in ("paper", "ours")}

@@ -10,14 +10,15 @@ from scipy import stats
 from qmvae_core.models import reading
 from qmvae_study import hunt
 from qmvae_study import plan as study_plan
+from qmvae_study.evidence.records import Record
 from qmvae_study.plan import plan
 
 LOW = {name: 50.0 + 0.1 * number for number, name in enumerate(hunt.PLAN)}
 
 
-def record(name: str, score: float, seed: int = 0, stalled: bool = False, status: str = "ok") -> dict:
+def record(name: str, score: float, seed: int = 0, stalled: bool = False, status: str = "ok") -> Record:
     parts = {"accuracy": score / 100}
-    return {
+    return Record({
         "id": f"{name} {seed}", "reading": name, "seed": seed, "status": status,
         "config": {"model": reading(name).to_dict()},
         "plateau": {"left": None if stalled else 100},
@@ -25,10 +26,10 @@ def record(name: str, score: float, seed: int = 0, stalled: bool = False, status
             "cross_generation": {"mnist->svhn": {"mean": parts}, "svhn->mnist": {"mean": parts}},
             "probe": {"joint": parts, "mnist": {"accuracy": 0.0}, "svhn": {"accuracy": 0.0}},
         },
-    }  # fmt: skip
+    })  # fmt: skip
 
 
-def records(scores: dict[str, tuple[float, ...]], **of_all) -> list[dict]:
+def records(scores: dict[str, tuple[float, ...]], **of_all) -> list[Record]:
     """Every reading of the plan: those of `scores` with a seed for each of their scores, the others low ones."""
     found = [record(name, low) for name, low in LOW.items() if name not in scores]
     return found + [record(name, s, seed) for name, values in scores.items() for seed, s in enumerate(values)]

@@ -9,8 +9,8 @@ import torch
 from qmvae_core.data import Digits
 from qmvae_core.evaluation import generator_for
 from qmvae_core.models import build_model
-from qmvae_study.evidence.pictures import ROWS, SWEEP, load_panel, panel_images, panel_of
-from qmvae_study.evidence.records import RecordError
+from qmvae_study.evidence.pictures import ROWS, SWEEP, load_panel, panel_images
+from qmvae_study.evidence.records import Panel, Record, RecordError
 from qmvae_study.panels import make_panels, nth_of_each_digit, save_panel
 
 DIRECTIONS = ["ink->photo", "photo->ink"]
@@ -74,7 +74,7 @@ def test_cross_generation_shares_one_style_along_each_row_and_takes_the_test_cod
     model = build_model(small_config(test_code=code), 0).eval()
     for direction, panel in panels_of(model, digits, tmp_path)["cross_generation"].items():
         source, target = direction.split("->")
-        found = panel_images(panel, tmp_path)
+        found = panel_images(Panel(**panel), tmp_path)
         chosen = nth_of_each_digit(digits[source])
         assert (panel["positions"], panel["digits"]) == (chosen.tolist(), list(range(10)))
         assert panel["rows"] == "draws of h"
@@ -95,10 +95,10 @@ def test_cross_generation_shares_one_style_along_each_row_and_takes_the_test_cod
 def test_transfer_has_the_digit_of_its_column_and_the_style_of_its_row(made, digits, direction):
     model, panels, folder = made
     source, target = direction.split("->")
-    panel = panel_of({"panels": panels}, "transfer", direction)
+    panel = Record(panels=panels).panel("transfer", source, target)
     found = panel_images(panel, folder)
     styled = nth_of_each_digit(digits[target], 1)
-    assert panel["style_positions"] == styled.tolist()
+    assert panel.style_positions == styled.tolist()
     assert np.array_equal(found["styles"][0], digits[target].images[styled].numpy())
     contents = digits[source].batch(nth_of_each_digit(digits[source]))
     for row in range(10):
@@ -113,7 +113,7 @@ def test_transfer_has_the_digit_of_its_column_and_the_style_of_its_row(made, dig
 def test_traversal_moves_one_dimension_a_row(made, digits, direction):
     model, panels, folder = made
     source, target = direction.split("->")
-    panel = panel_of({"panels": panels}, "traversal", direction)
+    panel = Record(panels=panels).panel("traversal", source, target)
     found = panel_images(panel, folder)["generated"]
     private = model.config.modalities[target].private
     assert found.shape[:2] == (private, 20)
@@ -134,7 +134,7 @@ def test_a_model_without_private_codes_has_panels_of_cross_generation_alone(smal
     for direction, panel in panels["cross_generation"].items():
         source, target = direction.split("->")
         assert panel["rows"] == "draws of z"
-        generated = panel_images(panel, tmp_path)["generated"]
+        generated = panel_images(Panel(**panel), tmp_path)["generated"]
         generator = generator_for(0, "panel", "cross_generation", source, target)
         posterior = model.encode_shared({source: digits[source].batch(nth_of_each_digit(digits[source]))})
         for row in generated:
@@ -148,11 +148,11 @@ def test_panels_depend_on_the_seed_in_their_styles_alone(made, small_config, dig
     again = panels_of(model, digits, tmp_path, seed=1)
     for direction in DIRECTIONS:
         before, after = (
-            panel_images(panels["transfer"][direction], folder),
-            panel_images(again["transfer"][direction], tmp_path),
+            panel_images(Panel(**panels["transfer"][direction]), folder),
+            panel_images(Panel(**again["transfer"][direction]), tmp_path),
         )
         assert np.array_equal(before["generated"], after["generated"])
-        crossed = [each["cross_generation"][direction] for each in (panels, again)]
+        crossed = [Panel(**each["cross_generation"][direction]) for each in (panels, again)]
         pictures = [panel_images(panel, where) for panel, where in zip(crossed, (folder, tmp_path), strict=True)]
         assert not np.array_equal(pictures[0]["generated"], pictures[1]["generated"])
 
@@ -160,7 +160,7 @@ def test_panels_depend_on_the_seed_in_their_styles_alone(made, small_config, dig
 @pytest.mark.parametrize("record", [{"id": "r"}, {"id": "r", "panels": {"transfer": {}}}, {"id": "r", "panels": None}])
 def test_a_missing_panel_is_named(record):
     with pytest.raises(RecordError, match="record r has no panel transfer, ink->photo; run it again"):
-        panel_of(record, "transfer", "ink->photo")
+        Record(record).panel("transfer", "ink", "photo")
 
 
 # On disk

@@ -6,9 +6,10 @@ import torch
 from qmvae_core import evaluation
 from qmvae_core.data import MODALITIES, Digits
 from qmvae_core.models import MODELS, READINGS, TEST_CODES, build_model, reading
+from qmvae_core.names import TITLES
 from qmvae_core.oracles import DigitClassifier
 from qmvae_study import paper
-from qmvae_study.report.tables import metric
+from qmvae_study.evidence.records import Record
 
 # As printed, a row a line: model, then the cells from left to right.
 TABLE1 = """
@@ -59,9 +60,8 @@ def test_settings_are_those_of_the_paper():
 
 
 def test_every_model_has_a_name_and_a_row():
-    assert list(paper.NAMES)[:4] == list(paper.TABLE1) == list(paper.TABLE2)
-    assert set(MODELS) <= set(paper.NAMES)
-    assert {config.model for config in READINGS.values()} <= set(paper.NAMES)
+    assert list(TITLES)[:4] == list(paper.TABLE1) == list(paper.TABLE2)
+    assert {*MODELS, *(config.model for config in READINGS.values())} <= set(TITLES)
     for table, columns in ((paper.TABLE1, paper.TABLE1_COLUMNS), (paper.TABLE2, paper.TABLE2_COLUMNS)):
         for row in table.values():
             assert row.keys() == columns.keys()
@@ -86,11 +86,11 @@ def metrics():
 @pytest.mark.parametrize("path", [*paper.TABLE1_COLUMNS.values(), *paper.TABLE2_COLUMNS.values()], ids=" ".join)
 def test_each_column_points_to_a_number_that_evaluation_gives(metrics, path):
     for code in TEST_CODES:
-        record = {"id": "r", "metrics": metrics, "config": {"model": {"test_code": code}}}
+        record = Record(id="r", metrics=metrics, config={"model": {"test_code": code}})
         value = metrics
         for key in (*path, code) if path[0] == "cross_generation" else path:
             value = value[key]
-        assert metric(record, path) == 100 * value["accuracy"]
+        assert record.share(*path).per_cent == 100 * value["accuracy"]
 
 
 def test_columns_point_in_the_direction_of_their_name():

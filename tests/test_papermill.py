@@ -24,7 +24,7 @@ from qmvae_study import runs as study_runs
 from qmvae_study.evidence import folder as places
 from qmvae_study.evidence import notebooks
 from qmvae_study.evidence.pictures import panel_images
-from qmvae_study.evidence.records import config_hash, load_records
+from qmvae_study.evidence.records import Panel, config_hash, load_records
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = study_plan.Run("smoke", "best", (0,))
@@ -127,7 +127,7 @@ def test_the_record_is_complete(record, evidence):
     study_runs.load_model(record, evidence)
     for panels in record["panels"].values():
         for panel in panels.values():
-            panel_images(panel, evidence / "panels")
+            panel_images(Panel(**panel), evidence / "panels")
 
 
 def test_the_judges_can_read(record, evidence):

@@ -7,16 +7,17 @@ from qmvae_core import training
 from qmvae_core.losses import quadruplet_loss
 from qmvae_core.models import ModalityConfig, QMVAEConfig, reading
 from qmvae_core.training import TrainingConfig, fit
-from qmvae_study import plateau
+from qmvae_study.evidence.records import Record
 
 TRAINING = TrainingConfig(epochs=3, steps_per_epoch=6, batch_size=16, rounds=2, chunk=2)
 PLATEAU = 2 * 2.0 + 0.8
 
 
-def record(name: str = "default", quadruplet=(4.8, 4.6, 4.2, 4.7), **fields) -> dict:
+def record(name: str = "default", quadruplet=(4.8, 4.6, 4.2, 4.7), **fields) -> Record:
     history = [{"quadruplet": value} for value in quadruplet]
     config = {"model": reading(name).to_dict()}
-    return {"id": "x", "config": config, "history": history, "cost": {"steps": 300 * len(history)}, **fields}
+    cost = {"steps": 300 * len(history)}
+    return Record({"id": "x", "config": config, "history": history, "cost": cost, **fields})
 
 
 def test_the_plateau_is_the_loss_of_codes_that_lie_in_one_place():
@@ -31,22 +32,22 @@ def test_what_is_not_trained_by_the_loss_has_no_plateau():
     for name in ("default+beta=0", "mvae", "dmvae", "mmvae"):
         assert reading(name).plateau is None
         flat = record(name, quadruplet=(4.8, 4.8))
-        assert not plateau.is_stalled(flat)
+        assert not flat.stalled
         with pytest.raises(ValueError, match="record x has no plateau"):
-            plateau.left_after(flat)
+            flat.left_after()
 
 
 def test_an_older_record_leaves_at_the_first_epoch_below_nine_tenths():
-    assert plateau.left_after(record()) == 900
-    assert not plateau.is_stalled(record())
-    assert plateau.left_after(record(quadruplet=(4.8, 4.33))) is None  # 0.9 of 4.8 is 4.32
-    assert plateau.is_stalled(record(quadruplet=(4.8, 4.33)))
-    assert plateau.left_after(record(quadruplet=(4.31, 4.8))) == 300
+    assert record().left_after() == 900
+    assert not record().stalled
+    assert record(quadruplet=(4.8, 4.33)).left_after() is None  # 0.9 of 4.8 is 4.32
+    assert record(quadruplet=(4.8, 4.33)).stalled
+    assert record(quadruplet=(4.31, 4.8)).left_after() == 300
 
 
 def test_a_record_that_says_it_itself_is_believed():
-    assert plateau.left_after(record(plateau={"left": 100})) == 100
-    assert plateau.is_stalled(record(plateau={"left": None}))
+    assert record(plateau={"left": 100}).left_after() == 100
+    assert record(plateau={"left": None}).stalled
 
 
 @pytest.mark.parametrize("loop", ["plain", "fast", "stacked"])

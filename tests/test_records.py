@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from qmvae_core import files
 from qmvae_study.evidence import folder as places
-from qmvae_study.evidence import provenance, records
+from qmvae_study.evidence import provenance
 from qmvae_study.evidence.records import FORMAT, RecordError, config_hash, load_records, read_record, write_json
 from qmvae_study.evidence.weights import save_tensors
 
@@ -60,7 +61,7 @@ def test_a_kill_before_the_file_is_in_place_leaves_the_old_one(tmp_path, monkeyp
     def kill(*paths):
         raise Kill
 
-    monkeypatch.setattr(records.os, "replace", kill)
+    monkeypatch.setattr(files.os, "replace", kill)
     for write in (
         lambda: write_json(tmp_path / "one.json", {**RECORD, "status": "new"}),
         lambda: write_json(tmp_path / "two.json", RECORD),
@@ -69,7 +70,7 @@ def test_a_kill_before_the_file_is_in_place_leaves_the_old_one(tmp_path, monkeyp
         with pytest.raises(Kill):
             write()
     left = [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")]
-    assert len(left) == 3  # whole or half, nobody reads them
+    assert not left
     assert load_records(tmp_path) == [RECORD]
     assert load_file(tmp_path / "one.safetensors")["weight"].tolist() == [1, 1, 1]
 
@@ -111,20 +112,19 @@ def test_a_missing_record_names_its_file_and_the_command_that_makes_it(tmp_path)
         read_record(path)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b'{"format": 1, "id"',
-        b"\xff\xfe\x00\x01",
-        b"[1, 2]",
-        b'"text"',
-        b"{}",
-        b'{"format": 0}',
-        b'{"format": "1"}',
-    ],
-    ids=["empty", "half", "bytes", "list", "text", "no format", "old format", "format as text"],
-)
+NO_RECORDS = [
+    b"",
+    b'{"format": 1, "id"',
+    b"\xff\xfe\x00\x01",
+    b"[1, 2]",
+    b'"text"',
+    b"{}",
+    b'{"format": 0}',
+    b'{"format": "1"}',
+]
+
+
+@pytest.mark.parametrize("content", [*NO_RECORDS, b'{"format": "1"}'], ids=repr)
 def test_a_file_that_is_no_record_is_named_with_the_remedy(tmp_path, content):
     path = tmp_path / "broken.json"
     path.write_bytes(content)
@@ -179,14 +179,12 @@ def test_the_hash_does_not_depend_on_the_order_of_keys_nor_on_json():
     "changed",
     [
         {**CONFIG, "training": {"epochs": 11}},
-        {**CONFIG, "model": {**CONFIG["model"], "beta": 1500.0000000000002}},
-        {**CONFIG, "model": {**CONFIG["model"], "negatives": "hardest"}},
-        {**CONFIG, "model": {**CONFIG["model"], "widths": [64, 32]}},
-        {**CONFIG, "model": {**CONFIG["model"], "extra": None}},
+        *({**CONFIG, "model": {**CONFIG["model"], **one}} for one in (
+            {"beta": 1500.0000000000002}, {"negatives": "hardest"}, {"widths": [64, 32]}, {"extra": None},
+        )),
         {"model": CONFIG["model"]},
     ],
-    ids=["number", "last digit", "word", "order of a list", "field added", "part left out"],
-)
+)  # fmt: skip
 def test_any_change_of_a_config_changes_its_hash(changed):
     assert config_hash(changed) != config_hash(CONFIG)
 

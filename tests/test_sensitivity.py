@@ -5,14 +5,14 @@ import pytest
 from qmvae_core.models import reading
 from qmvae_study import plan as study_plan
 from qmvae_study import sensitivity
-from qmvae_study.evidence.records import RecordError
+from qmvae_study.evidence.records import Record, RecordError
 
 NOISE = [80.0, 82.0, 84.0]  # of default over its seeds: a standard deviation of 2 points
 
 
-def record(name: str, score: float, seed: int = 0, status: str = "ok") -> dict:
+def record(name: str, score: float, seed: int = 0, status: str = "ok") -> Record:
     cross = {"mnist->svhn": score + 10, "svhn->mnist": score - 10}
-    return {
+    return Record({
         "id": f"{name}-{seed}", "reading": name, "seed": seed, "status": status,
         "plateau": {"left": 100},
         "metrics": {
@@ -20,14 +20,14 @@ def record(name: str, score: float, seed: int = 0, status: str = "ok") -> dict:
             "probe": {k: {"accuracy": 0.9} for k in ("mnist", "svhn", "joint")},
             "leakage": {"mnist": {"nonlinear": {"accuracy": 0.5}}},
         },
-    }  # fmt: skip
+    })  # fmt: skip
 
 
-def base() -> list[dict]:
+def base() -> list[Record]:
     return [record("default", value, seed) for seed, value in enumerate(NOISE)]
 
 
-def words(*others: dict) -> dict[str, str]:
+def words(*others: Record) -> dict[str, str]:
     table = sensitivity.effects([*base(), *others])
     return dict(zip(table["value"], table["word"], strict=True))
 

@@ -24,7 +24,7 @@ from qmvae_study import plan as study_plan
 from qmvae_study import runs as study_runs
 from qmvae_study.evidence import notebooks, records
 from qmvae_study.evidence.pictures import panel_images
-from qmvae_study.evidence.records import RecordError, config_hash, load_records, read_record
+from qmvae_study.evidence.records import Panel, RecordError, config_hash, load_records, read_record
 from qmvae_study.judges import OracleError
 from qmvae_study.plan import Run, plan, profile
 from qmvae_study.report.tables import leakage_table
@@ -485,7 +485,7 @@ def test_judging_writes_a_whole_record_weights_and_panels_for_each_seed(tmp_path
         assert record["panels"].keys() == {"cross_generation", "transfer", "traversal"}
         for kind, panels in record["panels"].items():
             for panel in panels.values():
-                rows, columns = panel_images(panel, tmp_path / "panels")["generated"].shape[:2]
+                rows, columns = panel_images(Panel(**panel), tmp_path / "panels")["generated"].shape[:2]
                 assert (rows, columns) == (len(panel["read"]), 20 if kind == "traversal" else 10)
     assert written[0]["history"] != written[1]["history"]
     assert written[0]["weights_sha256"] != written[1]["weights_sha256"]

@@ -11,16 +11,16 @@ from torch import nn
 from qmvae_core.kernels import TransposedConvolution
 from qmvae_core.names import BEST
 from qmvae_study.evidence.folder import RESULTS
-from qmvae_study.evidence.pictures import panel_images, panel_of
-from qmvae_study.evidence.records import RecordError, load_records
+from qmvae_study.evidence.pictures import panel_images
+from qmvae_study.evidence.records import Record, RecordError, load_records
 from qmvae_study.report import tables
 from qmvae_study.runs import load_model
 
 
-def best_record(evidence: Path) -> dict:
+def best_record(evidence: Path) -> Record:
     """The record of the best reading with the lowest seed whose weights are there. Raises RecordError without any."""
     for record in tables.longest(load_records(evidence / "runs", reading=BEST)):
-        if (evidence / "weights" / f"{record['id']}.safetensors").exists():
+        if (evidence / "weights" / f"{record.id}.safetensors").exists():
             return record
     raise RecordError(
         f"the explorer needs weights of {BEST!r} in {evidence / 'weights'}; a run of its record writes them"
@@ -47,12 +47,12 @@ def _layers(decoder: nn.Module) -> list[dict]:
 
 
 @torch.no_grad()
-def codes_of_digits(model: nn.Module, record: dict, evidence: Path) -> dict[str, torch.Tensor]:
+def codes_of_digits(model: nn.Module, record: Record, evidence: Path) -> dict[str, torch.Tensor]:
     """Means of q(z | image) for the first test image of each digit, as the panels show them: name -> (10, shared)."""
     images = {}
     for source in model.config.modalities:
         target = next(name for name in model.config.modalities if name != source)
-        pixels = panel_images(panel_of(record, "cross_generation", f"{source}->{target}"), evidence / "panels")
+        pixels = panel_images(record.panel("cross_generation", source, target), evidence / "panels")
         images[source] = torch.from_numpy(pixels["conditions"][0].astype(np.float32) / 255)
     subsets = {" and ".join(name.upper() for name in images): images}
     subsets |= {name.upper(): {name: each} for name, each in images.items()}
@@ -64,13 +64,13 @@ def exported(evidence: Path) -> dict:
     record = best_record(evidence)
     model = load_model(record, evidence)
     return {
-        "about": f"Record {record['id']}: {record['cost']['steps']:,} steps on {record['data']['kind']} data.",
+        "about": f"Record {record.id}: {record.steps:,} steps on {record.data.kind} data.",
         "codes": {name: each.tolist() for name, each in codes_of_digits(model, record, evidence).items()},
         "modalities": {
             name: {
                 "shape": list(m.shape),
                 "layers": _layers(model.decoders[name]),
-                "information": record["metrics"]["private_information"][name]["nats"],
+                "information": record.private_information(name),
             }
             for name, m in model.config.modalities.items()
         },

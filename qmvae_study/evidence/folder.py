@@ -32,9 +32,14 @@ def default_evidence(name: str) -> Path:
     return REPOSITORY / "runs" / name
 
 
-def absolute_root(root: str) -> str:
-    """A data root in full, wherever it is used from then on; "stand-in" as it is."""
-    return root if root == STAND_IN else str(Path(root).expanduser().absolute())
+def absolute_root(root: str | None) -> str | None:
+    """A data root in full, wherever it is used from then on; "stand-in" and None, for none given, as they are."""
+    return root if root in (STAND_IN, None) else str(Path(root).expanduser().absolute())
+
+
+def root_here() -> str | None:
+    """The data root that this process's environment names, in full: another folder or machine does not have it."""
+    return absolute_root(os.environ.get("QMVAE_DATA_ROOT") or None)
 
 
 @contextlib.contextmanager

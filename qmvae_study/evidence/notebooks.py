@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from qmvae_core.stops import OutOfTime
-from qmvae_study.evidence.folder import NOTEBOOKS, absolute_root
+from qmvae_study.evidence.folder import NOTEBOOKS, root_here
 
 TRAINING_NOTEBOOK = NOTEBOOKS / "07_train.ipynb"
 RESULTS_NOTEBOOKS = ("08_table1", "09_table2", "10_figure3", "11_figure4", "12_figure5", "13_verdicts")
@@ -75,7 +75,9 @@ def execute(
         "--parameters_yaml", json.dumps(dict(parameters)), "--stdout-file", "-", "--no-progress-bar",
         "--log-level", "WARNING",
     ]  # fmt: skip
-    environment = _environment() | dict.fromkeys(THREADS if threads else (), str(threads))
+    environment = {**MEMORY_SETTINGS, **os.environ} | dict.fromkeys(THREADS if threads else (), str(threads))
+    if root := root_here():  # in full, since the notebook runs in another folder
+        environment["QMVAE_DATA_ROOT"] = root
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(log, "a")) if log else None
         held = stack.enter_context(Lifeline()) if lifeline is None else lifeline
@@ -94,13 +96,6 @@ def _error_of(executed: Path) -> tuple[str, str]:
     cells = json.loads(executed.read_text())["cells"] if executed.exists() else []
     errors = [each for cell in cells for each in cell.get("outputs", []) if each["output_type"] == "error"]
     return (errors[-1]["ename"], errors[-1]["evalue"]) if errors else ("", "")
-
-
-def _environment() -> dict[str, str]:
-    """This process's environment, with a relative data root named in full: the notebook runs in another folder."""
-    root = os.environ.get("QMVAE_DATA_ROOT")
-    settings = {**MEMORY_SETTINGS, **os.environ}
-    return settings if not root else {**settings, "QMVAE_DATA_ROOT": absolute_root(root)}
 
 
 def render(evidence: Path, notebooks: Path) -> None:

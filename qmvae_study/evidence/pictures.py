@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from qmvae_study.evidence.records import RecordError
+from qmvae_study.evidence.records import Panel, RecordError
 
 ROWS = 10  # private codes in a panel of Figure 3
 SWEEP = tuple(np.linspace(-5.0, 5.0, 20))  # values of a private dimension in Figure 5
@@ -28,20 +27,11 @@ def load_panel(path: Path, rows: int, columns: int) -> np.ndarray:
     return sheet.reshape(rows, height, columns, width, -1).transpose(0, 2, 4, 1, 3).copy()
 
 
-def panel_images(panel: Mapping, folder: Path) -> dict[str, np.ndarray]:
+def panel_images(panel: Panel, folder: Path) -> dict[str, np.ndarray]:
     """The images of one panel of a record, each part (rows, columns, c, h, w) uint8: conditions, generated, styles."""
-    rows, columns = len(panel["read"]), len(panel["read"][0])
     shapes = {
-        "conditions": (1, len(panel["digits"])),
-        "generated": (rows, columns),
-        "styles": (1, len(panel.get("style_positions", ()))),
+        "conditions": (1, len(panel.digits)),
+        "generated": (len(panel.read), len(panel.read[0])),
+        "styles": (1, len(panel.style_positions)),
     }
-    return {part: load_panel(folder / file, *shapes[part]) for part, file in panel["files"].items()}
-
-
-def panel_of(record: Mapping, kind: str, direction: str) -> Mapping:
-    """A panel of a record by its kind and direction. Raises RecordError if the record has none."""
-    try:
-        return record["panels"][kind][direction]
-    except (KeyError, TypeError):
-        raise RecordError(f"record {record['id']} has no panel {kind}, {direction}; run it again") from None
+    return {part: load_panel(folder / file, *shapes[part]) for part, file in panel.files.items()}

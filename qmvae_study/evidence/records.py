@@ -1,19 +1,255 @@
-"""The record of a run, as JSON: what was asked, what came out, on which data, by which code, at which cost."""
+"""The record of a run, as JSON: what was asked, what came out, on which data, by which code, at which cost.
+
+A `Record` is that JSON and doors into it, so tables, figures and chapters ask for what they mean.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+from qmvae_core.files import file_hash, replacing
+from qmvae_core.names import TITLES
+from qmvae_core.stops import LEFT, quadruplet_plateau
 
 FORMAT = 1  # of the record; raised when a field changes its meaning
 
 
 class RecordError(RuntimeError):
     """A record is missing or cannot be read; the message names the file and the remedy."""
+
+
+class Share(NamedTuple):
+    """The share of n images that were read rightly, with the ends of its 95 % interval by Wilson, all from 0 to 1."""
+
+    accuracy: float
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+
+    @property
+    def per_cent(self) -> float:
+        """The accuracy in per cent."""
+        return 100.0 * self.accuracy
+
+
+class Data(NamedTuple):
+    """On which data: kind ("real" or "stand-in"), the hash of all of it, notes for readers, counts by modality."""
+
+    kind: str
+    content_hash: str = ""
+    notes: Sequence[str] = ()
+    n_train: Mapping[str, int] = {}
+    n_test: Mapping[str, int] = {}
+
+
+class Provenance(NamedTuple):
+    """By which code, versions and machine; commit and dirty are None where git could not say."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+    versions: Mapping[str, str | None] = {}
+    device: str = ""
+    device_type: str = ""
+    threads: int = 0
+    peak_host_bytes: int = 0
+
+    @property
+    def short_commit(self) -> str:
+        """The first digits of the commit, or "none"."""
+        return (self.commit or "none")[:8]
+
+
+class Panel(NamedTuple):
+    """What a panel of images shows. digits: of its conditions; read: (rows, columns) digits that the judge reads.
+
+    files: name of a part -> its PNG. positions, style_positions: of the images chosen. rows: what is drawn for a row.
+    """
+
+    digits: Sequence[int]
+    read: Sequence[Sequence[int]]
+    files: Mapping[str, str] = {}
+    positions: Sequence[int] = ()
+    style_positions: Sequence[int] = ()
+    rows: str = ""
+
+    @property
+    def draws_of(self) -> str:
+        """The code that is drawn anew for each row, "h" or "z"."""
+        return self.rows.removeprefix("draws of ")
+
+    @property
+    def right(self) -> float:
+        """The share of its images that are read as their condition's digit."""
+        read = [each == digit for row in self.read for each, digit in zip(row, self.digits, strict=True)]
+        return sum(read) / len(read)
+
+
+class JointCode(NamedTuple):
+    """`evaluation.joint_code` on one split: of the codes of each modality alone, of joint codes, and of precisions.
+
+    only: of the pairs that one modality alone reads rightly, the share that the joint code does too.
+    """
+
+    joint: Share
+    alone: Mapping[str, Share]
+    only: Mapping[str, Share]
+    precision: Mapping[str, float]
+
+
+def _typed(cls: type, values: Mapping):
+    """A named tuple of those of the values that it has a field for."""
+    return cls(**{name: values[name] for name in cls._fields if name in values})
+
+
+def _shares(value):
+    """What a metric holds, with a Share in place of each mapping that has an accuracy."""
+    if not isinstance(value, Mapping):
+        return value
+    if "accuracy" in value:
+        return _typed(Share, value)
+    return {name: _shares(each) for name, each in value.items()}
+
+
+def _metric(name: str, doc: str, kind: Callable = lambda found: found) -> property:
+    return property(lambda self: kind(self._at("metrics", name)), doc=doc)
+
+
+class Record(dict):
+    """The JSON of one run, written and read as it is, with typed doors into it."""
+
+    id: str = property(lambda self: self["id"])
+    profile: str = property(lambda self: self["profile"])
+    model: str = property(lambda self: self["model"])
+    title: str = property(lambda self: TITLES[self.model], doc="The model's.")
+    reading: str = property(lambda self: self["reading"])
+    seed: int = property(lambda self: self["seed"])
+    status: str = property(lambda self: self["status"], doc='"ok" or "failed".')
+    done: bool = property(lambda self: self.status == "ok", doc="Whether the run finished.")
+    real: bool = property(lambda self: self.data.kind == "real", doc="Whether it saw real data.")
+    config_hash: str = property(lambda self: self["config_hash"])
+    finished: str = property(lambda self: self.get("finished", ""), doc="When, as ISO 8601.")
+    data: Data = property(lambda self: _typed(Data, self["data"]))
+    provenance: Provenance = property(lambda self: _typed(Provenance, self["provenance"]))
+    steps: int = property(lambda self: self.get("cost", {}).get("steps", 0), doc="Of training; 0 of a run that failed.")
+    seconds: float = property(lambda self: self.get("cost", self).get("seconds", 0.0), doc="As `steps`.")
+
+    def __or__(self, fields: Mapping) -> Record:
+        return Record({**self, **fields})
+
+    @property
+    def amended(self) -> dict[str, Provenance]:
+        """Metric that is younger than the run -> the code and machine that measured it."""
+        return {name: _typed(Provenance, by) for name, by in self.get("amended", {}).items()}
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file is there and has the hash that the record states of its weights or tensors."""
+        return path.exists() and file_hash(path) == (self.get("weights_sha256") or self.get("tensors_sha256"))
+
+    # What was asked
+
+    def setting(self, *path: str):
+        """A value of the configuration: setting("training", "precision"). Raises RecordError where it has none."""
+        return self._at("config", *path)
+
+    precision: str = property(lambda self: self.setting("training", "precision"), doc="The precision of its training.")
+
+    @property
+    def plateau(self) -> float | None:
+        """The quadruplet loss with all codes in one place, where it can stand still; None without it."""
+        config = self.setting("model")
+        if not config.get("beta") or "alpha1" not in config:
+            return None
+        return quadruplet_plateau(config["alpha1"], config["alpha2"], len(config["modalities"]))
+
+    # What came out
+
+    def _at(self, part: str, *path: str):
+        value = self.get(part, {})
+        for key in path:
+            if key not in value:
+                raise RecordError(f"record {self.id} has no {part.rstrip('s')} {' / '.join(path)}; run it again")
+            value = value[key]
+        return _shares(value)
+
+    def share(self, *path: str, code: str | None = None) -> Share:
+        """The accuracy at a path into the metrics, as `paper` names them. Raises RecordError where it is missing.
+
+        Cross generation is measured by the "mean" and by a "sample" of q(z|x); code: which one, and None for the one
+        that counts by the configuration's `test_code`.
+        """
+        if path[0] == "cross_generation":
+            path = (*path, code or self.setting("model", "test_code"))
+        return self._at("metrics", *path)
+
+    def applies(self, *path: str) -> bool:
+        """Whether the model has the metric at a path: the probe of one without joint codes has no "joint"."""
+        probe = self["metrics"].get("probe")
+        return path != ("probe", "joint") or not probe or "joint" in probe
+
+    def accuracy(self, direction: str, code: str | None = None) -> Share:
+        """Cross generation in a direction such as "mnist->svhn"; code: as of `share`."""
+        return self.share("cross_generation", direction, code=code)
+
+    def confusion(self, direction: str) -> list[list[int]]:
+        """Numbers of images: a row for each digit of the condition, a column for each digit read."""
+        return self._at("metrics", "confusion", direction)
+
+    def frechet(self, kind: str, name: str) -> float:
+        """A Fréchet distance: "cross_generation" of a direction, or "real" or "prior" of a modality."""
+        return self._at("metrics", "frechet", kind, name, "distance")
+
+    def diversity(self, direction: str) -> float:
+        """Of generated images over that of real ones, in the judge's features."""
+        return self._at("metrics", "diversity", direction, "features", "ratio")
+
+    def private_information(self, modality: str) -> list[float]:
+        """The information of each private dimension with its image, in nats."""
+        return self._at("metrics", "private_information", modality, "nats")
+
+    @property
+    def joint_code(self) -> dict[str, JointCode]:
+        """Split ("train", "judged") -> what joint codes are made of; empty where the record or the model has none."""
+        return {split: JointCode(**_shares(found)) for split, found in self["metrics"].get("joint_code", {}).items()}
+
+    directions: tuple[str, ...] = _metric("cross_generation", 'Of cross generation, such as "mnist->svhn".', tuple)
+    probe: dict[str, Share] = _metric("probe", 'The probe of Table 2 on codes of each modality, and on "joint" ones.')
+    leakage: dict[str, dict[str, Share]] = _metric("leakage", "Modality -> probe -> what it reads in private codes.")
+    joint_coherence: Share = _metric("joint_coherence", "Of pairs from the prior, those that are read alike.")
+    oracle: dict[str, float] = _metric("oracle", "Each judge's own accuracy on real test digits, from 0 to 1.")
+    code_swaps: dict[str, dict[str, dict[str, Share]]] = _metric(
+        "code_swaps", "Direction -> whose z -> which h -> share."
+    )
+
+    def left_after(self) -> int | None:
+        """The number of steps after which the quadruplet loss had left its plateau; None if it never did.
+
+        It has left when the mean over a chunk of steps is below LEFT of the plateau. Older records know the means of
+        epochs only; there an epoch takes the chunk's place. Raises ValueError for a run without a plateau.
+        """
+        if "plateau" in self:
+            return self["plateau"]["left"]
+        if self.plateau is None:
+            raise ValueError(f"the loss of record {self.id} has no plateau to leave")
+        below = (i for i, epoch in enumerate(self["history"], start=1) if epoch["quadruplet"] < LEFT * self.plateau)
+        first = next(below, None)
+        return first and first * (self.steps // len(self["history"]))
+
+    @property
+    def stalled(self) -> bool:
+        """Whether a finished run has a plateau and never left it."""
+        return ("plateau" in self or self.plateau is not None) and self.left_after() is None
+
+    def panel(self, kind: str, source: str, target: str) -> Panel:
+        """One of its panels; kinds: "cross_generation", "transfer", "traversal". Raises RecordError without it."""
+        found = (self.get("panels") or {}).get(kind, {}).get(f"{source}->{target}")
+        if found is None:
+            raise RecordError(f"record {self.id} has no panel {kind}, {source}->{target}; run it again")
+        return _typed(Panel, found)
 
 
 def config_hash(config: Mapping) -> str:
@@ -23,11 +259,9 @@ def config_hash(config: Mapping) -> str:
 
 def write_json(path: Path, value: Mapping) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a half; NaN and infinity become strings."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(_finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
-    os.replace(part, path)
+    text = json.dumps(_finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    with replacing(path) as part:
+        part.write_text(text)
 
 
 def _finite(value):
@@ -38,7 +272,7 @@ def _finite(value):
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_record(path: Path) -> dict:
+def read_record(path: Path) -> Record:
     """One record. Raises RecordError if the file is missing, is not JSON, or has another format."""
     path = Path(path)
     try:
@@ -49,10 +283,10 @@ def read_record(path: Path) -> dict:
         raise RecordError(f"{path} is not a readable record ({error}); delete it and run it again") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise RecordError(f"{path} is not a record of format {FORMAT}; delete it and run it again")
-    return record
+    return Record(record)
 
 
-def load_records(folder: Path, **wanted) -> list[dict]:
+def load_records(folder: Path, **wanted) -> list[Record]:
     """All records of a folder in the order of their names, those only whose fields equal `wanted`.
 
     For example load_records("results/runs", profile="paper", reading="default"). An empty list means no match.

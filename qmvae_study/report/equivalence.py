@@ -10,15 +10,15 @@ seeds, all are judged again at half the level.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from qmvae_study.evidence.records import RecordError
+from qmvae_study.evidence.records import Record, RecordError
 from qmvae_study.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
-from qmvae_study.report import tables
+from qmvae_study.report.intervals import Interval
 
 MARGIN, LEVEL = 2.0, 0.05  # points of accuracy; of each one-sided test
 PRECISIONS = ("float32", "bfloat16")
@@ -36,28 +36,25 @@ def two_one_sided(first: Sequence[float], second: Sequence[float], margin: float
     return float(max(above, below))
 
 
-def of_precisions(records: Sequence[Mapping]) -> pd.DataFrame:
+def of_precisions(records: Sequence[Record]) -> pd.DataFrame:
     """A row for each metric of both tables: means and standard deviations by precision, their difference, the verdict.
 
     records: those of the profile `precision`; accuracies in per cent. Raises RecordError unless both precisions have
     finished the same two or more seeds.
     """
-    done = [record for record in records if record["status"] == "ok"]
-    groups = {name: [r for r in done if tables.precision(r) == name] for name in PRECISIONS}
-    seeds = {name: sorted(record["seed"] for record in group) for name, group in groups.items()}
+    groups = {name: [r for r in records if r.done and r.precision == name] for name in PRECISIONS}
+    seeds = {name: sorted(record.seed for record in group) for name, group in groups.items()}
     if len(set(map(tuple, seeds.values()))) > 1 or len(seeds["float32"]) < 2:
         raise RecordError(f"the comparison needs the same seeds, two or more, in both precisions; there are {seeds}")
     level = LEVEL / 2 if set(SECOND_LOOK) <= set(seeds["float32"]) else LEVEL
     rows = {}
     for column, path in {**TABLE1_COLUMNS, **{f"probe {k}": v for k, v in TABLE2_COLUMNS.items()}}.items():
-        first, second = ([tables.metric(record, path) for record in groups[name]] for name in PRECISIONS)
-        p = two_one_sided(second, first)
+        values = {name: [record.share(*path).per_cent for record in group] for name, group in groups.items()}
+        p = two_one_sided(*reversed(values.values()))
+        means = {name: Interval.spread(found) for name, found in values.items()}
         rows[column] = {
-            **{
-                n: f"{np.mean(v):.1f} ± {np.std(v, ddof=1):.1f}"
-                for n, v in zip(PRECISIONS, (first, second), strict=True)
-            },
-            "difference": f"{np.mean(second) - np.mean(first):+.2f}",
+            **{name: found.plus_minus() for name, found in means.items()},
+            "difference": f"{means['bfloat16'].centre - means['float32'].centre:+.2f}",
             "p": f"{p:.4f}",
             f"within {MARGIN:g} points": "equivalent" if p < level else "not shown",
         }

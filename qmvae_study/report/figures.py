@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
+from qmvae_study.report.intervals import Interval
+
 # Okabe and Ito's palette: told apart with any kind of colour vision.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -112,8 +114,8 @@ def _legend(owner: Picture | Axes, **options) -> None:
 
 def image_grid(
     images,
-    row_labels: Sequence[str] | None = None,
-    column_labels: Sequence[str] | None = None,
+    row_labels=None,
+    column_labels=None,
     notes=None,
     title: str | None = None,
     wrong=None,
@@ -127,13 +129,11 @@ def image_grid(
     """
     images = _images("images", images)
     rows, columns = images.shape[:2]
-    notes = _table("notes", notes, rows, columns)
-    wrong = _table("wrong", wrong, rows, columns)
+    notes, wrong = _table("notes", notes, rows, columns), _table("wrong", wrong, rows, columns)
     _length("row_labels", row_labels, rows)
     _length("column_labels", column_labels, columns)
-    if alt is None:
-        marked = "" if wrong is None else f"; {int(np.sum(wrong))} marked as wrong"
-        alt = f"{title or 'Images'}: {rows} by {columns} images{marked}."
+    marked = "" if wrong is None else f"; {int(np.sum(wrong))} marked as wrong"
+    alt = alt or f"{title or 'Images'}: {rows} by {columns} images{marked}."
     return _grid([Block(images, row_labels, notes, wrong)], column_labels, title, alt)
 
 
@@ -148,24 +148,28 @@ def cross_generation(
     draws_of: the code that is drawn for a row, "h" for all conditions together or "z" for each.
     Raises ValueError for shapes that do not match.
     """
+    conditions, images, readings, wrong, right = _judged(conditions, images, readings, digits)
+    rows, columns = images.shape[:2]
+    alt = alt or (
+        f"{title}: {columns} conditions in the first row, below them {rows} rows of generated images, one draw of "
+        f"{draws_of} a row; {right}."
+    )
+    labels = [f"{draws_of}, draw {i + 1}" for i in range(rows)]
+    blocks = [Block(conditions, ["condition"]), Block(images, labels, readings, wrong)]
+    return _grid(blocks, [str(d) for d in digits], f"{title}: {right}", alt)
+
+
+def _judged(conditions, images, readings, digits) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
+    """conditions, images and readings once checked, where a reading is wrong, and how many are right, in words."""
     conditions, images = _images("conditions", conditions), _images("images", images)
     rows, columns = images.shape[:2]
     if conditions.shape[:2] != (1, columns):
         raise ValueError(f"conditions must be (1, {columns}, c, h, w) like the images below, got {conditions.shape}")
     readings = _table("readings", readings, rows, columns)
     _length("digits", digits, columns)
-    digits = np.asarray(digits)
-    wrong = readings != digits
+    wrong = readings != np.asarray(digits)
     right = f"{wrong.size - int(wrong.sum())} of {wrong.size} read as the condition's digit"
-    alt = alt or (
-        f"{title}: {columns} conditions in the first row, below them {rows} rows of generated images, one draw of "
-        f"{draws_of} a row; {right}."
-    )
-    blocks = [
-        Block(conditions, ["condition"], None, None),
-        Block(images, [f"{draws_of}, draw {i + 1}" for i in range(rows)], readings.astype(str), wrong),
-    ]
-    return _grid(blocks, [str(d) for d in digits], f"{title}: {right}", alt)
+    return conditions, images, readings.astype(str), wrong, right
 
 
 def transfer(conditions, styles, images, readings, digits, title: str, alt: str | None = None) -> Picture:
@@ -175,31 +179,21 @@ def transfer(conditions, styles, images, readings, digits, title: str, alt: str 
     shape. All uint8 or floats in [0, 1]; readings and digits as in `cross_generation`.
     Raises ValueError for shapes that do not match.
     """
-    conditions, images = _images("conditions", conditions), _images("images", images)
+    conditions, images, readings, wrong, right = _judged(conditions, images, readings, digits)
     styles = _images("styles", styles)
     rows, columns = images.shape[:2]
-    if conditions.shape[:2] != (1, columns):
-        raise ValueError(f"conditions must be (1, {columns}, c, h, w) like the images below, got {conditions.shape}")
     if styles.shape[1:] != (rows, *images.shape[2:]) or len(styles) != 1:
         raise ValueError(f"styles must be (1, {rows}, c, h, w) of the images beside them, got {styles.shape}")
-    readings = _table("readings", readings, rows, columns)
-    _length("digits", digits, columns)
-    wrong = readings != np.asarray(digits)
-    right = f"{wrong.size - int(wrong.sum())} of {wrong.size} read as the condition's digit"
     alt = alt or (
         f"{title}: {columns} conditions in the first row, {rows} images in the first column that give the style, and "
         f"the generated images between them; {right}."
     )
     white = np.full_like(conditions[:, :1], 255 if conditions.dtype == np.uint8 else 1)
-    beside = np.zeros((rows, 1), dtype=bool)
+    beside = (np.full((rows, 1), ""), readings), (np.zeros((rows, 1), dtype=bool), wrong)  # a style is not judged
+    labels = [f"style {i + 1}" for i in range(rows)]
     blocks = [
-        Block(np.concatenate([white, conditions], axis=1), ["condition"], None, None),
-        Block(
-            np.concatenate([styles[0][:, None], images], axis=1),
-            [f"style {i + 1}" for i in range(rows)],
-            np.concatenate([np.full((rows, 1), ""), readings.astype(str)], axis=1),
-            np.concatenate([beside, wrong], axis=1),
-        ),
+        Block(np.concatenate([white, conditions], axis=1), ["condition"]),
+        Block(np.concatenate([styles[0][:, None], images], axis=1), labels, *map(np.hstack, beside)),
     ]
     return _grid(blocks, ["", *(str(d) for d in digits)], f"{title}: {right}", alt)
 
@@ -229,9 +223,9 @@ class Block(NamedTuple):
     """Rows of images of one shape, as part of a grid."""
 
     images: np.ndarray
-    row_labels: Sequence[str] | None
-    notes: np.ndarray | None
-    wrong: np.ndarray | None
+    row_labels: Sequence[str] | None = None
+    notes: np.ndarray | None = None
+    wrong: np.ndarray | None = None
 
 
 def _grid(blocks: Sequence[Block], column_labels, title: str | None, alt: str) -> Picture:
@@ -286,16 +280,9 @@ def _tile(axes: Axes, block: Block, row: int, column: int, left: float, top: flo
 
 
 def quadruplet_geometry(
-    codes_x,
-    codes_y,
-    labels,
-    quadruplet: tuple[int, int, int] | None = None,
-    alpha1: float = 2.0,
-    alpha2: float = 0.8,
-    titles: Sequence[str] | None = None,
-    names: tuple[str, str] = ("x (MNIST)", "y (SVHN)"),
-    alt: str | None = None,
-) -> Picture:
+    codes_x, codes_y, labels, quadruplet: tuple[int, int, int] | None = None, alpha1: float = 2.0, alpha2: float = 0.8,
+    titles: Sequence[str] | None = None, names: tuple[str, str] = ("x (MNIST)", "y (SVHN)"), alt: str | None = None,
+) -> Picture:  # fmt: skip
     """Codes of both modalities in the plane, and the three hinges of one quadruplet, in one panel for each state.
 
     codes_x, codes_y: (n, 2), or (panels, n, 2) for the same pairs before and after training; row i of both is one pair.
@@ -387,13 +374,8 @@ def _draw_hinges(axes: Axes, codes_x, codes_y, quadruplet, alpha1: float, alpha2
         text = f"{hinge.name} = {hinge.reached:.2f} of {hinge.needed:.2f}: {state}"
         handles += axes.plot(*np.stack([hinge.start, hinge.end]).T, linewidth=1.8, label=text, **line)
         axes.add_patch(Circle(hinge.start, hinge.needed, fill=False, linewidth=1.0, alpha=0.7, **line))
-    corners = (
-        ("x", x, "o", (-17, 5)),
-        ("y", y, "s", (7, -15)),
-        ("x₋", x_neg, "o", (-20, 6)),
-        ("y₋", y_neg, "s", (7, -15)),
-    )
-    for name, code, marker, offset in corners:
+    corners = (x, "o", (-17, 5)), (y, "s", (7, -15)), (x_neg, "o", (-20, 6)), (y_neg, "s", (7, -15))
+    for name, (code, marker, offset) in zip(("x", "y", "x₋", "y₋"), corners, strict=True):
         axes.plot(*code, marker=marker, markersize=8, markeredgecolor=BLACK, markerfacecolor=BLACK, zorder=4, alpha=0.8)
         axes.annotate(name, code, xytext=offset, textcoords="offset points", size=11, weight="bold", zorder=5,
                       bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8})  # fmt: skip
@@ -451,35 +433,37 @@ def training_history(histories, alt: str | None = None) -> Picture:
 
 
 def comparison(
-    paper_rows: Mapping[str, tuple[float, float, float] | None],
-    our_rows: Mapping[str, tuple[float, float, float]],
+    paper_rows: Mapping[str, Interval | None],
+    our_rows: Mapping[str, Interval],
     label: str = "accuracy, %",
     alt: str | None = None,
 ) -> Picture:
     """Reported and reproduced values side by side, a row a cell of the table: dots with intervals.
 
-    paper_rows, our_rows: the cell's name -> (value, low, high), in the unit that `label` names; None or a missing name
-    where there is no value. Rows are in the order of paper_rows, then what only our_rows has.
+    paper_rows, our_rows: the cell's name -> its value with an interval, in the unit that `label` names; None or a
+    missing name where there is no value. Rows are in the order of paper_rows, then what only our_rows has.
     Raises ValueError if both are empty or if a value lies outside its interval.
     """
     cells = list(dict.fromkeys([*paper_rows, *our_rows]))
     if not cells:
         raise ValueError("paper_rows and our_rows are both empty: there is nothing to compare")
     series = (("paper", paper_rows, "D", "white", BLACK, -0.16), ("ours", our_rows, "o", BLUE, BLUE, 0.16))
-    said = {name: [_interval(name, cell, rows.get(cell)) for cell in cells] for name, rows, *_ in series}
+    said = {name: [rows.get(cell) for cell in cells] for name, rows, *_ in series}
+    for name, values in said.items():
+        for cell, value in zip(cells, values, strict=True):
+            if value is not None and not value.contains(value.centre):
+                raise ValueError(f"{name}, {cell}: must have low <= centre <= high, got {value}")
     alt = alt or f"{label}: " + "; ".join(
-        f"{cell}, "
-        + ", ".join(f"{n} none" if v[i] is None else f"{n} {v[i][0]:.1f} ({v[i][1]:.1f} to {v[i][2]:.1f})"
-                    for n, v in said.items())
+        f"{cell}, " + ", ".join(f"{name} {v[i].in_full() if v[i] else 'none'}" for name, v in said.items())
         for i, cell in enumerate(cells)
-    )  # fmt: skip
+    )
     picture = Picture(6.4, 0.42 * len(cells) + 1.0, alt)
     axes = picture.subplots()
     for name, _, marker, face, edge, shift in series:
         places = [(i + shift, value) for i, value in enumerate(said[name]) if value is not None]
-        for place, (_, low, high) in places:
-            axes.plot([low, high], [place, place], color=edge, linestyle="-", linewidth=1.5, zorder=2)
-        axes.plot([v[0] for _, v in places], [p for p, _ in places], linestyle="none", marker=marker,
+        for place, value in places:
+            axes.plot([value.low, value.high], [place, place], color=edge, linestyle="-", linewidth=1.5, zorder=2)
+        axes.plot([v.centre for _, v in places], [p for p, _ in places], linestyle="none", marker=marker,
                   markerfacecolor=face, markeredgecolor=edge, markersize=5, label=name, zorder=3)  # fmt: skip
     axes.set_yticks(range(len(cells)), cells)
     axes.set_ylim(len(cells) - 0.5, -0.5)
@@ -604,11 +588,3 @@ def _table(name: str, values, rows: int, columns: int) -> np.ndarray | None:
 def _length(name: str, values, count: int) -> None:
     if values is not None and len(values) != count:
         raise ValueError(f"{name} must have {count} entries, got {len(values)}")
-
-
-def _interval(name: str, cell: str, value) -> tuple[float, float, float] | None:
-    if value is None:
-        return None
-    if len(value) != 3 or not value[1] <= value[0] <= value[2]:
-        raise ValueError(f"{name}, {cell}: must be (value, low, high) with low <= value <= high, got {value}")
-    return tuple(float(part) for part in value)

@@ -1,0 +1,93 @@
+"""The door of the results chapters: what a chapter is given, by the parameters in its own cell of plain assignments.
+
+Papermill replaces parameters by a cell of its own after that one; a name in it that the chapter does not have is an
+error here, where papermill itself only warns.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from qmvae_core.names import BEST
+from qmvae_study.evidence.folder import evidence_folder
+from qmvae_study.evidence.notebooks import check_parameters
+from qmvae_study.evidence.pictures import panel_images
+from qmvae_study.evidence.records import Panel, Record, load_records
+from qmvae_study.report import tables
+
+ADDED = "# Parameters"  # how the cell begins that papermill adds
+
+
+def given() -> set[str]:
+    """The names in the cell that papermill added to the notebook that runs here; none where there is no such cell."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    cells = [cell for cell in shell.user_ns["In"] if cell.startswith(ADDED)] if shell else []
+    assigned = (node for cell in cells for node in ast.parse(cell).body if isinstance(node, ast.Assign))
+    return {target.id for node in assigned for target in node.targets}
+
+
+def check(parameters: Mapping[str, object]) -> None:
+    """Raise ValueError where papermill gave this notebook a parameter that is none of these."""
+    check_parameters(given(), parameters)
+
+
+def load(evidence: str | Path, **wanted) -> list[Record]:
+    """The records of the evidence folder that a parameter names; wanted: as of `load_records`."""
+    return load_records(evidence_folder(evidence) / "runs", **wanted)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a results chapter shows. folder: of the evidence. records: all that are there, failed ones too."""
+
+    folder: Path
+    records: list[Record]
+
+    @cached_property
+    def finished(self) -> list[Record]:
+        """The finished records of every profile, the longest runs first (`tables.finished`)."""
+        return tables.finished(self.records)
+
+    @cached_property
+    def shown(self) -> dict[str, Record]:
+        """Name of a reading -> the record that pictures show of it (`tables.to_show`)."""
+        return tables.to_show(self.records, BEST)
+
+    def images(self, record: Record, kind: str, source: str, target: str) -> tuple[Panel, dict[str, np.ndarray]]:
+        """A panel of a record and its images, as of `Record.panel` and `pictures.panel_images`."""
+        panel = record.panel(kind, source, target)
+        return panel, panel_images(panel, self.folder / "panels")
+
+    def picture(self, record: Record, kind: str, source: str, target: str, title: str | None = None):
+        """A panel of Figure 3 (kind "cross_generation") or Figure 4 ("transfer"), with the title of its record."""
+        from qmvae_study.report import figures  # slow to import, and chapters of tables alone do without
+
+        panel, images = self.images(record, kind, source, target)
+        draw, more = (
+            (figures.transfer, {}) if kind == "transfer" else (figures.cross_generation, {"draws_of": panel.draws_of})
+        )
+        images["images"] = images.pop("generated")
+        title = title or tables.title(record, source, target)
+        return draw(**images, readings=panel.read, digits=panel.digits, title=title, **more)
+
+    def show(self, kind: str, name: str, source: str, target: str):
+        """`picture` of the run that is shown by a name, or a sentence where there is none."""
+        if name not in self.shown:
+            return f"There is no record of {name}."
+        return self.picture(self.shown[name], kind, source, target)
+
+
+def open(parameters: Mapping[str, object]) -> Page:
+    """The page of a chapter. parameters: all that the chapter has, by name, with "evidence", its evidence folder.
+
+    Raises ValueError for a parameter that the chapter does not have, and RecordError as `load_records`.
+    """
+    check(parameters)
+    return Page(evidence_folder(parameters["evidence"]), load(parameters["evidence"]))

@@ -1,0 +1,63 @@
+"""One interval and one verdict: against scipy, at their edges, and as they are spelled."""
+
+import pytest
+from scipy import stats
+
+from qmvae_core.evaluation import share
+from qmvae_study.report.intervals import Interval, Says, Verdict
+
+
+def test_the_interval_of_a_mean_is_that_of_scipy():
+    values = [1.0, 2.5, 2.0, 4.0]
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    found = Interval.of_mean(values, 0.9)
+    assert found[:3] == pytest.approx((2.375, expected.low, expected.high))
+    assert (found.n, found.level) == (4, 0.9)
+    assert Interval.of_mean([1.0]) is None
+    assert Interval.of_mean([3.0, 3.0])[:3] == (3.0, 3.0, 3.0)
+
+
+@pytest.mark.parametrize("right", [0, 7, 900, 1000])
+def test_the_interval_of_a_share_is_that_of_the_records(right):
+    import numpy as np
+
+    ours, theirs = Interval.of_share(right, 1000), share(np.arange(1000) < right)
+    assert ours[:4] == pytest.approx(tuple(theirs[name] for name in ("accuracy", "low", "high", "n")))
+
+
+def test_a_spread_is_one_deviation_to_both_sides_and_a_single_value_has_none():
+    assert Interval.spread([1.0, 2.0, 3.0]) == (2.0, 1.0, 3.0, 3, None)
+    assert Interval.spread([5.0]) == (5.0, 5.0, 5.0, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("ends", "says"),
+    [((-1, 1), "agrees"), ((0, 1), "agrees"), ((-1, 0), "agrees"), ((0.1, 1), "above"), ((-1, -0.1), "below")],
+)
+def test_an_interval_lies_above_below_or_holds_a_value(ends, says):
+    found = Interval(0.0, *ends)
+    assert found.against() == says
+    assert found.contains(0) == (says == "agrees")
+    assert Interval(5.0, ends[0] + 5, ends[1] + 5).against(5.0) == says
+
+
+def test_intervals_overlap_where_they_have_a_point_in_common():
+    first = Interval.around(1.0, 0.5)
+    assert first.overlaps(Interval(2.0, 1.5, 3.0))
+    assert Interval(2.0, 1.5, 3.0).overlaps(first)
+    assert not first.overlaps(Interval(2.0, 1.6, 3.0))
+
+
+def test_an_interval_is_spelled_in_three_ways():
+    found = Interval.around(75.64, 0.91)
+    assert found.plus_minus() == "75.6 ± 0.9"
+    assert found.plus_minus("+.2f") == "+75.64 ± 0.91"
+    assert found.ends() == "+74.7 to +76.5"
+    assert found.in_full() == "75.6 (74.7 to 76.5)"
+
+
+def test_a_verdict_says_why_it_is_none_and_may_be_spelled_otherwise_by_a_chapter():
+    assert str(Verdict(Says.NONE, "stand-in data")) == "none: stand-in data"
+    assert str(Verdict(Says.HOLDS, evidence="+1.0 points")) == "holds"
+    assert Verdict(Says.FAILS).spelled({Says.FAILS: "does not hold"}) == "does not hold"
+    assert Verdict(Says.AGREES).spelled({}) == "agrees"
