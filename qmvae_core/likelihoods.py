@@ -44,9 +44,6 @@ class Likelihood:
     def _size(self, x: Tensor) -> int:
         return math.prod(x.shape[-self.dims :])
 
-    def _log_scale(self) -> float | Tensor:
-        return self.scale.log() if isinstance(self.scale, Tensor) else math.log(self.scale)
-
 
 class Bernoulli(Likelihood):
     """Each value is a probability of one, sigmoid(logits); it has no scale. For x in [0, 1]."""
@@ -74,7 +71,8 @@ class Normal(Likelihood):
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
         """-½ Σ (x - sigmoid(logits))² / scale² - D (ln scale + ½ ln 2π)."""
         error = self._sum((logits.sigmoid() - x).square())
-        return -0.5 * error / self.scale**2 - self._size(x) * (self._log_scale() + 0.5 * math.log(2.0 * math.pi))
+        log_scale = self.scale.log() if isinstance(self.scale, Tensor) else math.log(self.scale)
+        return -0.5 * error / self.scale**2 - self._size(x) * (log_scale + 0.5 * math.log(2.0 * math.pi))
 
 
 class Categorical(Likelihood):

@@ -7,13 +7,8 @@ BEST, AS_PRINTED, DEFAULT = "best", "as-printed", "default"  # readings of Q-MVA
 
 # Model -> its title, in the order of the paper's tables, then those that stand beside them in this book.
 TITLES = {
-    "mvae": "MVAE",
-    "mmvae": "MMVAE",
-    "dmvae": "DMVAE",
-    "qmvae": "Q-MVAE",
-    "jmvae": "JMVAE",
-    "mopoe": "MoPoE",
-}
+    "mvae": "MVAE", "mmvae": "MMVAE", "dmvae": "DMVAE", "qmvae": "Q-MVAE", "jmvae": "JMVAE", "mopoe": "MoPoE",
+}  # fmt: skip
 
 NATS, SHARE = "nats", "share"
 # What stands in a history, by the word before the first "/" -> its unit.

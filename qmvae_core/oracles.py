@@ -83,12 +83,9 @@ class DigitClassifier(nn.Module):
 
     def accuracy(self, digits: Digits) -> float:
         """The share of the digits that the oracle reads as labelled."""
-        predicted = [self.predict(digits.select(part).batch()) for part in _parts(len(digits))]
+        parts = torch.arange(len(digits), device=digits.labels.device).split(5000)
+        predicted = [self.predict(digits.batch(part)) for part in parts]
         return (torch.cat(predicted) == digits.labels).float().mean().item()
-
-
-def _parts(count: int, size: int = 5000) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _block(before: int, after: int) -> nn.Module:

@@ -14,12 +14,10 @@ from qmvae_core.data import Digits, tuple_indices, validation_split
 from qmvae_core.evaluation import (
     METRICS,
     Context,
-    confusion,
     cross_generated,
     evaluate,
     generator_for,
     joint_coherence,
-    leakage,
     probe_accuracies,
     share,
 )
@@ -205,7 +203,7 @@ def test_each_direction_is_judged_by_the_judge_of_its_target(train, judged):
 
 
 def test_rows_of_the_confusion_are_conditions_and_columns_what_was_read():
-    table = confusion(torch.tensor([2, 2, 2, 9]), torch.tensor([5, 5, 2, 0]))
+    table = diagnosis.confusion(torch.tensor([2, 2, 2, 9]), torch.tensor([5, 5, 2, 0]))
     expected = np.zeros((10, 10), dtype=int)
     expected[2, 5], expected[2, 2], expected[9, 0] = 2, 1, 1
     assert table == expected.tolist()
@@ -370,7 +368,7 @@ def test_the_joint_code_follows_a_modality_where_the_two_disagree(train, judged)
 
 def test_leakage_tells_codes_that_hold_the_digit_from_noise(train, judged):
     model = Model()
-    found = leakage(Context(model, train, judged, JUDGES))
+    found = diagnosis.leakage(Context(model, train, judged, JUDGES))
     assert model.encoded == 2 * 600 + 2_345 + 1_203  # no training image is left out
     for probe in ("linear", "nonlinear"):
         assert found["ink"][probe]["accuracy"] > 0.99
@@ -382,13 +380,13 @@ def test_leakage_tells_codes_that_hold_the_digit_from_noise(train, judged):
 def test_leakage_probes_never_see_judged_labels(train, judged):
     moved = {name: Digits(d.images, (d.labels + 1) % 10) for name, d in judged.items()}
     assert [
-        value["accuracy"] for value in leakage(Context(Model(), train, moved, JUDGES))["ink"].values()
+        value["accuracy"] for value in diagnosis.leakage(Context(Model(), train, moved, JUDGES))["ink"].values()
     ] == pytest.approx([0, 0], abs=0.01)
 
 
 def test_leakage_probes_see_no_more_training_images_than_the_limit(train, judged):
     model = Model()
-    leakage(Context(model, train, judged, JUDGES), limit=200)
+    diagnosis.leakage(Context(model, train, judged, JUDGES), limit=200)
     assert model.encoded == 2 * 200 + 2_345 + 1_203
 
 
@@ -398,7 +396,7 @@ def test_only_the_nonlinear_probe_reads_a_code_that_hides_the_digit_in_a_product
     codes = random.uniform(-1, 1, (3_000, 2))
     labels = (codes[:, 0] * codes[:, 1] > 0).astype(int)
     linear = evaluation.linear_probe(codes[:2_000], labels[:2_000]).predict(codes[2_000:])
-    nonlinear = evaluation.nonlinear_probe(codes[:2_000], labels[:2_000], 0).predict(codes[2_000:])
+    nonlinear = diagnosis.nonlinear_probe(codes[:2_000], labels[:2_000], 0).predict(codes[2_000:])
     assert (linear == labels[2_000:]).mean() < 0.65
     assert (nonlinear == labels[2_000:]).mean() > 0.9
 

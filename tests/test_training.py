@@ -15,11 +15,12 @@ import torch
 from model_cases import SMALL
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from qmvae_core import training
+from qmvae_core import files, training
 from qmvae_core.data import Digits, tuple_indices
 from qmvae_core.draws import seed_for
 from qmvae_core.models import QMVAE, QMVAEConfig, build_model
 from qmvae_core.training import CheckpointError, NonFiniteLoss, OutOfTime, TrainingConfig, fit, run_key
+from qmvae_study import runs
 
 SHORT = TrainingConfig(epochs=3, batch_size=8, rounds=2, learning_rate=1e-3, chunk=2)
 ONE_STEP_EPOCHS = dataclasses.replace(SHORT, epochs=4, steps_per_epoch=1)
@@ -579,7 +580,7 @@ def test_interrupted_write_leaves_the_last_whole_checkpoint_and_nothing_else(
     small_config, small_digits, tmp_path, monkeypatch
 ):
     calls = []
-    replace = training.checkpoint.os.replace
+    replace = files.os.replace
 
     def fail_at_the_third(*arguments):
         calls.append(arguments)
@@ -588,7 +589,7 @@ def test_interrupted_write_leaves_the_last_whole_checkpoint_and_nothing_else(
         replace(*arguments)
 
     config, digits = small_config(), small_digits()
-    monkeypatch.setattr(training.checkpoint.os, "replace", fail_at_the_third)
+    monkeypatch.setattr(files.os, "replace", fail_at_the_third)
     with pytest.raises(OSError, match="no space"):
         quiet(config, SHORT, digits, folder=tmp_path)
     monkeypatch.undo()
@@ -745,16 +746,16 @@ def test_a_cpu_has_no_tensor_cores_and_does_not_train_in_float32_instead(small_c
     with pytest.raises(ValueError, match="tf32 is a precision of a GPU's tensor cores, not of 'cpu'; use float32"):
         quiet(small_config(), dataclasses.replace(SHORT, precision="tf32"), small_digits())
     with pytest.raises(ValueError, match="tf32 is a precision"):
-        training.seconds_a_step(small_config(), dataclasses.replace(SHORT, precision="tf32"))
+        runs.seconds_a_step(small_config(), dataclasses.replace(SHORT, precision="tf32"))
 
 
 def test_a_step_is_timed_without_a_trace(small_config, monkeypatch):
-    monkeypatch.setattr(training.loop, "LOOPS", {"fast": training.LOOPS["fast"]})
+    monkeypatch.setattr(runs, "LOOPS", {"fast": training.LOOPS["fast"]})
     seconds = [5.0, 5.0, 0.3, 0.1, 0.2]  # the first two warm up
     ticks = iter([tick for at, took in enumerate(seconds) for tick in (100.0 * at, 100.0 * at + took)])
-    monkeypatch.setattr(training.loop.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(runs.time, "perf_counter", lambda: next(ticks))
     before = torch.get_rng_state()
-    assert training.seconds_a_step(small_config(), SHORT, steps=3) == pytest.approx(0.2)
+    assert runs.seconds_a_step(small_config(), SHORT, steps=3) == pytest.approx(0.2)
     assert torch.equal(torch.get_rng_state(), before)
 
 

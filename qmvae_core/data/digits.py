@@ -74,9 +74,8 @@ class DigitData:
 
     def to(self, device) -> DigitData:
         """The same data on another device."""
-        train = {name: digits.to(device) for name, digits in self.train.items()}
-        test = {name: digits.to(device) for name, digits in self.test.items()}
-        return DigitData(train, test, self.identity)
+        moved = ({name: digits.to(device) for name, digits in split.items()} for split in (self.train, self.test))
+        return DigitData(*moved, self.identity)
 
 
 def _shape(tensor: Tensor) -> str:

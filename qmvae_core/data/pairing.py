@@ -70,10 +70,7 @@ def _first_of_each(labels: Tensor, counts: np.ndarray, sizes: np.ndarray) -> lis
 
 def pair_checksum(*index: Tensor) -> str:
     """SHA-256, in hexadecimal, of the index tensors one after the other as little-endian int32."""
-    digest = hashlib.sha256()
-    for part in index:
-        digest.update(part.cpu().numpy().astype("<i4"))
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(part.cpu().numpy().astype("<i4").tobytes() for part in index)).hexdigest()
 
 
 def validation_split(train: dict[str, Digits], fraction: float = 0.1) -> tuple[dict[str, Digits], dict[str, Digits]]:

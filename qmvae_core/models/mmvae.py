@@ -90,7 +90,7 @@ class MMVAE(MultimodalVAE):
         1 / Σ_k (w_k / Σ w)², from 1 to K.
         """
         modalities, count = self.config.modalities, self.config.particles
-        experts = [self._expert(name, images[name]) for name in modalities]
+        experts = [_laplace(*self.posteriors(name, images[name]).shared) for name in modalities]
         drawn = [q.sample(noise[f"{name}/shared"]) for name, q in zip(modalities, experts, strict=True)]
         codes, zeros = _WeightedAgain.apply(torch.stack(drawn, dim=1))  # (particles, M, batch, d)
         mixture = torch.stack([q.detach().log_prob(codes) for q in experts]).logsumexp(dim=0) - math.log(len(experts))
@@ -119,9 +119,6 @@ class MMVAE(MultimodalVAE):
     def sample_posterior(self, posterior: DiagonalLaplace, generator: torch.Generator | None = None) -> Tensor:
         """One draw from each posterior: (batch, shared)."""
         return posterior.sample(self._draw(posterior.mean.shape, generator, "laplace"))
-
-    def _expert(self, modality: str, images: Tensor) -> DiagonalLaplace:
-        return _laplace(*self.posteriors(modality, images).shared)
 
 
 def _laplace(mean: Tensor, values: Tensor) -> DiagonalLaplace:

@@ -10,9 +10,9 @@ from qmvae_core.stops import CheckpointError, NonFiniteLoss, OutOfTime
 from qmvae_core.training.checkpoint import run_key
 from qmvae_core.training.config import PRECISIONS, TrainingConfig, check_precision
 from qmvae_core.training.learners import LOOPS
-from qmvae_core.training.loop import Trained, fit, seconds_a_step
+from qmvae_core.training.loop import Trained, fit
 
 __all__ = [
     "LOOPS", "PRECISIONS", "CheckpointError", "NonFiniteLoss", "OutOfTime", "Trained", "TrainingConfig",
-    "check_precision", "fit", "run_key", "seconds_a_step",
+    "check_precision", "fit", "run_key",
 ]  # fmt: skip

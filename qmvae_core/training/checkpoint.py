@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qmvae_core.data import Digits
+from qmvae_core.files import replacing
 from qmvae_core.models import ModelConfig
 from qmvae_core.stops import CheckpointError
 from qmvae_core.training.batches import Steps
@@ -52,14 +52,8 @@ def save(path: Path, key: str, loop: Steps, at: Position) -> None:
         "names": loop.names,
         "position": asdict(at),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         torch.save(content, part)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def restore(path: Path, key: str, loop: Steps) -> Position:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -87,36 +86,6 @@ def fit(
     histories = [[{name: row[i] for name, row in each.items()} for each in at.history] for i in range(len(seeds))]
     left = [at.left.get(i) for i in range(len(seeds))] if model.plateau else []
     return Trained(learner.models(), histories, {"loop": loop, **_cost(at, steps, device)}, left)
-
-
-def seconds_a_step(
-    model: ModelConfig, training: TrainingConfig, device: str | torch.device = "cpu", steps: int = 6
-) -> float:
-    """The time of one seed's step on this machine, measured now on noise in the shapes of the data.
-
-    The median of so many steps, after two that are not counted. Raises ValueError for a precision that the processor
-    lacks. Nothing is kept of what is trained.
-    """
-    device = torch.device(device)
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(10).repeat(20)
-    train = {
-        name: Digits(torch.randint(0, 256, (len(labels), *m.shape), dtype=torch.uint8, generator=generator), labels)
-        for name, m in model.modalities.items()
-    }
-    check_precision(training.precision, device)
-    short = replace(training, epochs=1, steps_per_epoch=steps + 2, rounds=1, chunk=1, reports=1)
-    learner = LOOPS[default_loop(device)](model, short, (0,), device)
-    loop = Steps(learner, short, train, (0,), device)
-    loop.start_epoch(0)
-    seconds = []
-    with in_precision(training.precision):
-        for step in range(steps + 2):
-            started = time.perf_counter()
-            loop.run_chunk(0, step)
-            loop.means.sum().item()  # waits for the device
-            seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[2:])
 
 
 def _check(model: ModelConfig, train: Mapping[str, Digits], seeds: Sequence[int]) -> None:

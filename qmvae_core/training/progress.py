@@ -35,10 +35,8 @@ class Report:
         """chunk: steps of a chunk. taken: steps of the current epoch that a resumed run has already taken."""
         if mode not in ("auto", "bar", "lines", "none"):
             raise ValueError(f'unknown progress {mode!r}; known: "auto", "bar", "lines", "none"')
-        if mode == "auto":
-            mode = "bar" if sys.stdout.isatty() else "lines"
-        self.mode, self.epochs, self.steps, self.chunk = mode, epochs, steps, chunk
-        self.done = 0
+        self.mode = ("bar" if sys.stdout.isatty() else "lines") if mode == "auto" else mode
+        self.epochs, self.steps, self.chunk, self.done = epochs, steps, chunk, 0
         self.left = (epochs - at.epoch) * steps - taken
         self.started = time.monotonic()
         self.bar = None
