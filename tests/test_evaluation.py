@@ -344,7 +344,7 @@ def test_the_joint_code_follows_a_modality_where_the_two_disagree(train, judged)
         digits.images[:, 0, 1, 0] = 0  # nothing is misread there
     model = Torn()
     found = diagnosis.joint_code(Context(model, taught, judged, JUDGES, seed=3))
-    assert found == evaluate(model, taught, judged, JUDGES, seed=3)["joint_code"]
+    assert found == evaluate(model, taught, judged, JUDGES, 3, diagnosis.METRICS)["joint_code"]
     assert found["train"]["joint"]["accuracy"] == 1.0
     assert found["train"]["only"] == {}
     hits = {}
