@@ -91,7 +91,7 @@ def multivae(turn: Turn, device: str, steps: int = 10) -> None:
     chosen = config("mvae")
     own = models.build_model(chosen, 0)
     data, kind = digits()
-    index = training.tuple_indices({name: each.labels for name, each in data.items()}, rounds=30, seed=0)
+    index = training.batches.tuple_indices({name: each.labels for name, each in data.items()}, rounds=30, seed=0)
     resampled = {
         name: ResampleDataset(each.batch(), lambda _, i, name=name: index[name][i].long(), size=len(index[name]))
         for name, each in data.items()
