@@ -60,13 +60,6 @@ def test_random_draws_are_uniform_over_the_others():
         assert chisquare(counts.numpy()).pvalue > 1e-3
 
 
-def test_draws_under_vmap_equal_a_loop():
-    labels = torch.randint(0, 4, (5, 12), generator=torch.Generator().manual_seed(1))
-    draws = uniform(2, 5, 3, 12)
-    mapped = torch.func.vmap(draw_negatives)(labels, draws)
-    assert torch.equal(mapped, torch.stack([draw_negatives(labels[i], draws[i]) for i in range(5)]))
-
-
 @pytest.mark.parametrize("digit", [0, 4, 9])
 def test_a_batch_with_one_digit_is_an_error_that_names_it(digit):
     with pytest.raises(ValueError, match=f"only the digit {digit}"):
@@ -133,17 +126,6 @@ def test_no_gradient_flows_through_the_weights(rule):
     assert torch.equal(some.loss.grad, weights.to(some.loss.dtype))
     assert some.positive.grad is None
     assert some.negative.grad is None
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_screening_under_vmap_equals_a_loop(rule):
-    stack = [torch.stack(values) for values in zip(*(candidates(seed)[:3] for seed in range(4)), strict=True)]
-
-    def weigh(loss, positive, negative):
-        return screen(rule, Candidates(loss, positive, negative, MARGIN))
-
-    mapped = torch.func.vmap(weigh)(*stack)
-    torch.testing.assert_close(mapped, torch.stack([weigh(*(v[i] for v in stack)) for i in range(4)]))
 
 
 def test_unknown_rule_is_an_error_that_lists_the_known():
