@@ -831,7 +831,7 @@ def test_what_is_measured_stands_in_the_history_and_has_no_say_in_the_training(s
 
 def test_measuring_is_not_counted_as_training(small_config, small_digits, monkeypatch):
     clock = 0.0
-    monkeypatch.setattr(training.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(training.loop.time, "monotonic", lambda: clock)
 
     def measure(model, seed):
         nonlocal clock
