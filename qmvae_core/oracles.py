@@ -131,8 +131,5 @@ def _train(model: DigitClassifier, digits: Digits, config: OracleConfig, verbose
             total += loss.detach()
         if verbose:
             left = (time.monotonic() - started) / (epoch + 1) * (config.epochs - epoch - 1)
-            print(
-                f"{model.modality} oracle, epoch {epoch + 1}/{config.epochs}: "
-                f"cross-entropy {total.item() / steps:.4f}, {left / 60:.1f} min left",
-                flush=True,
-            )
+            said = f"cross-entropy {total.item() / steps:.4f}, {left / 60:.1f} min left"
+            print(f"{model.modality} oracle, epoch {epoch + 1}/{config.epochs}: {said}", flush=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from qmvae_core.data import MODALITIES, STAND_IN
-from qmvae_core.models import build_model, from_known_fields, reading, training_changes
+from qmvae_core.models import Reading, build_model, from_known_fields, reading
 from qmvae_core.names import BEST, known
 from qmvae_core.oracles import CONFIGS, OracleConfig
 from qmvae_core.training import TrainingConfig
@@ -112,7 +112,11 @@ class Run:
         """The profile's training, with what the reading changes of it."""
         return from_known_fields(
             TrainingConfig,
-            {**asdict(profile(self.profile).training), "precision": self.precision, **training_changes(self.reading)},
+            {
+                **asdict(profile(self.profile).training),
+                "precision": self.precision,
+                **Reading.parse(self.reading).training(),
+            },
         )
 
     @property

@@ -188,7 +188,7 @@ def test_the_sensitivity_plan_repeats_its_default_and_judges_on_validation_digit
     [
         ("default+negatives", "cannot read the change 'negatives'; write field=value or modality.field=value"),
         ("default+", "cannot read the change ''"),
-        ("default+audio.private=3", "cannot read the change 'audio.private=3'"),
+        ("default+audio.private=3", "unknown place in the change 'audio.private=3': 'audio'"),
         ("default+modalities=3", "cannot read the change 'modalities=3'"),
         ("default+svhn.privat=3", "unknown ModalityConfig field privat"),
         ("default+betta=3", "unknown QMVAEConfig field betta"),

@@ -78,8 +78,7 @@ def load_digits(root: str | Path | None = None, *, download: bool = True, accept
 
     root: a folder, or "stand-in" for the built-in stand-in. Without it the environment's QMVAE_DATA_ROOT counts;
     without that, data/ in the repository. Where that lacks files they are downloaded (if download is true and the hosts
-    answer); where it has none of them and nothing can be downloaded, the stand-in takes its place and says so on
-    standard output.
+    answer); where it has none of them and nothing can be downloaded, the stand-in takes its place and says so.
     accept_unknown (or QMVAE_ACCEPT_UNKNOWN=1): take files that are neither official nor a known rebuild, and record
     that. SVHN is for non-commercial use only.
 
@@ -90,16 +89,15 @@ def load_digits(root: str | Path | None = None, *, download: bool = True, accept
     if chosen is not None:
         return standin_digits() if str(chosen) == STAND_IN else _load_root(Path(chosen).expanduser(), accept_unknown)
 
-    default = DEFAULT_ROOT
-    missing = _missing_files(default)
+    missing = _missing_files(DEFAULT_ROOT)
     if missing and download and network_answers():
-        _download(default, missing)
-        missing = _missing_files(default)
+        _download(DEFAULT_ROOT, missing)
+        missing = _missing_files(DEFAULT_ROOT)
     if len(missing) == len(OFFICIAL_MD5):
         reason = "no data root was given, data/ holds no MNIST or SVHN, and nothing was downloaded"
         _announce_standin(reason)
         return standin_digits(reason=reason)
-    return _load_root(default, accept_unknown)
+    return _load_root(DEFAULT_ROOT, accept_unknown)
 
 
 def real_data_at_hand(root: str | Path | None = None) -> bool:

@@ -20,14 +20,14 @@ from qmvae_core.models.mmvae import MMVAE, MMVAEConfig
 from qmvae_core.models.mopoe import MoPoE, MoPoEConfig
 from qmvae_core.models.mvae import MVAE, MVAEConfig
 from qmvae_core.models.qmvae import QMVAE, QMVAEConfig
-from qmvae_core.models.readings import MNIST, READINGS, SVHN, reading, training_changes
+from qmvae_core.models.readings import MNIST, READINGS, SVHN, Reading, reading
 from qmvae_core.names import BEST, known
 
 __all__ = [
     "Checked", "DMVAE", "JMVAE", "MMVAE", "MNIST", "MODELS", "MVAE", "QMVAE", "READINGS", "SVHN", "TEST_CODES",
     "DMVAEConfig", "JMVAEConfig", "MMVAEConfig", "MVAEConfig", "MoPoE", "MoPoEConfig", "ModalityConfig", "ModelConfig",
     "MultimodalVAE", "NoiseSpec", "Opponent", "Posteriors", "QMVAEConfig", "build_model", "draw_noise",
-    "from_known_fields", "reading", "training_changes",
+    "Reading", "from_known_fields", "reading",
 ]  # fmt: skip
 
 MODELS: dict[str, type[MultimodalVAE]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -98,7 +99,7 @@ class ModelConfig(Checked):
 
     def to_dict(self) -> dict:
         """Plain dictionaries, lists and numbers, ready for JSON."""
-        return _plain(dataclasses.asdict(self))
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @staticmethod
     def from_dict(values: Mapping) -> ModelConfig:
@@ -116,9 +117,3 @@ def from_known_fields(cls: type, values: Mapping):
     if unknown:
         raise ValueError(f"unknown {cls.__name__} field {', '.join(unknown)}; the known ones are {sorted(known)}")
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def _plain(value):
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

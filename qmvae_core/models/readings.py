@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from qmvae_core.models.configs import ModalityConfig, ModelConfig
 from qmvae_core.models.dmvae import DMVAEConfig
@@ -67,47 +68,57 @@ READINGS = {
 }
 
 
+class Change(NamedTuple):
+    """One field that is set. place: a modality, "all", "training", or "" of the model. spelled: as it was written."""
+
+    place: str
+    field: str
+    value: object
+    spelled: str
+
+    @classmethod
+    def parse(cls, spelled: str) -> Change:
+        """From "field=value" or "place.field=value", a value in JSON or a plain word. Raises ValueError for others."""
+        where, equals, text = spelled.partition("=")
+        place, _, field = where.rpartition(".")
+        if not equals or field == "modalities":
+            raise ValueError(f"cannot read the change {spelled!r}; write field=value or modality.field=value")
+        try:
+            return cls(place, field, json.loads(text), spelled)
+        except json.JSONDecodeError:
+            return cls(place, field, text, spelled)
+
+
+class Reading(NamedTuple):
+    """A reading of the paper: a base, one of READINGS, and changes of it. Its string is only its spelling."""
+
+    base: str
+    changes: tuple[Change, ...] = ()
+
+    @classmethod
+    def parse(cls, name: str) -> Reading:
+        """From "best", or for example "default+negatives=hardest+svhn.private=4". Raises ValueError like Change."""
+        base, *changes = name.split("+")
+        return cls(base, tuple(map(Change.parse, changes)))
+
+    def config(self) -> ModelConfig:
+        """The model. Raises ValueError for an unknown reading, place or field, and for a value of another kind."""
+        values = known(READINGS, "reading", self.base).to_dict()
+        each = values["modalities"]
+        parts = {"": [values], "all": list(each.values()), "training": [], **{name: [of] for name, of in each.items()}}
+        for change in self.changes:
+            for part in known(parts, f"place in the change {change.spelled!r}:", change.place):
+                part[change.field] = change.value
+        return ModelConfig.from_dict(values)
+
+    def training(self) -> dict[str, object]:
+        """What it sets of the training: {"epochs": 50} for "default+training.epochs=50"."""
+        return {change.field: change.value for change in self.changes if change.place == "training"}
+
+
 def reading(name: str) -> ModelConfig:
-    """The named reading of the paper, with changes if the name has any.
-
-    "best", or for example "default+negatives=hardest+svhn.private=4": each change names a field of the config, or a
-    field of one modality ("all" for every modality), and a value in JSON or a plain word. Changes of the training,
-    "training.field=value", have no say here.
-    Raises ValueError for an unknown reading, modality or field, and for a change that is not field=value.
-    """
-    base, *changes = name.split("+")
-    values = known(READINGS, "reading", base).to_dict()
-    each = values["modalities"]
-    parts = {"": [values], "all": list(each.values()), **{modality: [of] for modality, of in each.items()}}
-    for change in changes:
-        place, key, value = _parsed(change)
-        if place not in (*parts, "training") or key == "modalities":
-            raise _unreadable(change)
-        if place != "training":
-            for part in parts[place]:
-                part[key] = value
-    return ModelConfig.from_dict(values)
-
-
-def training_changes(name: str) -> dict[str, object]:
-    """The changes of the training in a reading's name: {"epochs": 50} for "default+training.epochs=50"."""
-    parsed = [_parsed(change) for change in name.split("+")[1:]]
-    return {key: value for place, key, value in parsed if place == "training"}
-
-
-def _parsed(change: str) -> tuple[str, str, object]:
-    place, equals, text = change.partition("=")
-    if not equals:
-        raise _unreadable(change)
-    where, _, key = place.rpartition(".")
-    try:
-        return where, key, json.loads(text)
-    except json.JSONDecodeError:
-        return where, key, text
-
-
-def _unreadable(change: str) -> ValueError:
-    return ValueError(f"cannot read the change {change!r}; write field=value or modality.field=value")
+    """The model of a reading by its spelling; errors as of Reading."""
+    return Reading.parse(name).config()
 
 
 # "default" with the values of the open points that helped, by the rule of `sensitivity` (appendix A1).

@@ -172,7 +172,5 @@ def _check_finite(loop: Steps, at: Position) -> None:
 
 
 def _cost(at: Position, loop: Steps, device: torch.device) -> dict:
-    cost = {"seconds": at.seconds, "steps": loop.steps * loop.training.epochs, "resumed": at.resumed}
-    if device.type == "cuda":
-        cost["peak_device_bytes"] = torch.cuda.max_memory_allocated(device)
-    return cost
+    peak = {"peak_device_bytes": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}
+    return {"seconds": at.seconds, "steps": loop.steps * loop.training.epochs, "resumed": at.resumed} | peak
