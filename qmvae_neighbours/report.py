@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from qmvae_study.report import figures
@@ -27,7 +26,7 @@ def images(tensors: Mapping[str, Tensor], rows: Mapping[str, str], alt: str, **o
     return figures.image_grid(stacked, row_labels=list(rows), alt=alt, **options)
 
 
-def legend_beside(axes: Axes) -> None:
+def legend_beside(axes) -> None:
     """The legend to the right of the axes."""
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 

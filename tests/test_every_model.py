@@ -25,6 +25,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from qmvae_core.draws import DRAWS
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import MODELS, READINGS, ModalityConfig, ModelConfig, build_model, draw_noise, reading
+from qmvae_core.names import unit_of
 from qmvae_core.training import TrainingConfig, fit
 
 VARIANTS = {  # name -> (model, choices)
@@ -117,6 +118,7 @@ def test_decode_takes_any_leading_dimensions(model):
 def test_loss_has_one_value_a_sample_in_every_term(model, batch):
     result = loss_of(model, batch)
     assert {tuple(value.shape) for value in (*both(result), *result.terms.values())} == {(batch,)}
+    assert all(unit_of(name) for name in result.terms)
     assert torch.equal(result.loss, -result.objective.mean())
     assert (result.opposing is None) == (model.opponent is None)
 

@@ -124,8 +124,10 @@ def test_no_module_but_this_one_imports_matplotlib_and_none_imports_pyplot_or_ip
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-        imported[path.stem] = names
-    assert [m for m, names in imported.items() if any(n.startswith("matplotlib") for n in names)] == ["figures"]
+        imported[path.relative_to(root).as_posix()] = names
+    assert [m for m, names in imported.items() if any(n.startswith("matplotlib") for n in names)] == [
+        "qmvae_study/report/figures.py"
+    ]
     assert not [n for names in imported.values() for n in names if n.startswith(("IPython", "matplotlib.pyplot"))]
 
 
@@ -349,8 +351,8 @@ def geometry(**changes) -> figures.Picture:
         (figures.training_history, {"histories": [epochs(2), epochs(3)]}, "histories"),
         (figures.training_history, {"histories": [epochs(1), [{"objective": 1.0}]]}, "histories"),
         (figures.comparison, {"paper_rows": {}, "our_rows": {}}, "both empty"),
-        (figures.comparison, {"paper_rows": {"a": (1.0, 2.0, 3.0)}, "our_rows": {}}, "paper, a"),
-        (figures.comparison, {"paper_rows": {"a": (1.0, 2.0)}, "our_rows": {}}, "paper, a"),
+        (figures.comparison, {"paper_rows": {"a": Interval(1.0, 2.0, 3.0)}, "our_rows": {}}, "paper, a"),
+        (figures.comparison, {"paper_rows": {"a": Interval(4.0, 2.0, 3.0)}, "our_rows": {}}, "paper, a"),
         *((figures.confusion, {"counts": counts, "row_label": "shown", "column_label": "read"}, "counts must")
           for counts in (np.zeros((2, 3)), np.zeros(4), np.zeros((0, 0)), -np.eye(2))),
     ],

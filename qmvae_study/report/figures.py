@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
+from qmvae_core.names import unit_of
 from qmvae_study.report.intervals import Interval
 
 # Okabe and Ito's palette: told apart with any kind of colour vision.
@@ -402,8 +403,8 @@ def training_history(histories, alt: str | None = None) -> Picture:
     """Every term over the epochs, a panel a term and a line a seed.
 
     histories: one list for each seed; in it, for each epoch, a mapping from the term's name to its mean over the
-    epoch. Bounds and divergences are in nats, the quadruplet loss in units of the codes, accuracies are shares.
-    Raises ValueError if there is no epoch, or if seeds differ in terms or length.
+    epoch; its unit is that of `names.unit_of`.
+    Raises ValueError if there is no epoch, for an unknown term, or if seeds differ in terms or length.
     """
     if not len(histories) or not len(histories[0]):
         raise ValueError("histories must hold at least one seed with at least one epoch")
@@ -423,8 +424,7 @@ def training_history(histories, alt: str | None = None) -> Picture:
         for history in histories:
             axes.plot(epochs, [epoch[name] for epoch in history], marker="o" if len(epochs) <= 20 else "", markersize=3)
         _title(axes, name)
-        accuracy = name.startswith("accuracy/")
-        axes.set_ylabel("code units" if name == "quadruplet" else "share" if accuracy else "nats")
+        axes.set_ylabel(unit_of(name))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
     for axes in panels[len(names) :]:
