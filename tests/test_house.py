@@ -84,15 +84,14 @@ def test_an_arrow_up_is_seen(tmp_path):
     assert PLACES["qmvae_study.plan"] < PLACES["qmvae_study.__main__"] < PLACES["qmvae_neighbours.vae"]
 
 
-RESULTS = (
-    "qmvae_study.report.tables, qmvae_study.report.claims, qmvae_study.report.figures, qmvae_study.evidence.pictures"
-)
+RESULTS = "qmvae_study.report.claims, qmvae_study.report.figures, qmvae_study.report.pages"
 
 
 @pytest.mark.parametrize(
     ("modules", "heavy"),
     [
         ("qmvae_core.models", {"pandas", "matplotlib", "papermill", "sklearn", "scipy", "torchvision", "qmvae_study"}),
+        ("qmvae_study.report.intervals", {"torch", "pandas", "matplotlib"}),
         (f"{RESULTS}, qmvae_study.evidence.notebooks", {"torch", "torchvision", "sklearn", "papermill"}),
     ],
 )

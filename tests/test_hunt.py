@@ -142,12 +142,8 @@ def test_the_table_has_every_reading_and_a_word_for_what_is_no_result():
     assert math.isnan(table.loc[hunt.PLAN[5], "score"])
     assert "told apart" not in table.columns  # not before every run of the plan is there
     table = hunt.table(records(values)).set_index("reading")
-    assert [table.loc[name, "told apart"] for name in (FIRST, SECOND, THIRD, hunt.PLAN[0])] == [
-        False,
-        False,
-        True,
-        True,
-    ]
+    told = [table.loc[name, "told apart"] for name in (FIRST, SECOND, THIRD, hunt.PLAN[0])]
+    assert told == [False, False, True, True]
 
 
 def test_every_question_is_asked_of_readings_of_the_plan_that_differ_in_what_it_names():

@@ -32,13 +32,10 @@ def words(*others: Record) -> dict[str, str]:
     return dict(zip(table["value"], table["word"], strict=True))
 
 
-def test_every_reading_of_the_plan_is_one():
+def test_every_reading_of_the_plan_is_one_and_the_profile_is_the_plan():
     for name in sensitivity.PLAN:
         reading(name)
     assert len(set(sensitivity.PLAN)) == len(sensitivity.PLAN)
-
-
-def test_the_profile_is_the_plan():
     assert study_plan.profile("sensitivity").readings == sensitivity.PLAN
     assert study_plan.profile("sensitivity").validation
 
@@ -86,22 +83,13 @@ def test_the_best_reading_waits_for_the_combination_and_needs_it_to_help():
     assert sensitivity.best_reading([*helped, record(wanted, 90)]) == wanted
     assert sensitivity.best_reading([*helped, record(wanted, 83)]) == "default"
     assert sensitivity.best_reading(base()) == "default"
-
-
-def test_one_value_that_helps_needs_no_further_run():
     assert sensitivity.best_reading([*base(), record("default+mnist.weight=1", 85)]) == "default+mnist.weight=1"
 
 
 def test_the_table_names_points_references_and_combinations_in_the_order_of_the_plan():
-    table = sensitivity.effects(
-        [
-            record("default+all.private=1+mnist.weight=1", 90),
-            record("default+mnist.weight=1", 85),
-            *base()[::-1],
-            record("default+beta=0", 20),
-            record("default+all.private=1", 85, status="failed"),
-        ]  # fmt: skip
-    )
+    others = [record("default+all.private=1+mnist.weight=1", 90), record("default+mnist.weight=1", 85)]
+    failed = record("default+all.private=1", 85, status="failed")
+    table = sensitivity.effects([*others, *base()[::-1], record("default+beta=0", 20), failed])
     assert list(table["open point"]) == ["reference"] * 4 + ["weight of MNIST", "combination"]
     assert list(table["seed"]) == [0, 1, 2, 0, 0, 0]
     assert table["leakage SVHN"].isna().all()
