@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from qmvae_core.data import Digits, tuple_indices
 from qmvae_core.draws import generator_for
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import TEST_CODES, MultimodalVAE
-from qmvae_core.oracles import DigitClassifier
 
 BATCH = 1000
 
@@ -31,6 +31,21 @@ def share(hits: np.ndarray | Tensor) -> dict[str, float | int]:
     count, hit = len(hits), int(hits.sum())
     interval = binomtest(hit, count).proportion_ci(method="wilson")
     return {"accuracy": hit / count, "n": count, "low": float(interval.low), "high": float(interval.high)}
+
+
+class Judge(Protocol):
+    """Reads the digit in generated observations of its modality, (n, *shape) in [0, 1], always in evaluation mode."""
+
+    modality: str
+
+    def predict(self, images: Tensor) -> Tensor:
+        """(n,) int64."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """(n, features): what images are compared by."""
+
+    def accuracy(self, digits: Digits) -> float:
+        """The share of real digits that it reads as labelled."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ class Context:
     model: MultimodalVAE
     train: Mapping[str, Digits]
     judged: Mapping[str, Digits]
-    judges: Mapping[str, DigitClassifier]
+    judges: Mapping[str, Judge]
     seed: int = 0
 
     def __post_init__(self):
@@ -204,7 +219,7 @@ def evaluate(
     model: MultimodalVAE,
     train: Mapping[str, Digits],
     judged: Mapping[str, Digits],
-    judges: Mapping[str, DigitClassifier],
+    judges: Mapping[str, Judge],
     seed: int = 0,
     metrics: Mapping[str, Callable[[Context], dict]] = METRICS,
 ) -> dict[str, dict]:

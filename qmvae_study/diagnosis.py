@@ -30,7 +30,7 @@ from qmvae_core.evaluation import (
     shared_codes,
     shared_posteriors,
 )  # fmt: skip
-from qmvae_core.oracles import DigitClassifier
+from qmvae_study.oracles import DigitClassifier
 
 LIMIT = 2000  # random images where that many tell enough: a share to 2.2 points either way, at most
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from qmvae_core.data import DigitData
-from qmvae_core.oracles import CONFIGS, DigitClassifier, OracleConfig, train_oracle
 from qmvae_study.evidence.provenance import provenance
 from qmvae_study.evidence.records import write_json
 from qmvae_study.evidence.weights import save_tensors
+from qmvae_study.oracles import CONFIGS, DigitClassifier, OracleConfig, train_oracle
 
 
 class OracleError(RuntimeError):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from qmvae_core.data import Digits
 from qmvae_core.draws import generator_for
 from qmvae_core.files import replacing
-from qmvae_core.oracles import DigitClassifier
 from qmvae_study.evidence.pictures import ROWS, SWEEP
+from qmvae_study.oracles import DigitClassifier
 
 
 @torch.no_grad()

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from qmvae_core.data import MODALITIES, STAND_IN
 from qmvae_core.models import Reading, build_model, from_known_fields, reading
 from qmvae_core.names import BEST, known
-from qmvae_core.oracles import CONFIGS, OracleConfig
 from qmvae_core.training import TrainingConfig
 from qmvae_study import hunt, sensitivity
+from qmvae_study.oracles import CONFIGS, OracleConfig
 from qmvae_study.paper import TRAIN_PAIRS
 from qmvae_study.rows import MODELS_COMPARED
 

@@ -18,7 +18,6 @@ from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits, validation
 from qmvae_core.evaluation import Context, evaluate
 from qmvae_core.files import file_hash
 from qmvae_core.models import ModelConfig, build_model, from_known_fields, reading
-from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import LOOPS, NonFiniteLoss, Trained, TrainingConfig, check_precision, fit
 from qmvae_core.training.batches import Steps
 from qmvae_core.training.config import default_loop, in_precision
@@ -28,6 +27,7 @@ from qmvae_study.evidence.provenance import provenance
 from qmvae_study.evidence.records import FORMAT, Record, RecordError, config_hash, load_records, read_record, write_json
 from qmvae_study.evidence.weights import save_tensors
 from qmvae_study.judges import prepare_oracles
+from qmvae_study.oracles import DigitClassifier
 from qmvae_study.panels import make_panels
 from qmvae_study.plan import Run, profile, steps_of
 

@@ -14,9 +14,9 @@ from qmvae_core.data import Digits
 from qmvae_core.evaluation import evaluate
 from qmvae_core.likelihoods import LIKELIHOODS, Likelihood
 from qmvae_core.models import ModalityConfig, build_model
-from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import LOOPS, TrainingConfig, fit
 from qmvae_study import diagnosis
+from qmvae_study.oracles import DigitClassifier
 
 TRAINING = TrainingConfig(epochs=2, steps_per_epoch=3, batch_size=12, chunk=2)
 LABEL = ModalityConfig((10,), "dense", (6,), private=2, likelihood="categorical")

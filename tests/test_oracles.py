@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from qmvae_core import oracles
 from qmvae_core.data import MODALITIES, DigitData, Digits, load_digits, standin
-from qmvae_core.oracles import DigitClassifier, OracleConfig, train_oracle
-from qmvae_study import judges
+from qmvae_study import judges, oracles
 from qmvae_study.evidence.folder import RESULTS
 from qmvae_study.judges import OracleError, load_oracle, prepare_oracles, save_oracle
+from qmvae_study.oracles import DigitClassifier, OracleConfig, train_oracle
 from qmvae_study.plan import PROFILES
 
 TINY = OracleConfig(epochs=1, channels=2, batch_size=16)

@@ -7,9 +7,9 @@ from qmvae_core import evaluation
 from qmvae_core.data import MODALITIES, Digits
 from qmvae_core.models import MODELS, READINGS, TEST_CODES, build_model, reading
 from qmvae_core.names import TITLES
-from qmvae_core.oracles import DigitClassifier
 from qmvae_study import paper
 from qmvae_study.evidence.records import Record
+from qmvae_study.oracles import DigitClassifier
 
 # As printed, a row a line: model, then the cells from left to right.
 TABLE1 = """

@@ -16,7 +16,6 @@ import torch
 from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
 from qmvae_core.evaluation import Context, evaluate
 from qmvae_core.models import MODELS, READINGS, build_model, reading
-from qmvae_core.oracles import DigitClassifier
 from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig
 from qmvae_study import __main__ as command_line
 from qmvae_study import diagnosis, execution
@@ -26,6 +25,7 @@ from qmvae_study.evidence import notebooks, records
 from qmvae_study.evidence.pictures import panel_images
 from qmvae_study.evidence.records import Panel, RecordError, config_hash, load_records, read_record
 from qmvae_study.judges import OracleError
+from qmvae_study.oracles import DigitClassifier
 from qmvae_study.plan import Run, plan, profile
 from qmvae_study.report.tables import leakage_table
 from qmvae_study.rows import MODELS_COMPARED

@@ -12,13 +12,13 @@ from torch import Tensor
 from qmvae_core import training
 from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits, tuple_indices
 from qmvae_core.models import JMVAE, build_model, reading
-from qmvae_core.oracles import DigitClassifier, OracleConfig, train_oracle
 from qmvae_neighbours import vae
 from qmvae_neighbours.experiments import Workshop, fit
 from qmvae_neighbours.jmvae import model as jmvae
 from qmvae_neighbours.jmvae.model import CLASSES, IMAGE, LABEL, config, one_hot
 from qmvae_study.evidence.folder import RESULTS
 from qmvae_study.judges import load_oracle
+from qmvae_study.oracles import DigitClassifier, OracleConfig, train_oracle
 
 
 def spread(images: Tensor) -> float:
