@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from qmvae_core import files, training
 from qmvae_core.data import Digits, tuple_indices
 from qmvae_core.draws import seed_for
-from qmvae_core.models import QMVAE, QMVAEConfig, build_model
+from qmvae_core.models import QMVAE, build_model
 from qmvae_core.training import CheckpointError, NonFiniteLoss, OutOfTime, TrainingConfig, fit, run_key
 from qmvae_study import runs
 
@@ -39,6 +39,12 @@ def weights(model) -> dict[str, torch.Tensor]:
 def same_bits(first, second) -> bool:
     first, second = weights(first), weights(second)
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def assert_same_run(found, expected) -> None:
+    """To the last bit."""
+    assert found.histories == expected.histories
+    assert all(map(same_bits, found.models, expected.models))
 
 
 def assert_histories_close(first: list[dict], second: list[dict], relative: float = 1e-5) -> None:
@@ -69,6 +75,19 @@ def stop_after(monkeypatch):
             monkeypatch.setattr(loop, "update", update)
 
     return arrange
+
+
+@pytest.fixture
+def interrupted(stop_after, monkeypatch, tmp_path):
+    """A function: a number of steps, what `fit` is given -> starts a run in `tmp_path` that is stopped after them."""
+
+    def run(steps: int, *arguments, **options) -> None:
+        stop_after(steps, Interruption())
+        with pytest.raises(Interruption):
+            quiet(*arguments, folder=tmp_path, **{"checkpoint_seconds": 0.0, **options})
+        monkeypatch.undo()
+
+    return run
 
 
 # What training does
@@ -128,37 +147,8 @@ def test_global_generator_is_neither_read_nor_advanced(small_config, small_digit
         assert torch.equal(torch.get_rng_state(), state)
         torch.manual_seed(2)
         second, other = (quiet(small_config(), SHORT, small_digits(), [seed]) for seed in (0, 1))
-    assert same_bits(first.models[0], second.models[0])
-    assert first.histories == second.histories
+    assert_same_run(first, second)
     assert not same_bits(first.models[0], other.models[0])
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 4, 6, 100])
-def test_history_has_one_entry_an_epoch_whatever_the_chunk(small_config, small_digits, chunk):
-    result = quiet(small_config(), dataclasses.replace(SHORT, chunk=chunk), small_digits(), [0, 1])
-    assert [len(history) for history in result.histories] == [3, 3]
-    assert result.cost["steps"] == 3 * STEPS
-    assert result.cost["seconds"] > 0
-    assert result.cost["resumed"] == 0
-
-
-@pytest.mark.parametrize("chunk", [2, 4])
-def test_history_is_the_mean_over_the_steps_of_the_epoch(small_config, small_digits, monkeypatch, chunk):
-    """Also where the last chunk is shorter than the others."""
-    seen = []
-    original = training.learners.Plain.update
-
-    def update(self, *batch):
-        seen.append(original(self, *batch))
-        return seen[-1]
-
-    monkeypatch.setattr(training.learners.Plain, "update", update)
-    (history,) = quiet(small_config(), dataclasses.replace(SHORT, chunk=chunk), small_digits(), [0]).histories
-    assert len(seen) == 3 * STEPS
-    for epoch, means in enumerate(history):
-        for name, value in means.items():
-            steps = [float(step[name]) for step in seen[epoch * STEPS : (epoch + 1) * STEPS]]
-            assert value == pytest.approx(sum(steps) / STEPS, rel=1e-6, abs=1e-6)
 
 
 # Pairs and batches
@@ -224,12 +214,6 @@ def test_steps_per_epoch_can_be_fewer_or_more_than_the_pairs_give(batches, small
     assert sorted(seen[:48]) == sorted(seen[48:96]) == sorted(expected_pairs(small_digits))
 
 
-def test_pairs_show_one_digit_that_is_their_label(batches, small_digits):
-    labels = small_digits()["photo"].labels.tolist()
-    for ink, photo, label in batches(dataclasses.replace(SHORT, epochs=1))[0]:
-        assert labels[ink] == labels[photo] == label
-
-
 @pytest.mark.parametrize("seeds", [[0], [0, 5]])
 def test_no_two_steps_of_a_run_see_the_same_draws(small_config, small_digits, monkeypatch, seeds):
     seen = []
@@ -248,17 +232,12 @@ def test_no_two_steps_of_a_run_see_the_same_draws(small_config, small_digits, mo
 
 
 @pytest.mark.parametrize("model", SMALL)
-@pytest.mark.parametrize("loop", ["fast", "stacked"])
-def test_every_loop_takes_the_steps_of_the_plain_one(small_config, small_digits, loop, model):
+def test_the_fast_loop_is_that_of_a_cpu_and_takes_the_steps_of_the_plain_one(small_config, small_digits, model):
     config = small_config(model=model, **SMALL[model])
-    plain, other = (quiet(config, ONE_STEP_EPOCHS, small_digits(), [3, 4], loop=name) for name in ("plain", loop))
-    for first, second in zip(plain.histories, other.histories, strict=True):
+    plain, fast = (quiet(config, ONE_STEP_EPOCHS, small_digits(), [3, 4], loop=name) for name in ("plain", None))
+    for first, second in zip(plain.histories, fast.histories, strict=True):
         assert_histories_close(first, second)
-    assert other.cost["loop"] == loop
-
-
-def test_default_loop_of_the_cpu_is_the_fast_one(small_config, small_digits):
-    assert quiet(small_config(), ONE_STEP_EPOCHS, small_digits()).cost["loop"] == "fast"
+    assert (plain.cost["loop"], fast.cost["loop"]) == ("plain", "fast")
 
 
 @pytest.mark.parametrize("loop", ["plain", "fast"])
@@ -270,36 +249,11 @@ def test_seeds_trained_one_after_the_other_end_with_the_bits_of_each_alone(small
         assert together.histories[i] == alone.histories[0]
 
 
-@pytest.mark.parametrize("loop", ["fast", "stacked"])
-def test_a_run_whose_weights_change_with_its_progress_resumes_to_the_same_bits(
-    small_config, small_digits, tmp_path, stop_after, monkeypatch, loop
-):
-    config = small_config(model="dmvae", warm_up=0.8, **SMALL["dmvae"])
-    stop_after(STEPS + 2, Interruption())
-    with pytest.raises(Interruption):
-        quiet(config, SHORT, small_digits(), [0, 5], folder=tmp_path, loop=loop)
-    monkeypatch.undo()
-    resumed = quiet(config, SHORT, small_digits(), [0, 5], folder=tmp_path, loop=loop)
-    whole = quiet(config, SHORT, small_digits(), [0, 5], loop=loop)
-    assert resumed.cost["resumed"] == 1
-    assert resumed.histories == whole.histories
-    assert all(same_bits(*each) for each in zip(resumed.models, whole.models, strict=True))
-
-
 class Watch(TorchDispatchMode):
     """Notes each operation with the shapes it gives, and refuses those for which a host waits for its device."""
 
     # reading a value, and shapes that depend on values
-    WAITING = {
-        "_local_scalar_dense",
-        "item",
-        "nonzero",
-        "masked_select",
-        "_unique2",
-        "unique_dim",
-        "is_nonzero",
-        "equal",
-    }
+    WAITING = "_local_scalar_dense item nonzero masked_select _unique2 unique_dim is_nonzero equal".split()
 
     def __init__(self):
         super().__init__()
@@ -374,14 +328,8 @@ def test_weights_of_a_stack_are_those_of_each_seed_alone(small_config, small_dig
         assert gaps.max() <= 2 * 2 * two_steps.learning_rate
         assert (gaps > 1e-5).float().mean() < 0.01
         assert moves.median() > 1e-4
-
-
-def test_models_of_a_stack_can_be_used_and_trained_on(small_config, small_digits):
-    models = quiet(small_config(), SHORT, small_digits(), [0, 5], loop="stacked").models
-    assert not same_bits(*models)
-    for model in models:
-        assert model.generate(2)["photo"].shape == (2, 3, 8, 8)
         assert all(value.requires_grad and value.device.type == "cpu" for value in model.parameters())
+    assert not same_bits(*together.models)
 
 
 # Data that the model does not use
@@ -442,27 +390,26 @@ def test_a_run_killed_three_times_ends_with_the_bits_of_an_undisturbed_one(
     resumed = quiet(config, long, digits, seeds, folder=tmp_path)
     undisturbed = quiet(config, long, digits, seeds)
     assert resumed.cost["resumed"] == 3
-    assert resumed.histories == undisturbed.histories
-    assert all(map(same_bits, resumed.models, undisturbed.models))
+    assert_same_run(resumed, undisturbed)
 
 
-@pytest.mark.parametrize("seeds", [[0], [0, 4]])
-@pytest.mark.parametrize("steps", range(1, 2 * STEPS + 2))
+RESUMED = [
+    *(("qmvae", "fast", seeds, steps) for seeds in ([0], [0, 4]) for steps in range(1, 2 * STEPS + 2)),
+    *(("dmvae", loop, [0, 4], STEPS + 2) for loop in ("fast", "stacked")),  # its weights change with the progress
+]
+
+
+@pytest.mark.parametrize(("model", "loop", "seeds", "steps"), RESUMED)
 def test_a_run_stopped_before_any_step_resumes_to_the_same_bits(
-    small_config, small_digits, tmp_path, stop_after, monkeypatch, seeds, steps
+    small_config, small_digits, tmp_path, interrupted, model, loop, seeds, steps
 ):
     """Also right after a chunk that ends an epoch, and with a last chunk that is shorter."""
-    brief = dataclasses.replace(SHORT, epochs=3, chunk=4)
-    config, digits = small_config(), small_digits()
-    expected = quiet(config, brief, digits, seeds)
-    stop_after(steps, Interruption())
-    with pytest.raises(Interruption):
-        quiet(config, brief, digits, seeds, folder=tmp_path, checkpoint_seconds=0.0)
-    monkeypatch.undo()
-    resumed = quiet(config, brief, digits, seeds, folder=tmp_path)
+    config = small_config(model=model, **SMALL[model], **({"warm_up": 0.8} if model == "dmvae" else {}))
+    run = (config, dataclasses.replace(SHORT, chunk=4), small_digits(), seeds)
+    interrupted(steps, *run, loop=loop)
+    resumed = quiet(*run, folder=tmp_path, loop=loop)
     assert resumed.cost["resumed"] == (steps >= 4)
-    assert resumed.histories == expected.histories
-    assert all(map(same_bits, resumed.models, expected.models))
+    assert_same_run(resumed, quiet(*run, loop=loop))
 
 
 def test_a_kill_between_the_end_of_an_epoch_and_its_report_resumes(small_config, small_digits, tmp_path, monkeypatch):
@@ -478,15 +425,12 @@ def test_a_kill_between_the_end_of_an_epoch_and_its_report_resumes(small_config,
 
 
 @pytest.mark.parametrize(("first", "second"), [("fast", "stacked"), ("stacked", "fast"), ("plain", "fast")])
-def test_a_run_can_go_on_in_another_loop(small_config, small_digits, tmp_path, stop_after, monkeypatch, first, second):
-    config, digits = small_config(), small_digits()
-    stop_after(STEPS + 2, Interruption())
-    with pytest.raises(Interruption):
-        quiet(config, SHORT, digits, [0, 5], folder=tmp_path, loop=first)
-    monkeypatch.undo()
-    resumed = quiet(config, SHORT, digits, [0, 5], folder=tmp_path, loop=second)
+def test_a_run_can_go_on_in_another_loop(small_config, small_digits, tmp_path, interrupted, first, second):
+    run = (small_config(), SHORT, small_digits(), [0, 5])
+    interrupted(STEPS + 2, *run, loop=first)
+    resumed = quiet(*run, folder=tmp_path, loop=second)
     assert resumed.cost["resumed"] == 1
-    for found, expected in zip(resumed.histories, quiet(config, SHORT, digits, [0, 5]).histories, strict=True):
+    for found, expected in zip(resumed.histories, quiet(*run).histories, strict=True):
         assert_histories_close(found, expected, relative=1e-4)
 
 
@@ -519,46 +463,38 @@ def test_a_run_cut_into_pieces_ends_with_the_bits_of_a_whole_one(
     cut = quiet(config, SHORT, digits, folder=tmp_path, minutes=0.5)
     assert count == 3 * STEPS
     assert cut.cost["resumed"] == pieces
-    assert same_bits(cut.models[0], whole.models[0])
-    assert cut.histories == whole.histories
+    assert_same_run(cut, whole)
 
 
 def test_a_finished_run_is_not_trained_again(small_config, small_digits, tmp_path, stop_after):
     first = quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
     stop_after(0, AssertionError("a step was taken"))
     second = fit(small_config(), SHORT, small_digits(), folder=tmp_path, progress="lines")  # nor divided by nothing
-    assert second.histories == first.histories
-    assert same_bits(first.models[0], second.models[0])
+    assert_same_run(second, first)
 
 
-@pytest.mark.parametrize(
-    "change",
-    ["model", "training", "seeds", "labels", "images"],
-)
+@pytest.mark.parametrize("change", ["model", "training", "seeds", "labels", "images", "device"])
 def test_checkpoint_of_another_run_is_refused_and_kept(small_config, small_digits, tmp_path, change):
-    run = {"model": small_config(), "training": SHORT, "train": small_digits(), "seeds": [0]}
+    run, path = (
+        {"model": small_config(), "training": SHORT, "train": small_digits(), "seeds": [0]},
+        tmp_path / "checkpoint.pt",
+    )
     quiet(**run, folder=tmp_path)
-    before = (tmp_path / "checkpoint.pt").read_bytes()
-    ink = run["train"]["ink"]
+    if change == "device":
+        content = torch.load(path, weights_only=True)
+        torch.save(content | {"key": content["key"].replace("cpu", "cuda")}, path)
+    before, ink = path.read_bytes(), run["train"]["ink"]
     other = {
         "model": {"model": small_config(beta=11.0)},
         "training": {"training": dataclasses.replace(SHORT, learning_rate=2e-3)},
         "seeds": {"seeds": [1]},
         "labels": {"train": {**run["train"], "ink": Digits(ink.images, ink.labels.flip(0))}},
         "images": {"train": {**run["train"], "ink": Digits(ink.images.flip(0), ink.labels)}},
+        "device": {},
     }[change]
     with pytest.raises(CheckpointError, match="another config, data, seeds or device"):
         quiet(**{**run, **other}, folder=tmp_path)
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
-
-
-def test_checkpoint_of_another_kind_of_device_is_refused(small_config, small_digits, tmp_path):
-    quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
-    path = tmp_path / "checkpoint.pt"
-    content = torch.load(path, weights_only=True)
-    torch.save(content | {"key": content["key"].replace("cpu", "cuda")}, path)
-    with pytest.raises(CheckpointError, match="or device"):
-        quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
@@ -571,46 +507,29 @@ def test_damaged_checkpoint_is_refused_with_the_remedy(small_config, small_digit
         quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
 
 
-def test_interrupted_write_leaves_the_last_whole_checkpoint_and_nothing_else(
-    small_config, small_digits, tmp_path, monkeypatch
+@pytest.mark.parametrize(("place", "name"), [(torch, "save"), (files.os, "replace")], ids=["halfway", "at its end"])
+def test_a_write_that_fails_leaves_the_last_whole_checkpoint_and_nothing_else(
+    small_config, small_digits, tmp_path, monkeypatch, place, name
 ):
-    calls = []
-    replace = files.os.replace
+    original, calls, run = getattr(place, name), [], (small_config(), SHORT, small_digits())
 
-    def fail_at_the_third(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise OSError("no space left on device")
-        replace(*arguments)
+    def fail_at_the_third(content, path):
+        calls.append(path)
+        if len(calls) < 3:
+            return original(content, path)
+        if name == "save":
+            path.write_bytes(b"PK half")
+        raise OSError("no space left on device")
 
-    config, digits = small_config(), small_digits()
-    monkeypatch.setattr(files.os, "replace", fail_at_the_third)
+    monkeypatch.setattr(place, name, fail_at_the_third)
     with pytest.raises(OSError, match="no space"):
-        quiet(config, SHORT, digits, folder=tmp_path)
+        quiet(*run, folder=tmp_path)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
-    resumed = quiet(config, SHORT, digits, folder=tmp_path)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["position"]["epoch"] == 2
+    resumed = quiet(*run, folder=tmp_path)
     assert resumed.cost["resumed"] == 1
-    assert same_bits(resumed.models[0], quiet(config, SHORT, digits).models[0])
-
-
-def test_a_write_that_fails_halfway_does_not_touch_the_checkpoint(small_config, small_digits, tmp_path, monkeypatch):
-    saves = []
-    save = torch.save
-
-    def half(content, path):
-        saves.append(path)
-        save(content, path)
-        if len(saves) == 2:
-            path.write_bytes(path.read_bytes()[:100])
-            raise OSError("no space left on device")
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="no space"):
-        quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
-    monkeypatch.undo()
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["position"]["epoch"] == 1
+    assert_same_run(resumed, quiet(*run))
 
 
 def test_keyboard_interrupt_says_how_to_go_on(small_config, small_digits, tmp_path, stop_after):
@@ -669,38 +588,19 @@ def test_loss_that_is_not_finite_is_never_saved(small_config, small_digits, tmp_
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-def test_single_digit_batch_is_an_error_before_any_step(small_config, small_digits, stop_after):
-    stop_after(0, AssertionError("a step was taken"))
-    one_digit = {name: d.select(d.labels == 2) for name, d in small_digits().items()}
-    with pytest.raises(ValueError, match="only the digit 2"):
-        quiet(small_config(), SHORT, one_digit)
-    with pytest.raises(ValueError, match="only the digit"):
-        quiet(small_config(), dataclasses.replace(SHORT, batch_size=1), small_digits())
-
-
-def test_missing_modality_is_an_error_that_names_it(small_config, small_digits):
-    with pytest.raises(ValueError, match=r"lacks: \['photo'\].*\['ink'\]"):
-        quiet(small_config(), SHORT, small_digits("ink"))
-
-
-def test_images_of_another_shape_are_an_error_that_names_the_modality(small_config, small_digits):
-    digits = small_digits()
-    swapped = {"ink": digits["photo"], "photo": digits["ink"]}
-    with pytest.raises(ValueError, match="modality 'ink' must be"):
-        quiet(small_config(), SHORT, swapped)
-
-
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("field", "value", "message"),
     [
-        ({"precision": "float8"}, "unknown precision 'float8'.*float32.*tf32"),
-        ({"steps_per_epoch": 0}, r"steps_per_epoch must be positive int \| None, not 0"),
-        ({"learning_rate": math.inf}, "learning_rate must be positive float, not inf"),
+        ("precision", "float8", "unknown precision 'float8'.*float32.*tf32"),
+        ("steps_per_epoch", 0, r"steps_per_epoch must be positive int \| None, not 0"),
+        ("learning_rate", math.inf, "learning_rate must be positive float, not inf"),
+        *((field, 0, f"{field} must be positive") for field in ("epochs", "batch_size", "rounds", "chunk", "reports")),
+        ("learning_rate", 0, "learning_rate must be positive"),
     ],
 )
-def test_impossible_training_config_is_an_error(change, message):
+def test_impossible_training_config_is_an_error(field, value, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(SHORT, **change)
+        dataclasses.replace(SHORT, **{field: value})
 
 
 @pytest.mark.parametrize(
@@ -710,18 +610,25 @@ def test_impossible_training_config_is_an_error(change, message):
         ({"progress": "loud"}, "unknown progress 'loud'"),
         ({"loop": "quick"}, r"unknown loop 'quick'; the known ones are \['fast', 'plain', 'stacked'\]"),
         ({"minutes": 1}, "needs a folder"),
+        ({"training": dataclasses.replace(SHORT, batch_size=1)}, "only the digit"),
+        ({"training": dataclasses.replace(SHORT, precision="tf32")}, "tf32 is a precision of a GPU's tensor cores"),
+        ({"train": lambda d: {name: each.select(each.labels == 2) for name, each in d.items()}}, "only the digit 2"),
+        ({"train": lambda d: {"ink": d["ink"]}}, r"lacks: \['photo'\].*\['ink'\]"),
     ],
 )
 def test_what_cannot_be_is_an_error_before_any_step(small_config, small_digits, stop_after, options, message):
     stop_after(0, AssertionError("a step was taken"))
+    run = {"model": small_config(), "training": SHORT, "train": small_digits(), **options}
+    if callable(run["train"]):
+        run["train"] = run["train"](small_digits())
     with pytest.raises(ValueError, match=message):
-        quiet(small_config(), SHORT, small_digits(), **options)
+        quiet(**run)
 
 
-@pytest.mark.parametrize("field", ["epochs", "batch_size", "rounds", "chunk", "reports", "learning_rate"])
-def test_what_a_training_needs_some_of_cannot_be_zero(field):
-    with pytest.raises(ValueError, match=f"{field} must be positive"):
-        dataclasses.replace(SHORT, **{field: 0})
+def test_images_of_another_shape_are_an_error_that_names_the_modality(small_config, small_digits):
+    digits = small_digits()
+    with pytest.raises(ValueError, match="modality 'ink' must be"):
+        quiet(small_config(), SHORT, {"ink": digits["photo"], "photo": digits["ink"]})
 
 
 def test_precision_switches_are_put_back_even_after_an_error(small_config, small_digits, stop_after, monkeypatch):
@@ -737,13 +644,6 @@ def test_precision_switches_are_put_back_even_after_an_error(small_config, small
         assert [switch.fp32_precision for switch in switches] == before
 
 
-def test_a_cpu_has_no_tensor_cores_and_does_not_train_in_float32_instead(small_config, small_digits):
-    with pytest.raises(ValueError, match="tf32 is a precision of a GPU's tensor cores, not of 'cpu'; use float32"):
-        quiet(small_config(), dataclasses.replace(SHORT, precision="tf32"), small_digits())
-    with pytest.raises(ValueError, match="tf32 is a precision"):
-        runs.seconds_a_step(small_config(), dataclasses.replace(SHORT, precision="tf32"))
-
-
 def test_a_step_is_timed_without_a_trace(small_config, monkeypatch):
     monkeypatch.setattr(runs, "LOOPS", {"fast": training.LOOPS["fast"]})
     seconds = [5.0, 5.0, 0.3, 0.1, 0.2]  # the first two warm up
@@ -752,24 +652,22 @@ def test_a_step_is_timed_without_a_trace(small_config, monkeypatch):
     before = torch.get_rng_state()
     assert runs.seconds_a_step(small_config(), SHORT, steps=3) == pytest.approx(0.2)
     assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(ValueError, match="tf32 is a precision"):
+        runs.seconds_a_step(small_config(), dataclasses.replace(SHORT, precision="tf32"))
 
 
 # The report
 
 
 def test_report_of_a_resumed_run_counts_only_the_steps_that_are_left(
-    small_config, small_digits, tmp_path, stop_after, monkeypatch
+    small_config, small_digits, tmp_path, interrupted, monkeypatch
 ):
-    stop_after(STEPS + 2, Interruption())
-    with pytest.raises(Interruption):
-        quiet(small_config(), SHORT, small_digits(), folder=tmp_path, checkpoint_seconds=0.0)
-    monkeypatch.undo()
-    left = []
-    line = training.progress.Report.line
-    monkeypatch.setattr(
-        training.progress.Report, "line", lambda self, at: left.append(self.left - self.done) or line(self, at)
-    )
-    fit(small_config(), SHORT, small_digits(), folder=tmp_path, progress="lines")
+    run = (small_config(), SHORT, small_digits())
+    interrupted(STEPS + 2, *run)
+    left, line = [], training.progress.Report.line
+    watched = lambda self, at: left.append(self.left - self.done) or line(self, at)  # noqa: E731
+    monkeypatch.setattr(training.progress.Report, "line", watched)
+    fit(*run, folder=tmp_path, progress="lines")
     assert left == [STEPS, 0]
 
 
@@ -781,34 +679,30 @@ def test_progress_modes(small_config, small_digits, capsys, progress, shown):
     assert captured.err == ""
 
 
-def test_default_training_is_that_of_the_paper():
-    default = TrainingConfig()
-    assert (default.epochs, default.batch_size, default.learning_rate, default.rounds) == (10, 128, 1e-4, 30)
-    assert default.steps_per_epoch is None
-    assert QMVAEConfig().beta == 1500
-
-
 # Reports
 
 
-@pytest.mark.parametrize(("reports", "ends"), [(1, [6]), (2, [4, 6]), (3, [2, 4, 6]), (7, [2, 4, 6])])
+@pytest.mark.parametrize(
+    ("chunk", "reports", "ends"),
+    [(2, 1, [6]), (2, 2, [4, 6]), (2, 3, [2, 4, 6]), (2, 7, [2, 4, 6]), (1, 2, [3, 6]), (4, 1, [6]), (100, 2, [6])],
+)
 def test_an_epoch_has_as_many_reports_as_asked_for_and_each_is_the_mean_of_its_own_steps(
-    small_config, small_digits, monkeypatch, reports, ends
+    small_config, small_digits, monkeypatch, chunk, reports, ends
 ):
-    """Reports end with a chunk, here of two steps of six, so more reports than chunks are as many as the chunks."""
+    """Reports end with a chunk, so more reports than chunks are as many as the chunks; the last may be shorter."""
     seen = []
-    update = training.LOOPS["fast"].update
-
-    def watched(self, *batch):
-        means = update(self, *batch)
-        seen.append(means["objective"].item())
-        return means
-
-    monkeypatch.setattr(training.LOOPS["fast"], "update", watched)
-    config = TrainingConfig(epochs=2, steps_per_epoch=6, batch_size=16, rounds=2, chunk=2, reports=reports)
-    (history,) = quiet(small_config(), config, small_digits()).histories
-    parts = [slice(epoch * 6 + a, epoch * 6 + b) for epoch in (0, 1) for a, b in zip([0, *ends], ends, strict=False)]
-    assert [row["objective"] for row in history] == pytest.approx([sum(seen[p]) / len(seen[p]) for p in parts])
+    update = training.learners.Plain.update
+    monkeypatch.setattr(
+        training.learners.Plain, "update", lambda self, *batch: seen.append(update(self, *batch)) or seen[-1]
+    )
+    result = quiet(small_config(), dataclasses.replace(SHORT, chunk=chunk, reports=reports), small_digits(), [0, 1])
+    assert (result.cost["steps"], result.cost["resumed"]) == (len(seen), 0) == (3 * STEPS, 0)
+    assert result.cost["seconds"] > 0
+    parts = [slice(6 * epoch + a, 6 * epoch + b) for epoch in range(3) for a, b in zip([0, *ends], ends, strict=False)]
+    for i, history in enumerate(result.histories):
+        for row, part in zip(history, parts, strict=True):
+            means = {name: sum(float(step[name][i]) for step in seen[part]) / len(seen[part]) for name in seen[0]}
+            assert row == pytest.approx(means, rel=1e-6, abs=1e-6)
 
 
 def test_what_is_measured_stands_in_the_history_and_has_no_say_in_the_training(small_config, small_digits, tmp_path):
@@ -823,8 +717,7 @@ def test_what_is_measured_stands_in_the_history_and_has_no_say_in_the_training(s
     plain = quiet(small_config(), config, small_digits(), [0, 5])
     found = quiet(small_config(), config, small_digits(), [0, 5], measure=measure)
     assert [[row.pop("accuracy/x") for row in history] for history in found.histories] == [[0.5] * 6, [5.5] * 6]
-    assert found.histories == plain.histories
-    assert all(same_bits(a, b) for a, b in zip(found.models, plain.models, strict=True))
+    assert_same_run(found, plain)
     assert [seed for seed, _ in given] == [0, 5] * 6
     assert all(torch.equal(value, weights(found.models[1])[name]) for name, value in given[-1][1].items())
 
@@ -842,18 +735,13 @@ def test_measuring_is_not_counted_as_training(small_config, small_digits, monkey
 
 
 def test_a_run_stopped_between_two_reports_of_an_epoch_resumes_to_the_same_history(
-    small_config, small_digits, tmp_path, stop_after, monkeypatch
+    small_config, small_digits, tmp_path, interrupted
 ):
-    config = TrainingConfig(epochs=2, steps_per_epoch=6, batch_size=16, rounds=2, chunk=1, reports=3)
-
     def measure(model, seed):
         return {"accuracy/x": sum(value.sum().item() for value in weights(model).values())}
 
-    whole = quiet(small_config(), config, small_digits(), measure=measure)
-    stop_after(9, Interruption())
-    with pytest.raises(Interruption):
-        quiet(small_config(), config, small_digits(), folder=tmp_path, checkpoint_seconds=0.0, measure=measure)
-    monkeypatch.undo()
-    resumed = quiet(small_config(), config, small_digits(), folder=tmp_path, measure=measure)
-    assert resumed.histories == whole.histories
+    run = (small_config(), dataclasses.replace(SHORT, chunk=1, reports=3), small_digits())
+    interrupted(9, *run, measure=measure)
+    whole, resumed = quiet(*run, measure=measure), quiet(*run, folder=tmp_path, measure=measure)
+    assert_same_run(resumed, whole)
     assert resumed.left == whole.left
