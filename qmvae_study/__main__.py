@@ -16,7 +16,7 @@ from qmvae_study import queue
 from qmvae_study.evidence import notebooks
 from qmvae_study.evidence.folder import RESULTS, absolute_root, default_evidence
 from qmvae_study.evidence.records import RecordError, load_records
-from qmvae_study.execution import SIDE_BY_SIDE, Outcome, one_by_one, side_by_side
+from qmvae_study.execution import SIDE_BY_SIDE, Outcome, side_by_side
 from qmvae_study.judges import OracleError, prepare_oracles
 from qmvae_study.plan import PROFILES, Run, plan
 from qmvae_study.report import tables
@@ -105,36 +105,33 @@ def _run(options: argparse.Namespace) -> int:
         from qmvae_study import cluster
 
         outcomes = cluster.carry_out(todo, evidence, data_root, options.device, options.scheduler, options.workers)
-    elif (workers := _workers(options, len(todo))) > 1:
-        waiting, where = iter(todo.items()), (data_root, options.device, workers, options.minutes)
-        outcomes = side_by_side(lambda begun: next(waiting, None), lambda run: evidence, *where)
     else:
-        outcomes = one_by_one(todo, evidence, data_root, options.device, options.minutes)
-    with contextlib.closing(outcomes):  # an interrupt anywhere below stops the runs in progress at once
-        return _report(todo, outcomes, len(runs))
+        waiting, workers = iter(todo.items()), _workers(options, len(todo))
+        where = data_root, options.device, workers, options.minutes
+        outcomes = side_by_side(lambda begun: next(waiting, None), lambda run: evidence, *where)
+    return _report(outcomes, todo)
 
 
-def _report(todo: Mapping[Run, str], outcomes: Iterator[Outcome], total: int) -> int:
+def _report(outcomes: Iterator[Outcome], todo: Mapping[Run, str] | None = None) -> int:
+    """Say how each run went; todo: all that there are, with their names, by which the time left is estimated."""
     seconds, failed, stopped = [], [], False
-    for run, took, error, at_once in outcomes:
-        if isinstance(error, OutOfTime):
-            print(f"{todo[run]}: {error}", flush=True)
-            stopped = True
-            continue
-        if error is not None:
-            print(f"qmvae_study: {todo[run]}: {error}", file=sys.stderr, flush=True)
-            failed.append(run.id)
-            continue
-        seconds.append(took)
-        left = len(todo) - len(seconds) - len(failed)
-        estimate = math.ceil(left / at_once) * sum(seconds) / len(seconds)
-        print(
-            f"{todo[run]}: finished in {took / 60:.1f} min; {total - left - len(failed)} of {total} runs done"
-            + (f", about {estimate / 60:.0f} min left" if left else ""),
-            flush=True,
-        )
+    with contextlib.closing(outcomes):  # an interrupt anywhere below stops the runs in progress at once
+        for run, took, error, at_once in outcomes:
+            name = todo[run] if todo else f"{run.profile} {run.id}"
+            if error is None:
+                seconds.append(took)
+                left = len(todo or ()) - len(seconds) - len(failed)
+                minutes = math.ceil(left / at_once) * sum(seconds) / len(seconds) / 60
+                about = f"; about {minutes:.0f} min left" if left > 0 else ""
+                print(f"{name}: finished in {took / 60:.1f} min{about}", flush=True)
+            elif isinstance(error, OutOfTime):
+                print(f"{name}: {error}", flush=True)
+                stopped = True
+            else:
+                print(f"qmvae_study: {name}: {error}", file=sys.stderr, flush=True)
+                failed.append(run.id)
     if failed:
-        print(f"qmvae_study: {len(failed)} of {total} runs failed: {', '.join(failed)}", file=sys.stderr)
+        print(f"qmvae_study: {len(failed)} runs failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else TO_BE_CONTINUED if stopped else 0
 
 
@@ -152,14 +149,7 @@ def _queue(options: argparse.Namespace) -> int:
             print(f"{run.profile}  {run.id}  {found}", flush=True)
         _expect([run for run, found in states.items() if found not in ("done", "failed")], options)
         return 0
-    outcomes = queue.carry_out(data_root, options.device, _workers(options, len(runs)), options.minutes)
-    failed = stopped = False
-    with contextlib.closing(outcomes):
-        for run, took, error, _ in outcomes:
-            stopped |= isinstance(error, OutOfTime)
-            failed |= error is not None and not isinstance(error, OutOfTime)
-            print(f"{run.profile} {run.id}: {error or f'finished in {took / 60:.1f} min'}", flush=True)
-    return 1 if failed else TO_BE_CONTINUED if stopped else 0
+    return _report(queue.carry_out(data_root, options.device, _workers(options, len(runs)), options.minutes))
 
 
 def _status(options: argparse.Namespace) -> None:

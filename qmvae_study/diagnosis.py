@@ -61,8 +61,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
 
 def features_of(oracle: DigitClassifier, digits: Digits) -> np.ndarray:
     """The oracle's features of all digits: (n, features)."""
-    parts = torch.arange(len(digits), device=digits.labels.device).split(BATCH)
-    return torch.cat([oracle.features(digits.batch(i)) for i in parts]).cpu().numpy()
+    return torch.cat([oracle.features(digits.batch(i)) for i in all_rows(digits).split(BATCH)]).cpu().numpy()
 
 
 def frechet(generated: np.ndarray, real: np.ndarray) -> dict[str, float | int]:
@@ -76,22 +75,17 @@ def frechet_of_halves(real: np.ndarray) -> dict[str, float | int]:
 
 
 @torch.no_grad()
-def frechet_from_prior(
-    model: nn.Module,
-    oracles: Mapping[str, DigitClassifier],
-    real: Mapping[str, np.ndarray],
-    generator: torch.Generator,
-) -> dict[str, dict[str, float | int]]:
+def frechet_from_prior(of: Context, real: Mapping[str, np.ndarray]) -> dict[str, dict[str, float | int]]:
     """For each modality `frechet` of images drawn from the priors, as many as there are real ones.
 
     real: modality -> `features_of` its real images.
     """
-    count = max(map(len, real.values()))
+    count, generator = max(map(len, real.values())), of.generator("frechet")
     features: dict[str, list[Tensor]] = {name: [] for name in real}
     for start in range(0, count, BATCH):
-        images = model.generate(min(BATCH, count - start), generator)
+        images = of.model.generate(min(BATCH, count - start), generator)
         for name, parts in features.items():
-            parts.append(oracles[name].features(images[name]).cpu())
+            parts.append(of.judges[name].features(images[name]).cpu())
     return {name: frechet(torch.cat(parts).numpy()[: len(real[name])], real[name]) for name, parts in features.items()}
 
 
@@ -132,24 +126,16 @@ def _distance(first: Tensor, second: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def diversity(
-    model: nn.Module,
-    oracle: DigitClassifier,
-    source: str,
-    judged: Mapping[str, Digits],
-    generator: torch.Generator,
-    conditions: int = 400,
-    draws: int = 5,
-) -> dict:
+def diversity(of: Context, source: str, target: str, conditions: int = 400, draws: int = 5) -> dict:
     """How much images generated from one condition differ, beside how much real images of one digit do.
 
     For each condition, a judged image of the source, z is the mean of q(z|x) and h is drawn from its prior `draws`
     times. "generated" is the mean Euclidean distance over all pairs of the images of one condition; "real" that
     between a judged image of the target, of the condition's digit, and `draws` - 1 random others of that digit; "ratio"
-    the first by the second. Each is given in "features", those of the target's oracle, and in "pixels" of [0, 1]. A
+    the first by the second. Each is given in "features", those of the target's judge, and in "pixels" of [0, 1]. A
     model without private code has nothing to draw: 0. A ratio of 1 says as varied as the data, not as good.
     """
-    target = oracle.modality
+    model, judged, generator = of.model, of.judged, of.generator("diversity", f"{source}->{target}")
     content, anchors = _pairs(judged, source, target, conditions, generator)
     code = model.encode_shared({source: judged[source].batch(content)}).mean.repeat_interleave(draws, dim=0)
     made = model.decode(target, code, model.sample_private(target, len(code), generator))
@@ -166,36 +152,25 @@ def diversity(
         among_real = _distance(*map(view, real)).mean()
         return {"generated": generated.item(), "real": among_real.item(), "ratio": (generated / among_real).item()}
 
-    return {
-        "features": compare(oracle.features),
-        "pixels": compare(lambda images: images),
-        "conditions": len(content),
-        "draws": draws,
-    }
+    found = {"features": compare(of.judges[target].features), "pixels": compare(lambda images: images)}
+    return found | {"conditions": len(content), "draws": draws}
 
 
 @torch.no_grad()
-def code_swaps(
-    model: nn.Module,
-    oracle: DigitClassifier,
-    source: str,
-    judged: Mapping[str, Digits],
-    generator: torch.Generator,
-    limit: int = LIMIT,
-) -> dict[str, dict[str, dict]]:
+def code_swaps(of: Context, source: str, target: str, limit: int = LIMIT) -> dict[str, dict[str, dict]]:
     """Where a cross generation loses the digit: z in the wrong place, or an h that carries a digit of its own.
 
-    `limit` random pairs of judged images of one digit, one of the source and one of the oracle's modality, the target.
+    `limit` random pairs of judged images of one digit, one of the source and one of the target.
     The target's decoder is given z, the mean of the posterior of the "source" image, of the "target" image, or of
     both ("joint", if the model has such a code); and h, which is from the "prior", the prior's mean ("zero"), or the
     mean of q(h|x) of another target image, of the "same_digit" or of an "other_digit". Returns z -> h -> the `share` of
-    images that the oracle reads as the digit of the pair, and under "digit_of_h" the share with h of an "other_digit"
+    images that the judge reads as the digit of the pair, and under "digit_of_h" the share with h of an "other_digit"
     that it reads as that other digit. Each h goes with every z, so that columns can be compared.
 
     Digits lost with z of the "source" but not of the "target": the codes of the source lie elsewhere. Digits lost with
     h from the "prior" but not of the "same_digit", and found as "digit_of_h": h carries the digit.
     """
-    target = oracle.modality
+    model, judged, generator = of.model, of.judged, of.generator("swaps", f"{source}->{target}")
     content, own = _pairs(judged, source, target, limit, generator)
     images, labels = judged[target].batch(own), judged[target].labels
     other = _another(labels, own, generator, same_digit=False)
@@ -210,7 +185,7 @@ def code_swaps(
     found: dict[str, dict[str, dict]] = {}
     for where, inputs in given.items():
         code = model.encode_shared(inputs).mean
-        read = {name: oracle.predict(model.decode(target, code, style)) for name, style in styles.items()}
+        read = {name: of.judges[target].predict(model.decode(target, code, style)) for name, style in styles.items()}
         found[where] = {name: share(value == labels[own]) for name, value in read.items()}
         found[where]["digit_of_h"] = share(read["other_digit"] == labels[other])
     return found
@@ -326,7 +301,7 @@ def frechet_distances(of: Context) -> dict[str, dict]:
     real = {name: features_of(of.judges[name], digits) for name, digits in of.judged.items()}
     return {
         "real": {name: frechet_of_halves(features) for name, features in real.items()},
-        "prior": frechet_from_prior(of.model, of.judges, real, of.generator("frechet")),
+        "prior": frechet_from_prior(of, real),
         "cross_generation": {
             direction: frechet(of.crossed[direction][of.model.config.test_code][1], real[target])
             for direction, (_, target) in of.directions.items()
@@ -334,32 +309,12 @@ def frechet_distances(of: Context) -> dict[str, dict]:
     }
 
 
-def diversities(of: Context) -> dict[str, dict]:
-    """Direction -> `diversity`."""
-    found = {}
-    for direction, (source, target) in of.directions.items():
-        draws = of.generator("diversity", direction)
-        found[direction] = diversity(of.model, of.judges[target], source, of.judged, draws)
-    return found
-
-
-def swaps(of: Context) -> dict[str, dict]:
-    """Direction -> `code_swaps`, where the target has a private code."""
-    found = {}
-    for direction, (source, target) in of.directions.items():
-        if target in of.private:
-            draws = of.generator("swaps", direction)
-            found[direction] = code_swaps(of.model, of.judges[target], source, of.judged, draws)
-    return found
-
-
 def information(of: Context) -> dict[str, dict]:
     """Modality with a private code -> `private_information`, "nats" of each dimension, and "n" images."""
     found = {}
     for name in of.private:
-        digits, draws = of.judged[name], of.generator("information", name)
-        nats = private_information(of.model, name, digits, draws)
-        found[name] = {"nats": nats.tolist(), "n": min(LIMIT, len(digits))}
+        nats = private_information(of.model, name, of.judged[name], of.generator("information", name))
+        found[name] = {"nats": nats.tolist(), "n": min(LIMIT, len(of.judged[name]))}
     return found
 
 
@@ -368,8 +323,8 @@ METRICS = evaluation.METRICS | {
     "joint_code": joint_code,
     "leakage": leakage,
     "frechet": frechet_distances,
-    "diversity": diversities,
-    "code_swaps": swaps,
+    "diversity": lambda of: {way: diversity(of, *pair) for way, pair in of.directions.items()},
+    "code_swaps": lambda of: {w: code_swaps(of, *pair) for w, pair in of.directions.items() if pair[1] in of.private},
     "private_information": information,
 }
 

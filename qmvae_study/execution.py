@@ -1,10 +1,10 @@
-"""What carries runs out on this machine: one after the other, or side by side."""
+"""What carries runs out on this machine, one after the other or side by side."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
@@ -53,29 +53,6 @@ class Outcome(NamedTuple):
     at_once: int = 1  # how many runs go on side by side
 
 
-def one_by_one(
-    runs: Mapping[Run, str], evidence: Path, data_root: str | None, device: str, minutes: float | None = None
-) -> Iterator[Outcome]:
-    """Carry out the runs in this process's order; the values of `runs` name them in messages.
-
-    minutes: for all of them; the outcome of the run in which they end has OutOfTime as its error, and is the last.
-    """
-    begun = time.monotonic()
-    for run, label in runs.items():
-        started, error = time.monotonic(), None
-        left = None if minutes is None else minutes - (started - begun) / 60
-        try:
-            if left is not None and left <= 0:
-                raise OutOfTime("the time given is over; the same command goes on from there")
-            print(f"{label}: starts", flush=True)
-            carry_out(run, evidence, data_root, device, minutes=left)
-        except RuntimeError as caught:
-            error = caught
-        yield Outcome(run, time.monotonic() - started, error)
-        if isinstance(error, OutOfTime):
-            return
-
-
 def side_by_side(
     next_run: Callable[[set[Run]], tuple[Run, str] | None],
     evidence_of: Callable[[Run], Path],
@@ -87,20 +64,23 @@ def side_by_side(
     """Carry out runs in so many processes that share the cores, each outcome as it comes.
 
     next_run: given the runs that are begun, one more with its name in messages, or None if there is none now; it is
-    asked again after each outcome. Each run's output goes to a file beside its executed notebook. minutes: for all of
-    them; the outcome of a run in which they end has OutOfTime as its error, and no other is begun.
+    asked again after each outcome. The output of several goes to files beside their executed notebooks. minutes: for
+    all of them; the outcome of a run in which they end has OutOfTime as its error, and no other is begun.
     """
     begun: set[Run] = set()
     started = time.monotonic()
-    threads = max(len(os.sched_getaffinity(0)) // workers, 1)
+    threads = max(len(os.sched_getaffinity(0)) // workers, 1) if workers > 1 else None
 
     def one(run: Run, label: str, lifeline: int) -> Outcome:
-        at, error = time.monotonic(), None
+        at, error, log = time.monotonic(), None, None
         left = None if minutes is None else minutes - (at - started) / 60
-        log = evidence_of(run) / "work" / run.id / "output.txt"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        print(f"{label}: starts; output in {log}", flush=True)
         try:
+            if left is not None and left <= 0:
+                raise OutOfTime("the time given is over; the same command goes on from there")
+            if workers > 1:
+                log = evidence_of(run) / "work" / run.id / "output.txt"
+                log.parent.mkdir(parents=True, exist_ok=True)
+            print(f"{label}: starts" + (f"; output in {log}" if log else ""), flush=True)
             carry_out(run, evidence_of(run), data_root, device, log, left, threads, lifeline)
         except RuntimeError as caught:
             error = caught
@@ -108,13 +88,14 @@ def side_by_side(
 
     with ThreadPoolExecutor(workers) as pool, Lifeline() as lifeline:  # closed first, so the threads end
         going: set[Future] = set()
+        over = False
         while True:
-            out_of_time = minutes is not None and time.monotonic() - started > 60 * minutes
-            while not out_of_time and len(going) < workers and (chosen := next_run(begun)) is not None:
+            while not over and len(going) < workers and (chosen := next_run(begun)) is not None:
                 begun.add(chosen[0])
                 going.add(pool.submit(one, *chosen, lifeline))
             if not going:
                 return
             done, going = wait(going, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
+            for outcome in (future.result() for future in done):
+                over |= isinstance(outcome.error, OutOfTime)
+                yield outcome

@@ -34,9 +34,9 @@ def save_oracle(model: DigitClassifier, data: DigitData, config: OracleConfig, s
         "provenance": provenance(device),
         "seconds": seconds,
     }
-    folder = Path(folder)
-    save_tensors(folder / f"{model.modality}.safetensors", model.state_dict())
-    write_json(folder / f"{model.modality}.json", record)
+    weights, about = _files(model.modality, folder)
+    save_tensors(weights, model.state_dict())
+    write_json(about, record)
     return record
 
 
@@ -45,17 +45,13 @@ def _files(modality: str, folder: Path) -> tuple[Path, Path]:
     return Path(folder) / f"{modality}.safetensors", Path(folder) / f"{modality}.json"
 
 
-def _saved(modality: str, folder: Path) -> bool:
-    return all(path.exists() for path in _files(modality, folder))
-
-
 def load_oracle(modality: str, folder: Path, kind: str = "real") -> DigitClassifier:
     """The saved oracle of a modality, in eval mode, for data of a kind ("real" or "stand-in").
 
     Raises OracleError if there is none, or if it was trained on another kind of data.
     """
     weights, record = _files(modality, folder)
-    if not _saved(modality, folder):
+    if not (weights.exists() and record.exists()):
         raise OracleError(
             f"no oracle for {modality} in {folder}; train it with: python -m qmvae_study oracles --out {folder}"
         )
@@ -83,7 +79,7 @@ def prepare_oracles(
         try:
             found[modality] = load_oracle(modality, folder, data.identity["kind"])
         except OracleError:
-            if not train_missing or _saved(modality, folder):
+            if not train_missing or all(path.exists() for path in _files(modality, folder)):
                 raise
             started = time.monotonic()
             found[modality] = train_oracle(modality, digits, configs[modality], device)

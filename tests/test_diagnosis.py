@@ -9,6 +9,7 @@ from scipy.linalg import sqrtm
 from torch import nn
 
 from qmvae_core.data import Digits
+from qmvae_core.evaluation import Context
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import build_model
 from qmvae_study import diagnosis
@@ -100,8 +101,6 @@ def paint(digits: torch.Tensor) -> torch.Tensor:
 class Judge:
     """Reads the first pixel; its features are the pixels, doubled."""
 
-    modality = "photo"
-
     def predict(self, images):
         return read(images)
 
@@ -143,6 +142,10 @@ class Model(nn.Module):
 JUDGED = {"ink": painted(), "photo": painted(25, seed=1)}
 
 
+def of(model, judged=JUDGED, seed: int = 0) -> Context:
+    return Context(model, {}, judged, {"ink": Judge(), "photo": Judge()}, seed)
+
+
 def accuracies(found: dict) -> dict[str, dict[str, float]]:
     return {z: {h: value["accuracy"] for h, value in row.items()} for z, row in found.items()}
 
@@ -151,7 +154,7 @@ def accuracies(found: dict) -> dict[str, dict[str, float]]:
 
 
 def test_swaps_of_a_decoder_that_takes_the_digit_from_z():
-    found = code_swaps(Model(), Judge(), "ink", JUDGED, generator())
+    found = code_swaps(of(Model()), "ink", "photo")
     right = {"prior": 1.0, "zero": 1.0, "same_digit": 1.0, "other_digit": 1.0, "digit_of_h": 0.0}
     assert accuracies(found) == {"source": right, "target": right, "joint": right}
     for row in found.values():
@@ -160,7 +163,7 @@ def test_swaps_of_a_decoder_that_takes_the_digit_from_z():
 
 
 def test_swaps_of_a_decoder_that_takes_the_digit_from_h():
-    found = accuracies(code_swaps(Model("private"), Judge(), "ink", JUDGED, generator()))
+    found = accuracies(code_swaps(of(Model("private")), "ink", "photo"))
     assert found["source"] == found["target"] == found["joint"]  # one h goes with every z
     row = found["source"]
     assert (row["same_digit"], row["other_digit"], row["digit_of_h"]) == (1.0, 0.0, 1.0)
@@ -170,7 +173,7 @@ def test_swaps_of_a_decoder_that_takes_the_digit_from_h():
 
 @pytest.mark.parametrize("place", ["ink", "photo", "joint"])
 def test_swaps_find_the_code_that_lies_in_the_wrong_place(place):
-    found = accuracies(code_swaps(Model(**{place: 1}), Judge(), "ink", JUDGED, generator()))
+    found = accuracies(code_swaps(of(Model(**{place: 1})), "ink", "photo"))
     column = {"ink": "source", "photo": "target", "joint": "joint"}[place]
     for z, row in found.items():
         assert [row[h] for h in ("prior", "zero", "same_digit", "other_digit")] == [float(z != column)] * 4
@@ -179,7 +182,7 @@ def test_swaps_find_the_code_that_lies_in_the_wrong_place(place):
 def test_swaps_without_a_joint_code_and_of_some_images_only():
     model = Model()
     model.has_joint_code = False
-    found = code_swaps(model, Judge(), "ink", JUDGED, generator(), limit=40)
+    found = code_swaps(of(model), "ink", "photo", limit=40)
     assert found.keys() == {"source", "target"}
     assert {value["n"] for row in found.values() for value in row.values()} == {40}
 
@@ -189,9 +192,7 @@ def test_swaps_are_a_function_of_the_generator():
         def decode(self, modality, shared, private):
             return paint((shared + 8 * private).argmax(dim=-1))
 
-    first, again, other = (
-        accuracies(code_swaps(Blurred(), Judge(), "ink", JUDGED, generator(seed))) for seed in (0, 0, 1)
-    )
+    first, again, other = (accuracies(code_swaps(of(Blurred(), seed=seed), "ink", "photo")) for seed in (0, 0, 1))
     assert first == again != other
 
 
@@ -231,7 +232,7 @@ def flat(digits: Digits) -> Digits:
 def test_diversity_is_the_mean_distance_of_two_draws_beside_that_of_two_images_of_one_digit():
     """Two draws of N(0, 1) are 2/√π apart; of 26 images of a digit, half of them light, 13 of 25 others differ."""
     judged = {"ink": JUDGED["ink"], "photo": flat(painted(26))}
-    found = diversity(Styled(), Judge(), "ink", judged, generator(), conditions=260, draws=30)
+    found = diversity(of(Styled(), judged), "ink", "photo", conditions=260, draws=30)
     assert (found["conditions"], found["draws"]) == (260, 30)
     assert found["pixels"]["generated"] == pytest.approx(2 / math.sqrt(math.pi), rel=0.02)
     assert found["pixels"]["real"] == pytest.approx(13 / 25, rel=0.04)
@@ -243,7 +244,7 @@ def test_diversity_is_the_mean_distance_of_two_draws_beside_that_of_two_images_o
 
 
 def test_diversity_does_not_count_what_differs_between_conditions():
-    found = diversity(Model(), Judge(), "ink", JUDGED, generator(), conditions=100)
+    found = diversity(of(Model()), "ink", "photo", conditions=100)
     assert found["pixels"]["generated"] == found["features"]["ratio"] == 0.0
     assert found["pixels"]["real"] > 0
     assert (found["conditions"], found["draws"]) == (100, 5)
@@ -252,19 +253,19 @@ def test_diversity_does_not_count_what_differs_between_conditions():
 @pytest.mark.parametrize("name", ["mvae", "jmvae"])
 def test_a_model_without_private_codes_has_no_diversity(small_config, small_digits, name):
     model = build_model(small_config(model=name, of_all={"private": 0}))
-    found = diversity(model, Judge(), "ink", small_digits(), generator(), conditions=10)
+    found = diversity(of(model, small_digits()), "ink", "photo", conditions=10)
     assert found["pixels"]["generated"] == pytest.approx(0.0, abs=1e-6)
     assert found["features"]["generated"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_model_with_private_codes_has_some(small_config, small_digits):
-    found = diversity(build_model(small_config()), Judge(), "ink", small_digits(), generator(), conditions=10)
+    found = diversity(of(build_model(small_config()), small_digits()), "ink", "photo", conditions=10)
     assert found["pixels"]["generated"] > 1e-3
 
 
 def test_diversity_of_the_data_is_unknown_where_each_digit_is_there_once():
     judged = {"ink": JUDGED["ink"], "photo": painted(1)}
-    found = diversity(Styled(), Judge(), "ink", judged, generator())
+    found = diversity(of(Styled(), judged), "ink", "photo")
     assert found["conditions"] == 10
     assert found["pixels"]["generated"] > 0
     assert math.isnan(found["pixels"]["real"])
@@ -287,7 +288,7 @@ def test_images_from_the_prior_are_as_many_as_the_real_ones_and_of_their_own_mod
             return {name: torch.from_numpy(value).view(-1, 1, 2, 2) / 2 for name, value in again.items()}
 
     model = Prior()
-    found = diagnosis.frechet_from_prior(model, {"ink": Judge(), "photo": Judge()}, real, generator())
+    found = diagnosis.frechet_from_prior(of(model), real)
     assert model.drawn == 1_100
     assert {name: (value["n"], value["n_real"]) for name, value in found.items()} == {
         "ink": (1_100, 1_100), "photo": (30, 30),

@@ -32,36 +32,8 @@ def colour(rows: int = 2, columns: int = 3) -> np.ndarray:
     return np.arange(rows * columns * 75, dtype=np.uint8).reshape(rows, columns, 3, 5, 5)
 
 
-def panel(readings) -> figures.Picture:
-    return figures.cross_generation(grey(1), colour(), readings, [4, 5, 6], "ink to photo")
-
-
-def moved(**changes) -> figures.Picture:
-    given = {
-        "conditions": grey(1), "styles": colour(1, 2), "images": colour(), "readings": [[4, 5, 6], [4, 5, 9]],
-        "digits": [4, 5, 6],
-    }  # fmt: skip
-    return figures.transfer(**{**given, **changes}, title="ink to photo")
-
-
-def swept(**changes) -> figures.Picture:
-    given = {
-        "images": colour(), "readings": [[4, 4, 4], [4, 5, 5]], "digit": 4, "values": [-5.0, 0.0, 5.0],
-        "labels": ["h1", "h2"],
-    }  # fmt: skip
-    return figures.traversal(**{**given, **changes}, title="ink to photo")
-
-
-def dotted(**changes) -> figures.Picture:
-    given = {
-        "rows": ["a", "b"], "panels": {"read": {"one": [1.0, 2.0], "two": [3.0, None]}, "leak": {"one": [5.0, 6.0]}},
-        "bands": {"read": (0.5, 1.5)},
-    }  # fmt: skip
-    return figures.dots(**{**given, **changes})
-
-
-def codes(spread: float) -> np.ndarray:
-    return spread * CORNERS[[0, 0, 1, 1, 2, 2]]
+def codes(*spreads: float) -> np.ndarray:
+    return np.stack([spread * CORNERS[[0, 0, 1, 1, 2, 2]] for spread in spreads])
 
 
 def epochs(count: int, scale: float = 1.0) -> list[dict[str, float]]:
@@ -72,39 +44,52 @@ def frames(axes) -> list[tuple[float, float]]:
     return [patch.get_xy() for patch in axes.patches if isinstance(patch, Rectangle)]
 
 
-EXAMPLES = {
-    "image_grid": lambda: figures.image_grid(grey(), notes=[["a", "b", "c"]] * 2),
-    "cross_generation": lambda: panel([[4, 5, 6], [4, 5, 9]]),
-    "transfer": lambda: moved(),
-    "traversal": lambda: swept(),
-    "quadruplet_geometry": lambda: figures.quadruplet_geometry(codes(1), codes(1), LABELS, (0, 2, 4)),
-    "training_history": lambda: figures.training_history([epochs(3), epochs(3, 2.0)]),
-    "comparison": lambda: figures.comparison({"a": Interval(90.0, 89.0, 91.0)}, {"a": Interval(88.0, 80.0, 89.0)}),
-    "dots": lambda: dotted(),
-    "confusion": lambda: figures.confusion(np.eye(3, dtype=int) * 5, "shown", "read"),
-    "blank": lambda: figures.blank(3, 2, "an empty plot")[0],
-}
+GIVEN = {
+    figures.image_grid: {"images": grey()},
+    figures.cross_generation: {
+        "conditions": grey(1), "images": colour(), "readings": [[4, 5, 6], [4, 8, 6]], "digits": [4, 5, 6],
+        "title": "ink to photo",
+    },
+    figures.transfer: {
+        "conditions": grey(1), "styles": colour(1, 2), "images": colour(), "readings": [[4, 5, 6], [4, 5, 9]],
+        "digits": [4, 5, 6], "title": "ink to photo",
+    },
+    figures.traversal: {
+        "images": colour(), "readings": [[4, 4, 4], [4, 5, 5]], "digit": 4, "values": [-5.0, 0.0, 5.0],
+        "labels": ["h1", "h2"], "title": "ink to photo",
+    },
+    figures.quadruplet_geometry: {
+        "codes_x": codes(1), "codes_y": codes(1), "labels": LABELS, "quadruplet": (0, 2, 4), "titles": ["now"],
+        "alt": "three corners",
+    },
+    figures.training_history: {"histories": [epochs(3), epochs(3, 2.0)]},
+    figures.comparison: {
+        "paper_rows": {"a": Interval(90.0, 89.0, 91.0), "b": None},
+        "our_rows": {"a": Interval(88.0, 87.0, 89.0), "b": Interval(50.0, 40.0, 60.0), "c": Interval(1.0, 1.0, 1.0)},
+    },
+    figures.dots: {
+        "rows": ["a", "b"], "panels": {"read": {"one": [1.0, 2.0], "two": [3.0, None]}, "leak": {"one": [5.0, 6.0]}},
+        "bands": {"read": (0.5, 1.5)},
+    },
+    figures.confusion: {
+        "counts": np.array([[8, 2, 0], [1, 9, 0], [0, 5, 5]]), "row_label": "shown", "column_label": "read",
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
-def test_a_figure_shows_itself_as_a_picture_with_an_alternative_text(example):
-    figure = example()
-    assert isinstance(figure, Figure)
-    bundle, sizes = figure._repr_mimebundle_(include=None, exclude=None)
+def drawn(figure, **changes) -> figures.Picture:
+    return figure(**GIVEN[figure] | changes)
+
+
+@pytest.mark.parametrize("figure", GIVEN, ids=lambda figure: figure.__name__)
+def test_a_figure_shows_itself_as_a_picture_with_an_alternative_text(figure):
+    picture = drawn(figure)
+    assert isinstance(picture, Figure)
+    bundle, sizes = picture._repr_mimebundle_(include=None, exclude=None)
     assert bundle["image/png"].startswith(SIGNATURE)
     assert len(bundle["image/png"]) > 1000
-    assert bundle["text/plain"] == figure.alt != ""
+    assert bundle["text/plain"] == picture.alt != ""
     assert sizes["image/png"]["width"] > 100
-
-
-def test_any_figure_is_shown_with_the_text_that_is_given():
-    plain = Figure()
-    plain.subplots().plot([0, 1])
-    bundle, _ = figures.show(plain, "a rising line")._repr_mimebundle_()
-    assert bundle["text/plain"] == "a rising line"
-    assert bundle["image/png"].startswith(SIGNATURE)
-    with pytest.raises(ValueError, match="alternative text"):
-        figures.show(plain, " ")
 
 
 def test_a_given_text_takes_the_place_of_the_made_one():
@@ -113,7 +98,7 @@ def test_a_given_text_takes_the_place_of_the_made_one():
 
 def test_the_style_reaches_no_other_figure():
     before = dict(matplotlib.rcParams)
-    figures.png(EXAMPLES["confusion"]())
+    figures.png(drawn(figures.confusion))
     assert dict(matplotlib.rcParams) == before
 
 
@@ -148,8 +133,7 @@ def test_the_typeface_has_every_sign_that_the_figures_use():
 
 
 def test_wrong_readings_are_bold_coloured_and_framed_and_right_ones_are_not():
-    figure = panel([[4, 5, 6], [4, 8, 6]])
-    (axes,) = figure.axes
+    (axes,) = drawn(figures.cross_generation).axes
     wrong = [text for text in axes.texts if text.get_weight() == "bold"]
     assert [text.get_text() for text in wrong] == ["8"]
     assert same_color(wrong[0].get_color(), figures.VERMILLION)
@@ -162,13 +146,13 @@ def test_wrong_readings_are_bold_coloured_and_framed_and_right_ones_are_not():
 
 
 def test_the_share_of_right_readings_is_said_in_title_and_text():
-    figure = panel([[4, 5, 6], [4, 8, 6]])
+    figure = drawn(figures.cross_generation)
     assert "5 of 6" in figure.alt
     assert "5 of 6" in figure.axes[0].get_title(loc="left")
 
 
 def test_a_panel_holds_the_conditions_above_the_generated_images():
-    (axes,) = panel([[4, 5, 6], [4, 5, 6]]).axes
+    (axes,) = drawn(figures.cross_generation).axes
     shapes = [image.get_array().shape for image in axes.images]
     assert shapes == [(4, 4)] * 3 + [(5, 5, 3)] * 6
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["4", "5", "6"]
@@ -177,9 +161,7 @@ def test_a_panel_holds_the_conditions_above_the_generated_images():
 
 
 def test_rows_of_a_model_without_private_codes_are_named_after_the_shared_one():
-    figure = figures.cross_generation(
-        grey(1), colour(), [[4, 5, 6], [4, 5, 6]], [4, 5, 6], "ink to photo", draws_of="z"
-    )
+    figure = drawn(figures.cross_generation, draws_of="z")
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert labels == ["condition", "z, draw 1", "z, draw 2"]
     assert "one draw of z a row" in figure.alt
@@ -207,7 +189,7 @@ def test_a_grid_without_labels_or_notes_has_neither():
 
 
 def test_transfer_shows_styles_beside_and_conditions_above_and_frames_what_is_read_otherwise():
-    picture = moved()
+    picture = drawn(figures.transfer)
     (axes,) = picture.axes
     assert len(axes.images) == 4 + 2 * 4  # the corner is white
     assert np.all(np.asarray(axes.images[0].get_array()) == 1.0)
@@ -220,7 +202,7 @@ def test_transfer_shows_styles_beside_and_conditions_above_and_frames_what_is_re
 
 
 def test_a_traversal_names_its_ends_and_frames_what_is_read_otherwise():
-    picture = swept()
+    picture = drawn(figures.traversal)
     (axes,) = picture.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["-5", "", "5"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["h1", "h2"]
@@ -229,7 +211,7 @@ def test_a_traversal_names_its_ends_and_frames_what_is_read_otherwise():
 
 
 def test_dots_stand_at_their_values_in_their_rows():
-    picture = dotted()
+    picture = drawn(figures.dots)
     first, second = picture.axes
     points = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in first.lines[2:]}
     assert points == {"one": ([1.0, 2.0], [0, 1]), "two": ([3.0], [0])}
@@ -245,8 +227,8 @@ def test_dots_stand_at_their_values_in_their_rows():
 
 
 def test_circles_have_the_radius_that_each_distance_must_reach():
-    x, y = codes(1), codes(1) + [0.0, 1.5]
-    (axes,) = figures.quadruplet_geometry(x, y, LABELS, (0, 2, 4), alpha1=2.0, alpha2=0.8).axes
+    (x,), (y,) = codes(1), codes(1) + [0.0, 1.5]
+    (axes,) = drawn(figures.quadruplet_geometry, codes_y=y[None], alpha1=2.0, alpha2=0.8).axes
     circles = [(patch.center, patch.radius) for patch in axes.patches if isinstance(patch, Circle)]
     centres, radii = zip(*circles, strict=True)
     assert radii == pytest.approx([3.5, 3.5, 2.3])
@@ -254,8 +236,8 @@ def test_circles_have_the_radius_that_each_distance_must_reach():
 
 
 def test_each_hinge_says_by_how_much_it_is_short():
-    x = codes(0.25)  # the digits are 1.5 apart: 0.5 short of α1, and the third hinge of α2 = 0.8 is reached
-    figure = figures.quadruplet_geometry(np.stack([x, codes(1)]), np.stack([x, codes(1)]), LABELS, (0, 2, 4))
+    both = codes(0.25, 1)  # the digits are 1.5 apart: 0.5 short of α1, and the third hinge of α2 = 0.8 is reached
+    figure = drawn(figures.quadruplet_geometry, codes_x=both, codes_y=both, titles=["before", "after"])
     before, after = ([text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes)
     assert [line.split(": ")[-1] for line in before[1:]] == ["short by 0.50", "short by 0.50", "reached"]
     assert [line.split(": ")[-1] for line in after[1:]] == ["reached"] * 3
@@ -265,7 +247,7 @@ def test_each_hinge_says_by_how_much_it_is_short():
 
 
 def test_a_history_has_a_panel_a_term_and_a_line_a_seed():
-    figure = figures.training_history([epochs(3), epochs(3, 2.0)])
+    figure = drawn(figures.training_history)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["objective", "quadruplet"]
     first, second = figure.axes[0].lines
     assert list(first.get_xdata()) == [1, 2, 3]
@@ -274,8 +256,7 @@ def test_a_history_has_a_panel_a_term_and_a_line_a_seed():
 
 
 def test_a_comparison_has_a_row_a_cell_and_no_dot_where_there_is_no_value():
-    ours = {"a": Interval(88.0, 87.0, 89.0), "b": Interval(50.0, 40.0, 60.0), "c": Interval(1.0, 1.0, 1.0)}
-    figure = figures.comparison({"a": Interval(90.0, 89.0, 91.0), "b": None}, ours)
+    figure = drawn(figures.comparison)
     (axes,) = figure.axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b", "c"]
     dots = {line.get_label(): line for line in axes.lines if line.get_label() in ("paper", "ours")}
@@ -286,8 +267,7 @@ def test_a_comparison_has_a_row_a_cell_and_no_dot_where_there_is_no_value():
 
 
 def test_confusion_shows_each_count_and_names_the_worst():
-    counts = np.array([[8, 2, 0], [1, 9, 0], [0, 5, 5]])
-    figure = figures.confusion(counts, "shown", "read")
+    counts, figure = GIVEN[figures.confusion]["counts"], drawn(figures.confusion)
     assert [text.get_text() for text in figure.axes[0].texts] == [str(n) for n in counts.flatten()]
     assert figure.axes[0].get_xlabel() == "read"
     assert "22 of 30" in figure.alt
@@ -298,54 +278,41 @@ def test_confusion_shows_each_count_and_names_the_worst():
 # Errors
 
 
-def grid(**changes) -> figures.Picture:
-    return figures.image_grid(**{"images": grey(), **changes})
-
-
-def crossed(**changes) -> figures.Picture:
-    given = {"conditions": grey(1), "images": colour(), "readings": [[4, 5, 6]] * 2, "digits": [4, 5, 6]}
-    return figures.cross_generation(**{**given, **changes}, title="ink to photo")
-
-
-def geometry(**changes) -> figures.Picture:
-    return figures.quadruplet_geometry(**{"codes_x": codes(1), "codes_y": codes(1), "labels": LABELS, **changes})
-
-
 @pytest.mark.parametrize(
-    ("draw", "changes", "words"),
+    ("figure", "changes", "words"),
     [
-        (grid, {"images": grey()[0]}, r"images must be \(rows, columns, c, h, w\)"),
-        (grid, {"images": np.zeros((1, 1, 2, 4, 4))}, "c 1 or 3"),
-        (grid, {"images": grey()[:0]}, "images must be"),
-        (grid, {"images": 2 * grey()}, r"images must lie in \[0, 1\]"),
-        (grid, {"images": np.full((2, 3, 1, 4, 4), np.nan)}, r"images must lie in \[0, 1\]"),
-        (grid, {"images": np.zeros((2, 3, 1, 4, 4), dtype=int)}, "images must be uint8 or floats"),
-        (grid, {"row_labels": ["a"]}, "row_labels must have 2 entries"),
-        (grid, {"column_labels": list("ab")}, "column_labels must have 3 entries"),
-        (grid, {"notes": [["a"]]}, r"notes must be \(2, 3\)"),
-        (grid, {"wrong": [[True] * 2] * 2}, r"wrong must be \(2, 3\)"),
-        (crossed, {"conditions": grey(1, 2)}, r"conditions must be \(1, 3, c, h, w\)"),
-        (crossed, {"conditions": grey(2)}, r"conditions must be \(1, 3, c, h, w\)"),
-        (crossed, {"readings": [[1, 2, 3]]}, r"readings must be \(2, 3\)"),
-        (crossed, {"digits": [1, 2]}, "digits must have 3 entries"),
-        (moved, {"conditions": grey(1, 2)}, r"conditions must be \(1, 3, c, h, w\)"),
-        (moved, {"styles": colour(1, 3)}, r"styles must be \(1, 2, c, h, w\)"),
-        (moved, {"styles": grey(1, 2)}, r"styles must be \(1, 2, c, h, w\)"),
-        (moved, {"styles": colour(2, 2)}, r"styles must be \(1, 2, c, h, w\)"),
-        (moved, {"readings": [[1, 2]]}, r"readings must be \(2, 3\)"),
-        (moved, {"digits": [1, 2]}, "digits must have 3 entries"),
-        (swept, {"readings": [[4, 4]]}, r"readings must be \(2, 3\)"),
-        (swept, {"labels": ["h1"]}, "labels must have 2 entries"),
-        (swept, {"values": [0.0]}, "values must have 3 entries"),
-        (dotted, {"rows": []}, "nothing to show"),
-        (dotted, {"panels": {}, "bands": None}, "nothing to show"),
-        (dotted, {"panels": {"read": {"one": [1.0]}}}, "read, one must have 2 entries"),
-        (dotted, {"bands": {"other": (0, 1)}}, "no panel 'other'"),
-        (geometry, {"codes_x": np.zeros((6, 3))}, r"codes_x must be \(n, 2\)"),
-        (geometry, {"codes_y": np.zeros((5, 2))}, "must have one shape"),
-        (geometry, {"labels": [1, 2]}, "labels must have 6 entries"),
-        (geometry, {"titles": ["before", "after"]}, "titles must have 1 entries"),
-        (geometry, {"quadruplet": (0, 2, 6)}, "quadruplet must be three rows below 6"),
+        (figures.image_grid, {"images": grey()[0]}, r"images must be \(rows, columns, c, h, w\)"),
+        (figures.image_grid, {"images": np.zeros((1, 1, 2, 4, 4))}, "c 1 or 3"),
+        (figures.image_grid, {"images": grey()[:0]}, "images must be"),
+        (figures.image_grid, {"images": 2 * grey()}, r"images must lie in \[0, 1\]"),
+        (figures.image_grid, {"images": np.full((2, 3, 1, 4, 4), np.nan)}, r"images must lie in \[0, 1\]"),
+        (figures.image_grid, {"images": np.zeros((2, 3, 1, 4, 4), dtype=int)}, "images must be uint8 or floats"),
+        (figures.image_grid, {"row_labels": ["a"]}, "row_labels must have 2 entries"),
+        (figures.image_grid, {"column_labels": list("ab")}, "column_labels must have 3 entries"),
+        (figures.image_grid, {"notes": [["a"]]}, r"notes must be \(2, 3\)"),
+        (figures.image_grid, {"wrong": [[True] * 2] * 2}, r"wrong must be \(2, 3\)"),
+        (figures.cross_generation, {"conditions": grey(1, 2)}, r"conditions must be \(1, 3, c, h, w\)"),
+        (figures.cross_generation, {"conditions": grey(2)}, r"conditions must be \(1, 3, c, h, w\)"),
+        (figures.cross_generation, {"readings": [[1, 2, 3]]}, r"readings must be \(2, 3\)"),
+        (figures.cross_generation, {"digits": [1, 2]}, "digits must have 3 entries"),
+        (figures.transfer, {"conditions": grey(1, 2)}, r"conditions must be \(1, 3, c, h, w\)"),
+        (figures.transfer, {"styles": colour(1, 3)}, r"styles must be \(1, 2, c, h, w\)"),
+        (figures.transfer, {"styles": grey(1, 2)}, r"styles must be \(1, 2, c, h, w\)"),
+        (figures.transfer, {"styles": colour(2, 2)}, r"styles must be \(1, 2, c, h, w\)"),
+        (figures.transfer, {"readings": [[1, 2]]}, r"readings must be \(2, 3\)"),
+        (figures.transfer, {"digits": [1, 2]}, "digits must have 3 entries"),
+        (figures.traversal, {"readings": [[4, 4]]}, r"readings must be \(2, 3\)"),
+        (figures.traversal, {"labels": ["h1"]}, "labels must have 2 entries"),
+        (figures.traversal, {"values": [0.0]}, "values must have 3 entries"),
+        (figures.dots, {"rows": []}, "nothing to show"),
+        (figures.dots, {"panels": {}, "bands": None}, "nothing to show"),
+        (figures.dots, {"panels": {"read": {"one": [1.0]}}}, "read, one must have 2 entries"),
+        (figures.dots, {"bands": {"other": (0, 1)}}, "no panel 'other'"),
+        (figures.quadruplet_geometry, {"codes_x": np.zeros((1, 6, 3))}, r"must be \(panels, n, 2\)"),
+        (figures.quadruplet_geometry, {"codes_y": np.zeros((1, 5, 2))}, "must be"),
+        (figures.quadruplet_geometry, {"labels": [1, 2]}, "labels must have 6 entries"),
+        (figures.quadruplet_geometry, {"titles": ["before", "after"]}, "titles must have 1 entries"),
+        (figures.quadruplet_geometry, {"quadruplet": (0, 2, 6)}, "quadruplet must be three rows below 6"),
         (figures.training_history, {"histories": []}, "histories"),
         (figures.training_history, {"histories": [[]]}, "histories"),
         (figures.training_history, {"histories": [epochs(2), epochs(3)]}, "histories"),
@@ -353,13 +320,13 @@ def geometry(**changes) -> figures.Picture:
         (figures.comparison, {"paper_rows": {}, "our_rows": {}}, "both empty"),
         (figures.comparison, {"paper_rows": {"a": Interval(1.0, 2.0, 3.0)}, "our_rows": {}}, "paper, a"),
         (figures.comparison, {"paper_rows": {"a": Interval(4.0, 2.0, 3.0)}, "our_rows": {}}, "paper, a"),
-        *((figures.confusion, {"counts": counts, "row_label": "shown", "column_label": "read"}, "counts must")
+        *((figures.confusion, {"counts": counts}, "counts must")
           for counts in (np.zeros((2, 3)), np.zeros(4), np.zeros((0, 0)), -np.eye(2))),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_named(draw, changes, words):
+def test_what_does_not_fit_is_named(figure, changes, words):
     with pytest.raises(ValueError, match=words):
-        draw(**changes)
+        drawn(figure, **changes)
 
 
 # Notebooks

@@ -3,7 +3,6 @@
 import pytest
 from scipy import stats
 
-from qmvae_core.evaluation import share
 from qmvae_study.report.intervals import Interval, Says, Verdict
 
 
@@ -15,14 +14,6 @@ def test_the_interval_of_a_mean_is_that_of_scipy():
     assert (found.n, found.level) == (4, 0.9)
     assert Interval.of_mean([1.0]) is None
     assert Interval.of_mean([3.0, 3.0])[:3] == (3.0, 3.0, 3.0)
-
-
-@pytest.mark.parametrize("right", [0, 7, 900, 1000])
-def test_the_interval_of_a_share_is_that_of_the_records(right):
-    import numpy as np
-
-    ours, theirs = Interval.of_share(right, 1000), share(np.arange(1000) < right)
-    assert ours[:4] == pytest.approx(tuple(theirs[name] for name in ("accuracy", "low", "high", "n")))
 
 
 def test_a_spread_is_one_deviation_to_both_sides_and_a_single_value_has_none():
@@ -39,13 +30,6 @@ def test_an_interval_lies_above_below_or_holds_a_value(ends, says):
     assert found.against() == says
     assert found.contains(0) == (says == "agrees")
     assert Interval(5.0, ends[0] + 5, ends[1] + 5).against(5.0) == says
-
-
-def test_intervals_overlap_where_they_have_a_point_in_common():
-    first = Interval.around(1.0, 0.5)
-    assert first.overlaps(Interval(2.0, 1.5, 3.0))
-    assert Interval(2.0, 1.5, 3.0).overlaps(first)
-    assert not first.overlaps(Interval(2.0, 1.6, 3.0))
 
 
 def test_an_interval_is_spelled_in_three_ways():

@@ -161,7 +161,6 @@ def test_the_command_trains_side_by_side_on_a_cpu_unless_told_otherwise(tmp_path
     asked = []
     nothing = (outcome for outcome in ())
     monkeypatch.setattr(command_line, "side_by_side", lambda *parts: asked.append(parts[4]) or nothing)
-    monkeypatch.setattr(command_line, "one_by_one", lambda *parts: asked.append(1) or nothing)
     monkeypatch.setattr(command_line.os, "sched_getaffinity", lambda _: {0, 1, 2})
     start = ["run", "--evidence", str(tmp_path), "--data-root", "stand-in", "--device", "cpu", "--readings", "default"]
     for more in (["--seeds", "0", "1", "2"], ["--seeds", "0"], ["--seeds", "0", "1", "--workers", "1"]):

@@ -635,7 +635,7 @@ def test_the_hours_are_of_the_steps_that_a_run_takes(monkeypatch):
 def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):
     tried = []
 
-    def carry_out(run, evidence, data_root, device, minutes):
+    def carry_out(run, evidence, data_root, device, log, minutes, *_):
         tried.append((run.seeds, data_root, device))
         if run.seeds == (1,):
             raise RuntimeError("07_train.ipynb failed; the cell and its error are in somewhere")
@@ -654,7 +654,7 @@ def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatc
 def test_a_relative_data_root_is_the_callers_and_not_the_notebooks(tmp_path, monkeypatch):
     """The notebook runs in its own folder, so what the caller names from here must be named from the root."""
     given = []
-    monkeypatch.setattr(execution, "carry_out", lambda run, evidence, root, device, minutes: given.append(root))
+    monkeypatch.setattr(execution, "carry_out", lambda run, evidence, root, *_: given.append(root))
     monkeypatch.chdir(tmp_path)
     for root in ("digits", str(tmp_path / "digits"), STAND_IN):
         command_line.main(["run", "--evidence", str(tmp_path), "--readings", "default", "--data-root", root])
@@ -681,7 +681,7 @@ def test_a_relative_data_root_in_the_environment_is_the_callers_too(tmp_path, mo
 def test_a_command_whose_time_is_over_starts_no_other_run(tmp_path, monkeypatch, capsys):
     given = []
 
-    def carry_out(run, evidence, data_root, device, minutes):
+    def carry_out(run, evidence, data_root, device, log, minutes, *_):
         given.append((run.reading, minutes))
         if len(given) == 2:
             raise OutOfTime("the time given is over in epoch 3 of 10; the same command goes on from there")
@@ -700,9 +700,10 @@ def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch):
     clock = iter([0.0, 0.0, 90.0, 90.0, 90.0])
     monkeypatch.setattr(execution.time, "monotonic", lambda: next(clock))
     given = []
-    monkeypatch.setattr(execution, "carry_out", lambda run, *_, minutes: given.append(minutes))
-    runs = plan("quick", ["default", "default+beta=1"])
-    outcomes = list(execution.one_by_one({run: run.id for run in runs}, tmp_path, STAND_IN, "cpu", minutes=1.5))
+    monkeypatch.setattr(execution, "carry_out", lambda *parts: given.append(parts[5]))
+    runs = iter([(run, run.id) for run in plan("quick", ["default", "default+beta=1"])])
+    asked = (lambda begun: next(runs, None)), (lambda run: tmp_path)
+    outcomes = list(execution.side_by_side(*asked, STAND_IN, "cpu", workers=1, minutes=1.5))
     assert given == [1.5]
     assert outcomes[0].error is None
     assert isinstance(outcomes[1].error, OutOfTime)

@@ -47,18 +47,6 @@ NOTE = 0.34  # height of the note under an image, in image heights
 GAP = 0.07  # between images
 
 
-class Shown:
-    """A figure with its alternative text, as a notebook displays it."""
-
-    def __init__(self, figure: Figure, alt: str):
-        self.figure, self.alt = figure, alt
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        width, height = (round(SCREEN * inches) for inches in self.figure.get_size_inches())
-        bundle = {"image/png": png(self.figure), "text/plain": self.alt}
-        return bundle, {"image/png": {"width": width, "height": height}}
-
-
 class Picture(Figure):
     """A matplotlib Figure in the book's style that a notebook displays by itself; `alt` is its alternative text."""
 
@@ -75,17 +63,8 @@ class Picture(Figure):
         return axes
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        return Shown(self, self.alt)._repr_mimebundle_()
-
-
-def show(figure: Figure, alt: str) -> Shown:
-    """Any matplotlib figure as a notebook displays it, with the given alternative text (one sentence or more).
-
-    Raises ValueError for an empty text.
-    """
-    if not alt.strip():
-        raise ValueError("a figure needs an alternative text: say what a reader should see in it")
-    return Shown(figure, alt)
+        width, height = (round(SCREEN * inches) for inches in self.get_size_inches())
+        return {"image/png": png(self), "text/plain": self.alt}, {"image/png": {"width": width, "height": height}}
 
 
 def png(figure: Figure) -> bytes:
@@ -133,14 +112,11 @@ def image_grid(
     notes, wrong = _table("notes", notes, rows, columns), _table("wrong", wrong, rows, columns)
     _length("row_labels", row_labels, rows)
     _length("column_labels", column_labels, columns)
-    marked = "" if wrong is None else f"; {int(np.sum(wrong))} marked as wrong"
-    alt = alt or f"{title or 'Images'}: {rows} by {columns} images{marked}."
+    alt = alt or f"{title or 'Images'}: {rows} by {columns} images."
     return _grid([Block(images, row_labels, notes, wrong)], column_labels, title, alt)
 
 
-def cross_generation(
-    conditions, images, readings, digits, title: str, alt: str | None = None, draws_of: str = "h"
-) -> Picture:
+def cross_generation(conditions, images, readings, digits, title: str, draws_of: str = "h") -> Picture:
     """A panel of Figure 3: conditions in the first row, then rows of generated images, one draw of a code a row.
 
     conditions: (1, columns, c, h, w). images: (rows, columns, c', h', w'). Both uint8 or floats in [0, 1].
@@ -151,29 +127,31 @@ def cross_generation(
     """
     conditions, images, readings, wrong, right = _judged(conditions, images, readings, digits)
     rows, columns = images.shape[:2]
-    alt = alt or (
-        f"{title}: {columns} conditions in the first row, below them {rows} rows of generated images, one draw of "
-        f"{draws_of} a row; {right}."
-    )
+    alt = f"{title}: {columns} conditions in the first row, below them {rows} rows of generated images, one draw of "
+    alt += f"{draws_of} a row; {right}."
     labels = [f"{draws_of}, draw {i + 1}" for i in range(rows)]
     blocks = [Block(conditions, ["condition"]), Block(images, labels, readings, wrong)]
     return _grid(blocks, [str(d) for d in digits], f"{title}: {right}", alt)
 
 
 def _judged(conditions, images, readings, digits) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
-    """conditions, images and readings once checked, where a reading is wrong, and how many are right, in words."""
+    """conditions and images once checked, and `_read` of the readings."""
     conditions, images = _images("conditions", conditions), _images("images", images)
-    rows, columns = images.shape[:2]
+    columns = images.shape[1]
     if conditions.shape[:2] != (1, columns):
         raise ValueError(f"conditions must be (1, {columns}, c, h, w) like the images below, got {conditions.shape}")
-    readings = _table("readings", readings, rows, columns)
     _length("digits", digits, columns)
+    return conditions, images, *_read(images, readings, digits)
+
+
+def _read(images: np.ndarray, readings, digits) -> tuple[np.ndarray, np.ndarray, str]:
+    """The readings as texts, where one is wrong, and how many are right, in words."""
+    readings = _table("readings", readings, *images.shape[:2])
     wrong = readings != np.asarray(digits)
-    right = f"{wrong.size - int(wrong.sum())} of {wrong.size} read as the condition's digit"
-    return conditions, images, readings.astype(str), wrong, right
+    return readings.astype(str), wrong, f"{wrong.size - int(wrong.sum())} of {wrong.size} read as the condition's digit"
 
 
-def transfer(conditions, styles, images, readings, digits, title: str, alt: str | None = None) -> Picture:
+def transfer(conditions, styles, images, readings, digits, title: str) -> Picture:
     """A panel of Figure 4: the first row gives the shared code, the first column the private code.
 
     conditions: (1, columns, c, h, w). styles: (1, rows, c', h', w') and images: (rows, columns, c', h', w') of one
@@ -185,10 +163,8 @@ def transfer(conditions, styles, images, readings, digits, title: str, alt: str 
     rows, columns = images.shape[:2]
     if styles.shape[1:] != (rows, *images.shape[2:]) or len(styles) != 1:
         raise ValueError(f"styles must be (1, {rows}, c, h, w) of the images beside them, got {styles.shape}")
-    alt = alt or (
-        f"{title}: {columns} conditions in the first row, {rows} images in the first column that give the style, and "
-        f"the generated images between them; {right}."
-    )
+    alt = f"{title}: {columns} conditions in the first row, {rows} images in the first column that give the style, and "
+    alt += f"the generated images between them; {right}."
     white = np.full_like(conditions[:, :1], 255 if conditions.dtype == np.uint8 else 1)
     beside = (np.full((rows, 1), ""), readings), (np.zeros((rows, 1), dtype=bool), wrong)  # a style is not judged
     labels = [f"style {i + 1}" for i in range(rows)]
@@ -199,7 +175,7 @@ def transfer(conditions, styles, images, readings, digits, title: str, alt: str 
     return _grid(blocks, ["", *(str(d) for d in digits)], f"{title}: {right}", alt)
 
 
-def traversal(images, readings, digit: int, values, labels, title: str, alt: str | None = None) -> Picture:
+def traversal(images, readings, digit: int, values, labels, title: str) -> Picture:
     """A panel of Figure 5: each row moves one private dimension over `values`, all else is fixed.
 
     images: (rows, columns, c, h, w). readings: (rows, columns) digits that the judge reads. digit: the condition's.
@@ -207,17 +183,13 @@ def traversal(images, readings, digit: int, values, labels, title: str, alt: str
     """
     images = _images("images", images)
     rows, columns = images.shape[:2]
-    readings = _table("readings", readings, rows, columns)
     _length("labels", labels, rows)
     _length("values", values, columns)
-    wrong = readings != digit
-    right = f"{wrong.size - int(wrong.sum())} of {wrong.size} read as the condition's digit, {digit}"
-    alt = alt or (
-        f"{title}: {rows} rows, {', '.join(labels)}, each over {columns} values from {values[0]:.0f} to "
-        f"{values[-1]:.0f}; {right}."
-    )
-    shown = [f"{value:.0f}" if i in (0, columns - 1) else "" for i, value in enumerate(values)]
-    return _grid([Block(images, list(labels), readings.astype(str), wrong)], shown, f"{title}: {right}", alt)
+    readings, wrong, right = _read(images, readings, digit)
+    first, last = f"{values[0]:.0f}", f"{values[-1]:.0f}"
+    alt = f"{title}: {rows} rows, {', '.join(labels)}, each over {columns} values from {first} to {last}; {right}, "
+    shown = [first, *[""] * (columns - 2), last]
+    return _grid([Block(images, labels, readings, wrong)], shown, f"{title}: {right}, {digit}", f"{alt}{digit}.")
 
 
 class Block(NamedTuple):
@@ -281,12 +253,12 @@ def _tile(axes: Axes, block: Block, row: int, column: int, left: float, top: flo
 
 
 def quadruplet_geometry(
-    codes_x, codes_y, labels, quadruplet: tuple[int, int, int] | None = None, alpha1: float = 2.0, alpha2: float = 0.8,
-    titles: Sequence[str] | None = None, names: tuple[str, str] = ("x (MNIST)", "y (SVHN)"), alt: str | None = None,
+    codes_x, codes_y, labels, quadruplet: tuple[int, int, int], titles: Sequence[str], alt: str,
+    alpha1: float = 2.0, alpha2: float = 0.8,
 ) -> Picture:  # fmt: skip
     """Codes of both modalities in the plane, and the three hinges of one quadruplet, in one panel for each state.
 
-    codes_x, codes_y: (n, 2), or (panels, n, 2) for the same pairs before and after training; row i of both is one pair.
+    codes_x, codes_y: (panels, n, 2) for the same pairs before and after training; row i of both is one pair.
     labels: (n,) digits of the pairs. quadruplet: rows (i, j, k): the anchor pair (x_i, y_i) with x₋ = x_j, y₋ = y_k.
     Each hinge has a line, the distance that it compares with d(x, y), and a circle of the radius that this distance
     must reach: d(x, y) + alpha1 around x and around y, d(x, y) + alpha2 around x₋. A row below the panel says by how
@@ -294,87 +266,54 @@ def quadruplet_geometry(
     Raises ValueError for shapes that do not match.
     """
     codes_x, codes_y = (np.asarray(c, dtype=float) for c in (codes_x, codes_y))
-    for name, codes in (("codes_x", codes_x), ("codes_y", codes_y)):
-        if codes.ndim not in (2, 3) or codes.shape[-1] != 2:
-            raise ValueError(f"{name} must be (n, 2) or (panels, n, 2), got {codes.shape}")
-    if codes_x.shape != codes_y.shape:
-        raise ValueError(f"codes_x and codes_y must have one shape, got {codes_x.shape} and {codes_y.shape}")
-    codes_x, codes_y = (c if c.ndim == 3 else c[None] for c in (codes_x, codes_y))
+    if codes_x.shape != codes_y.shape or codes_x.ndim != 3 or codes_x.shape[-1] != 2:
+        raise ValueError(f"codes_x and codes_y must be (panels, n, 2), got {codes_x.shape} and {codes_y.shape}")
     panels, count = codes_x.shape[:2]
     _length("labels", labels, count)
     _length("titles", titles, panels)
-    if quadruplet is not None and (len(quadruplet) != 3 or not all(0 <= i < count for i in quadruplet)):
+    if len(quadruplet) != 3 or not all(0 <= i < count for i in quadruplet):
         raise ValueError(f"quadruplet must be three rows below {count}, got {quadruplet}")
 
-    digits = sorted({int(digit) for digit in labels})
-    below = 0.95 if quadruplet is not None else 0.1
-    side = 3.6 if panels > 1 else 4.6
-    alt = alt or _geometry_alt(codes_x, codes_y, len(digits), quadruplet, alpha1, alpha2, titles)
-    picture = Picture(side * panels + 0.3, side + below + 0.7, alt)
-    both = np.stack([codes_x, codes_y])
+    picture = Picture(3.6 * panels + 0.3, 5.25, alt)
     for panel, axes in enumerate(picture.subplots(1, panels, squeeze=False)[0]):
-        for place, digit in enumerate(digits):
+        both = codes_x[panel], codes_y[panel]
+        for place, digit in enumerate(sorted({int(digit) for digit in labels})):
             rows, colour = np.asarray(labels) == digit, COLOURS[place % len(COLOURS)]
-            for codes, marker in zip(both[:, panel], "os", strict=True):
-                axes.scatter(*codes[rows].T, marker=marker, s=70, facecolors="white", edgecolors=colour, linewidths=0.8)
+            for codes, marker in zip(both, "os", strict=True):
+                axes.scatter(*codes[rows].T, marker=marker, edgecolors=colour, **HOLLOW)
                 axes.scatter(*codes[rows].T, marker=f"${digit}$", s=22, color=colour, linewidths=0)
-        if quadruplet is not None:
-            _draw_hinges(axes, codes_x[panel], codes_y[panel], quadruplet, alpha1, alpha2)
+        _draw_hinges(axes, *both, quadruplet, alpha1, alpha2)
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.12)
         axes.set_xlabel("first dimension of the code")
         axes.set_ylabel("second dimension" if panel == 0 else "")
-        if titles is not None:
-            _title(axes, titles[panel])
-    handles = [
-        axes.scatter([], [], marker=marker, s=70, facecolors="white", edgecolors=GREY, linewidths=0.8, label=name)
-        for marker, name in zip("os", names, strict=True)
-    ]
+        _title(axes, titles[panel])
+    named = zip("os", ("x (MNIST)", "y (SVHN)"), strict=True)
+    handles = [axes.scatter([], [], marker=marker, edgecolors=GREY, label=name, **HOLLOW) for marker, name in named]
     _legend(picture, handles=handles, loc="outside upper right", ncols=2)
     return picture
 
 
-class Hinge(NamedTuple):
-    """One term of equation (19) as drawn: the distance from start to end must reach `needed`."""
-
-    name: str
-    start: np.ndarray
-    end: np.ndarray
-    needed: float
-    colour: str
-    dashes: object
-
-    @property
-    def reached(self) -> float:
-        return float(np.linalg.norm(self.start - self.end))
-
-    @property
-    def loss(self) -> float:
-        return max(self.needed - self.reached, 0.0)
-
-
-def _hinges(codes_x, codes_y, quadruplet, alpha1: float, alpha2: float) -> tuple[float, list[Hinge]]:
-    i, j, k = quadruplet
-    x, y, x_neg, y_neg = codes_x[i], codes_y[i], codes_x[j], codes_y[k]
-    positive = float(np.linalg.norm(x - y))
-    return positive, [
-        Hinge("d(x, y₋)", x, y_neg, positive + alpha1, BLUE, "--"),
-        Hinge("d(x₋, y)", y, x_neg, positive + alpha1, VERMILLION, "-."),
-        Hinge("d(x₋, y₋)", x_neg, y_neg, positive + alpha2, PURPLE, ":"),
-    ]
+HOLLOW = {"s": 70, "facecolors": "white", "linewidths": 0.8}  # a dot with room for a digit
 
 
 def _draw_hinges(axes: Axes, codes_x, codes_y, quadruplet, alpha1: float, alpha2: float) -> None:
-    positive, hinges = _hinges(codes_x, codes_y, quadruplet, alpha1, alpha2)
-    x, y, x_neg, y_neg = hinges[0].start, hinges[1].start, hinges[1].end, hinges[0].end
+    i, j, k = quadruplet
+    x, y, x_neg, y_neg = codes_x[i], codes_y[i], codes_x[j], codes_y[k]
+    positive = float(np.linalg.norm(x - y))
     handles = axes.plot(*np.stack([x, y]).T, color=BLACK, linestyle="-", linewidth=2.5, zorder=3,
                         label=f"d(x, y) = {positive:.2f}, to become small")  # fmt: skip
-    for hinge in hinges:
-        line = {"color": hinge.colour, "linestyle": hinge.dashes, "zorder": 3}
-        state = "reached" if hinge.loss == 0 else f"short by {hinge.loss:.2f}"
-        text = f"{hinge.name} = {hinge.reached:.2f} of {hinge.needed:.2f}: {state}"
-        handles += axes.plot(*np.stack([hinge.start, hinge.end]).T, linewidth=1.8, label=text, **line)
-        axes.add_patch(Circle(hinge.start, hinge.needed, fill=False, linewidth=1.0, alpha=0.7, **line))
+    for name, start, end, margin, colour, dashes in (
+        ("d(x, y₋)", x, y_neg, alpha1, BLUE, "--"),
+        ("d(x₋, y)", y, x_neg, alpha1, VERMILLION, "-."),
+        ("d(x₋, y₋)", x_neg, y_neg, alpha2, PURPLE, ":"),
+    ):
+        reached, needed = float(np.linalg.norm(start - end)), positive + margin
+        line = {"color": colour, "linestyle": dashes, "zorder": 3}
+        state = "reached" if reached >= needed else f"short by {needed - reached:.2f}"
+        text = f"{name} = {reached:.2f} of {needed:.2f}: {state}"
+        handles += axes.plot(*np.stack([start, end]).T, linewidth=1.8, label=text, **line)
+        axes.add_patch(Circle(start, needed, fill=False, linewidth=1.0, alpha=0.7, **line))
     corners = (x, "o", (-17, 5)), (y, "s", (7, -15)), (x_neg, "o", (-20, 6)), (y_neg, "s", (7, -15))
     for name, (code, marker, offset) in zip(("x", "y", "x₋", "y₋"), corners, strict=True):
         axes.plot(*code, marker=marker, markersize=8, markeredgecolor=BLACK, markerfacecolor=BLACK, zorder=4, alpha=0.8)
@@ -383,23 +322,10 @@ def _draw_hinges(axes: Axes, codes_x, codes_y, quadruplet, alpha1: float, alpha2
     _legend(axes, handles=handles, loc="upper left", bbox_to_anchor=(0, -0.14), borderaxespad=0, handlelength=3)
 
 
-def _geometry_alt(codes_x, codes_y, digits: int, quadruplet, alpha1, alpha2, titles) -> str:
-    text = f"Codes of {codes_x.shape[1]} pairs of {digits} digits in the plane, circles for x and squares for y."
-    if quadruplet is None:
-        return text
-    for panel in range(len(codes_x)):
-        positive, hinges = _hinges(codes_x[panel], codes_y[panel], quadruplet, alpha1, alpha2)
-        said = ", ".join(f"{h.name} {h.reached:.1f} of the {h.needed:.1f} needed" for h in hinges)
-        text += (
-            f" {titles[panel] if titles is not None else 'Panel ' + str(panel + 1)}: d(x, y) {positive:.1f}, {said}."
-        )
-    return text
-
-
 # Numbers
 
 
-def training_history(histories, alt: str | None = None) -> Picture:
+def training_history(histories) -> Picture:
     """Every term over the epochs, a panel a term and a line a seed.
 
     histories: one list for each seed; in it, for each epoch, a mapping from the term's name to its mean over the
@@ -417,7 +343,7 @@ def training_history(histories, alt: str | None = None) -> Picture:
     rows = math.ceil(len(names) / columns)
     ends = ", ".join(f"{n} {np.mean([h[0][n] for h in histories]):.3g} to {np.mean([h[-1][n] for h in histories]):.3g}"
                      for n in names)  # fmt: skip
-    alt = alt or f"Training terms over {len(epochs)} epochs for {len(histories)} seed(s), first to last: {ends}."
+    alt = f"Training terms over {len(epochs)} epochs for {len(histories)} seed(s), first to last: {ends}."
     picture = Picture(2.1 * columns + 0.4, 1.9 * rows + 0.2, alt)
     panels = picture.subplots(rows, columns, squeeze=False).flatten()
     for name, axes in zip(names, panels, strict=False):
@@ -432,16 +358,11 @@ def training_history(histories, alt: str | None = None) -> Picture:
     return picture
 
 
-def comparison(
-    paper_rows: Mapping[str, Interval | None],
-    our_rows: Mapping[str, Interval],
-    label: str = "accuracy, %",
-    alt: str | None = None,
-) -> Picture:
+def comparison(paper_rows: Mapping[str, Interval | None], our_rows: Mapping[str, Interval]) -> Picture:
     """Reported and reproduced values side by side, a row a cell of the table: dots with intervals.
 
-    paper_rows, our_rows: the cell's name -> its value with an interval, in the unit that `label` names; None or a
-    missing name where there is no value. Rows are in the order of paper_rows, then what only our_rows has.
+    paper_rows, our_rows: the cell's name -> its accuracy with an interval, in per cent; None or a missing name where
+    there is no value. Rows are in the order of paper_rows, then what only our_rows has.
     Raises ValueError if both are empty or if a value lies outside its interval.
     """
     cells = list(dict.fromkeys([*paper_rows, *our_rows]))
@@ -453,7 +374,7 @@ def comparison(
         for cell, value in zip(cells, values, strict=True):
             if value is not None and not value.contains(value.centre):
                 raise ValueError(f"{name}, {cell}: must have low <= centre <= high, got {value}")
-    alt = alt or f"{label}: " + "; ".join(
+    alt = "accuracy, %: " + "; ".join(
         f"{cell}, " + ", ".join(f"{name} {v[i].in_full() if v[i] else 'none'}" for name, v in said.items())
         for i, cell in enumerate(cells)
     )
@@ -469,7 +390,7 @@ def comparison(
     axes.set_ylim(len(cells) - 0.5, -0.5)
     for place in range(len(cells) - 1):
         axes.axhline(place + 0.5, color="#DDDDDD", linewidth=0.6, linestyle="-", zorder=1)
-    axes.set_xlabel(label)
+    axes.set_xlabel("accuracy, %")
     _legend(picture, loc="outside upper right", ncols=2)
     return picture
 
@@ -479,7 +400,6 @@ def dots(
     panels: Mapping[str, Mapping[str, Sequence[float | None]]],
     bands: Mapping[str, tuple[float, float]] | None = None,
     label: str = "%",
-    alt: str | None = None,
 ) -> Picture:
     """Several measurements of each row side by side: a panel each, with a dot for each of its series.
 
@@ -495,7 +415,7 @@ def dots(
     unknown = sorted(set(bands or {}) - set(panels))
     if unknown:
         raise ValueError(f"there is no panel {unknown[0]!r} for a band; the panels are {sorted(panels)}")
-    alt = alt or " ".join(
+    alt = " ".join(
         f"{title} ({label}): "
         + "; ".join(
             f"{row}, " + ", ".join(f"{name} {'none' if values[i] is None else f'{values[i]:.1f}'}"
@@ -524,7 +444,7 @@ def dots(
     return picture
 
 
-def confusion(counts, row_label: str, column_label: str, alt: str | None = None) -> Picture:
+def confusion(counts, row_label: str, column_label: str) -> Picture:
     """How often a row's digit is read as a column's digit.
 
     counts: (k, k) numbers of images, row i for digit i; the shade is the share of the row, in per cent.
@@ -538,12 +458,11 @@ def confusion(counts, row_label: str, column_label: str, alt: str | None = None)
     totals = counts.sum(axis=1, keepdims=True)
     shares = 100.0 * counts / np.maximum(totals, 1)
     size = len(counts)
-    if alt is None:
-        off = np.where(np.eye(size, dtype=bool), -1, counts)
-        worst = np.unravel_index(off.argmax(), off.shape)
-        alt = f"{row_label} against {column_label}: {int(np.trace(counts))} of {int(counts.sum())} on the diagonal."
-        if off[worst] > 0:
-            alt += f" The most frequent confusion is {worst[0]} read as {worst[1]}, {int(off[worst])} times."
+    off = np.where(np.eye(size, dtype=bool), -1, counts)
+    worst = np.unravel_index(off.argmax(), off.shape)
+    alt = f"{row_label} against {column_label}: {int(np.trace(counts))} of {int(counts.sum())} on the diagonal."
+    if off[worst] > 0:
+        alt += f" The most frequent confusion is {worst[0]} read as {worst[1]}, {int(off[worst])} times."
     picture = Picture(0.5 * size + 1.7, 0.44 * size + 0.8, alt)
     axes = picture.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")

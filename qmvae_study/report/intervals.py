@@ -63,19 +63,9 @@ class Interval(NamedTuple):
         error = float(np.std(values, ddof=1)) / math.sqrt(count)
         return cls.student(float(np.mean(values)), error, count - 1, count, level)
 
-    @classmethod
-    def of_share(cls, right: int, n: int, level: float = LEVEL) -> Interval:
-        """Of a share of n images, from 0 to 1, by Wilson."""
-        found = stats.binomtest(right, n).proportion_ci(level, "wilson")
-        return cls(right / n, float(found.low), float(found.high), n, level)
-
     def contains(self, value: float) -> bool:
         """Whether the value lies in it, its ends included."""
         return self.low <= value <= self.high
-
-    def overlaps(self, other: Interval) -> bool:
-        """Whether the two have a point in common."""
-        return self.low <= other.high and other.low <= self.high
 
     def against(self, value: float = 0.0) -> Says:
         """Where all of it lies: ABOVE or BELOW the value, or AGREES where it holds the value."""
