@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_neighbours.eeg.data import Recording, load_eye_state, synthetic
 from qmvae_neighbours.eeg.frames import Cut, frames, log_band_powers, robust_limits, standard_of
 from qmvae_neighbours.eeg.model import Centre, ConvolutionalClassifier, SequenceClassifier, frame_loss
-from qmvae_neighbours.experiments import Workshop, fit
+from qmvae_neighbours.experiments import Validation, Workshop, fit
 from qmvae_neighbours.vae import VAE, VAEConfig, nats_by_dimension
 
 SVM, AUTO, CONVOLUTION, BETA = "PSD-SVM", "AE-LSTM", "CNN-LSTM", "β-VAE-LSTM"
@@ -132,7 +131,8 @@ def frame_model(
         return frame_loss(model, part.frames[picked], torch.randn(len(picked), settings.latent, generator=generator))
 
     what = {"config": asdict(config), "settings": asdict(settings), "data": data, "seed": seed}
-    return workshop.trained(model, what, lambda m: fit(m, loss, settings.frame_steps, settings.frame_rate, seed, name))
+    workshop.trained(model, what, lambda m: fit(m, loss, settings.frame_steps, settings.frame_rate, seed, name))
+    return model
 
 
 def balance(labels: Tensor) -> Tensor:
@@ -140,49 +140,35 @@ def balance(labels: Tensor) -> Tensor:
     return len(labels) / (2 * torch.bincount(labels, minlength=2).float())
 
 
-class Trained(NamedTuple):
-    """A classifier of sequences as it was at `step`, the best look at the validation block; last: share of training
-    sequences that it had right after the last step."""
-
-    model: nn.Module
-    step: int
-    last: float
-
-
 def train_sequences(
     model: nn.Module, train: Part, inputs: Tensor | DiagonalGaussian, held_out: Part, held_out_inputs: Tensor,
     settings: Settings, seed: int,
-) -> Trained:  # fmt: skip
-    """Maximise equation (4-10), both classes weighted the same, and keep the step with the best validation loss.
+) -> tuple[int, float]:  # fmt: skip
+    """Maximise equation (4-10), both classes weighted the same; the model gets the weights of least validation loss.
 
     inputs: what each sequence shows, (n, length, ...); of a DiagonalGaussian a new draw is taken each step, as the
     expectation in (4-10) asks for.
+    Returns the step of those weights, and the share of training sequences that were right after the last step.
     """
-    generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(model.parameters(), settings.sequence_rate)
     weights, judge = balance(train.labels), balance(held_out.labels)
     means = inputs.mean if isinstance(inputs, DiagonalGaussian) else inputs
-    best = (float("inf"), 0, None)
-    for step in range(1, settings.sequence_steps + 1):
+
+    def loss(generator: torch.Generator) -> Tensor:
         picked = torch.randint(len(train.labels), (settings.batch_size,), generator=generator)
         shown = means[picked]
         if isinstance(inputs, DiagonalGaussian):
             noise = torch.randn(shown.shape, generator=generator)
             shown = DiagonalGaussian(shown, inputs.log_var[picked]).sample(noise)
-        loss = F.nll_loss(model(shown), train.labels[picked], weights)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        if step % settings.check == 0:
-            with torch.no_grad():
-                judged = float(F.nll_loss(model(held_out_inputs), held_out.labels, judge))
-            if judged < best[0]:
-                best = (judged, step, copy.deepcopy(model.state_dict()))
-    if best[2] is None:
-        raise FloatingPointError("the validation loss was never finite; try a smaller sequence_rate")
+        return F.nll_loss(model(shown), train.labels[picked], weights)
+
+    steps, check = settings.sequence_steps, settings.check
+    validation = Validation(
+        lambda model: float(F.nll_loss(model(held_out_inputs), held_out.labels, judge)), range(check, steps + 1, check)
+    )
+    best = fit(model, loss, steps, settings.sequence_rate, seed, "", validation)
     last = accuracies(predict(model, means), train.labels)["accuracy"]
-    model.load_state_dict(best[2])
-    return Trained(model, best[1], last)
+    model.load_state_dict(best.weights)
+    return best.step, last
 
 
 @torch.no_grad()
@@ -239,10 +225,10 @@ def run_fold(recording: Recording, test: int, validation: int, settings: Setting
     metrics[SVM]["training"] = float(svm.score(features["train"], train.labels.numpy()))
 
     def judge(name: str, model: nn.Module, shown: Mapping[str, Tensor], inputs: Tensor | DiagonalGaussian) -> None:
-        found = train_sequences(model, train, inputs, held_out, shown["validation"], settings, seed)
-        metrics[name] = accuracies(predict(found.model, shown["test"]), judged.labels)
-        metrics[name]["training"] = accuracies(predict(found.model, shown["train"]), train.labels)["accuracy"]
-        metrics[name] |= {"step": found.step, "training_at_the_end": found.last}
+        step, last = train_sequences(model, train, inputs, held_out, shown["validation"], settings, seed)
+        metrics[name] = accuracies(predict(model, shown["test"]), judged.labels)
+        metrics[name]["training"] = accuracies(predict(model, shown["train"]), train.labels)["accuracy"]
+        metrics[name] |= {"step": step, "training_at_the_end": last}
 
     images = {role: part.in_sequences(part.frames) for role, part in parts.items()}
     generator = torch.Generator().manual_seed(seed)

@@ -56,9 +56,9 @@ def trained(config: GWAEConfig, images: Tensor, settings: Settings, seed: int, w
     s = settings
     what = {"config": asdict(config), "settings": asdict(s), "seed": seed, **told}
     name = f"GWAE, {config.prior} prior, {told['data']}, seed {seed}"
-    return workshop.trained(
-        model, what, lambda m: fitted(m, images, s.steps, s.batch_size, s.learning_rate, s.rounds, seed, name)
-    )
+    length = s.steps, s.batch_size, s.learning_rate, s.rounds
+    workshop.trained(model, what, lambda m: fitted(m, images, *length, seed, name))
+    return model
 
 
 def trained_vae(

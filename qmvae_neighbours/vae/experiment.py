@@ -74,7 +74,8 @@ def train_on(
 
     length = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": seed}
     what = {"config": asdict(config), "batch": settings.batch_size, **length, **told}
-    return workshop.trained(model, what, lambda m: fit(m, loss, **length, name=name))
+    workshop.trained(model, what, lambda m: fit(m, loss, **length, name=name))
+    return model
 
 
 @torch.no_grad()
