@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from qmvae_neighbours.eeg.experiment import AUTO, BETA, CONVOLUTION, MODELS, PLAIN, SVM, Settings
 from qmvae_neighbours.eeg.frames import RATE
 from qmvae_neighbours.experiments import Found
-from qmvae_neighbours.report import listed
+from qmvae_neighbours.report import INCOMPARABLE, listed
+from qmvae_study.report.intervals import Interval, Says, Verdict
 
+WORDS = {Says.ABOVE: "better", Says.BELOW: "worse", Says.AGREES: "not told apart"}
 THESIS = {SVM: 0.39, AUTO: 0.52, CONVOLUTION: 0.54, BETA: 0.54}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Mean difference of two models over the test blocks, with the ends of its 95 % interval by Student's t."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def verdict(self) -> str:
-        """What the interval says of the first model against the second."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "not told apart"
-
-    def __str__(self) -> str:  # in points
-        return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
 
 
 def by_block(folds: Sequence[Mapping], model: str, measure: str = "balanced") -> np.ndarray:
@@ -40,18 +23,14 @@ def by_block(folds: Sequence[Mapping], model: str, measure: str = "balanced") ->
     return np.array([np.mean([f["models"][model][measure] for f in folds if f["test"] == test]) for test in tests])
 
 
-def compare(first: np.ndarray, second: np.ndarray | float) -> Comparison:
-    """The paired Comparison of two models' values (blocks,). Raises ValueError for fewer than two blocks."""
-    apart = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    if len(apart) < 2:
-        raise ValueError("an interval needs two test blocks or more")
-    half = stats.t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / np.sqrt(len(apart))
-    return Comparison(float(apart.mean()), float(apart.mean() - half), float(apart.mean() + half))
+def compare(found: Found, first: str, second: str | None = None) -> Verdict:
+    """Two models' balanced accuracy, or one's and that of a constant answer, by the paired interval over test blocks.
 
-
-def of_models(found: Found, first: str, second: str) -> Comparison:
-    """Two models by their balanced accuracy."""
-    return compare(*(by_block(found.metrics["folds"], name) for name in (first, second)))
+    Its evidence is the mean difference in points, with the interval.
+    """
+    folds = found.metrics["folds"]
+    apart = Interval.of_mean(100 * (by_block(folds, first) - (by_block(folds, second) if second else 0.5)))
+    return Verdict(apart.against(), evidence=apart.in_full("+.1f"))
 
 
 def mean_of(found: Found, model: str, measure: str) -> float:
@@ -92,13 +71,14 @@ def accuracies(found: Found) -> pd.DataFrame:
 
 def above_chance(found: Found) -> str:
     """Which methods are better than a constant answer, by the intervals over the blocks."""
-    against = {name: compare(by_block(found.metrics["folds"], name), 0.5) for name in MODELS}
-    above = [name for name, result in against.items() if result.verdict == "better"]
+    against = {name: compare(found, name) for name in MODELS}
+    above = [name for name, result in against.items() if result.says is Says.ABOVE]
+    said = listed({name: result.evidence for name, result in against.items()}, "{} {}")
     outcome = f"Better than a constant answer, by these intervals: {', '.join(above)}."
     if not above:
         outcome = "No interval lies above zero: **no model can be said to see the state of the eyes in a new block.**"
     count = found.settings["blocks"]
-    return f"Points above 50 % balanced accuracy over the {count} test blocks: {listed(against, '{} {}')}. {outcome}"
+    return f"Points above 50 % balanced accuracy over the {count} test blocks: {said}. {outcome}"
 
 
 def leaks(found: Found) -> dict[str, np.ndarray]:
@@ -121,7 +101,7 @@ def numbers(found: Found) -> pd.DataFrame:
             "thesis: DEAP, 4 emotions, %": f"{100 * value:.0f}",
             "ours: eye state, balanced, %": f"{100 * by_block(folds, name).mean():.1f}",
             "ours, accuracy, %": f"{100 * by_block(folds, name, 'accuracy').mean():.1f}",
-            "verdict on the number": "cannot be compared: other data, other task",
+            "verdict on the number": f"{INCOMPARABLE}: other data, other task",
         }
         for name, value in THESIS.items()
     }).T  # fmt: skip
@@ -132,10 +112,10 @@ def verdicts(found: Found) -> pd.DataFrame:
     rows = {}
     to_svm, to_auto = ((BETA, SVM), (CONVOLUTION, SVM), (AUTO, SVM)), ((BETA, AUTO), (CONVOLUTION, AUTO))
     for first, second in (*to_svm, *to_auto, (BETA, CONVOLUTION)):
-        thesis, ours = THESIS[first] - THESIS[second], of_models(found, first, second)
-        said = {"better": "holds" if thesis else "reversed", "worse": "reversed", "not told apart": "cannot be told"}
+        thesis, ours = THESIS[first] - THESIS[second], compare(found, first, second)
+        words = {Says.ABOVE: "holds" if thesis else "reversed", Says.BELOW: "reversed", Says.AGREES: "cannot be told"}
         rows[f"{first} {'is better than' if thesis else 'equals'} {second}"] = {
-            "thesis, points": f"{100 * thesis:+.0f}", "ours, points": str(ours), "verdict": said[ours.verdict],
+            "thesis, points": f"{100 * thesis:+.0f}", "ours, points": ours.evidence, "verdict": ours.spelled(words),
         }  # fmt: skip
     return pd.DataFrame(rows).T
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from qmvae_neighbours.experiments import Found
-from qmvae_neighbours.report import claims, holds
+from qmvae_neighbours.report import INCOMPARABLE, claims, holds
 
 THESIS = pd.DataFrame(
     {
@@ -121,7 +121,7 @@ def verdicts(found: Found) -> pd.DataFrame:
          f"above the quadrature: {loose['information']:.2f} nats of the divergence's {loose['divergence']:.2f}",
          holds(loose["information"] < 0.5 * loose["divergence"]), "less than half as far; sums over factors"),
         ("24.3 nats, error 5.6", "24.3, 5.6", f"{hundred['information']:.1f}, {hundred['error']:.1f}",
-         "cannot be compared", "value of the noise's scale not given; other network, shorter training"),
+         INCOMPARABLE, "value of the noise's scale not given; other network, shorter training"),
         ("information finds the influential factors", "by eye", f"{best:.0%}", holds(best >= 0.9),
          "nine tenths of them found"),
         ("variance does not: the total one", "by eye", f"{total:.0%}", holds(total < 0.9), "fewer than nine tenths"),

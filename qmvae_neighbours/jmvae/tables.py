@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import pandas as pd
 from torch import Tensor
 
 from qmvae_neighbours.experiments import Found
-from qmvae_neighbours.report import claims, listed
+from qmvae_neighbours.report import INCOMPARABLE, claims, holds, listed, two_errors
 from qmvae_study.evidence.folder import RESULTS
-from qmvae_study.evidence.records import read_record
+from qmvae_study.evidence.records import Share, read_record
+from qmvae_study.report.intervals import Interval, Says, Verdict
 
 CHOSEN = "0.1"  # as in the library's reading jmvae-kl; the source names no value
+WORDS = {Says.ABOVE: "better", Says.BELOW: "worse", Says.AGREES: "no difference"}
 CHECK = {
     "ln p(x), four proposals": ("image", "mean"),
     "by the sum over labels": ("image by sum", "mean"),
@@ -72,38 +73,23 @@ def sweep(found: Found) -> pd.DataFrame:
     return pd.DataFrame(table).rename_axis("α", axis=1).round(2)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Mean difference of two models' nats on the same images, two standard errors of it, and that of two seeds."""
-
-    value: float
-    error: float
-    seeds: float
-
-    @property
-    def verdict(self) -> str:
-        """Whether the first model is better, beyond both margins."""
-        margin = max(self.error, self.seeds)
-        return "better" if self.value > margin else "worse" if self.value < -margin else "no difference"
-
-    def __str__(self) -> str:
-        return f"{self.value:+.2f} ± {self.error:.2f}"
+def beyond(apart: Interval, seeds: float) -> Verdict:
+    """Whether a difference is beyond its interval and that of two seeds; its evidence is the difference."""
+    wider = Interval.around(apart.centre, max(apart.high - apart.centre, seeds))
+    return Verdict(wider.against(), evidence=apart.plus_minus("+.2f"))
 
 
-def interval(values: Tensor) -> tuple[float, float]:
-    """The mean of values (n,), and two standard errors of it."""
-    return float(values.mean()), 2 * float(values.std() / math.sqrt(len(values)))
-
-
-def difference(found: Found, first: str, second: str, of_images: bool = True) -> Difference:
+def difference(found: Found, first: str, second: str, of_images: bool = True) -> Verdict:
     """The difference of two quantities of the record. of_images: of MNIST's beside labels, where two seeds differ."""
-    tensors = found.tensors
-    seeds = tensors["VAE/image"].double() - tensors["VAE, another seed/image"].double()
-    margin = abs(float(seeds.mean())) if of_images else 0.0
-    return Difference(*interval(tensors[first].double() - tensors[second].double()), margin)
+
+    def apart(first: str, second: str) -> Tensor:
+        return found.tensors[first].double() - found.tensors[second].double()
+
+    seeds = abs(float(apart("VAE/image", "VAE, another seed/image").mean())) if of_images else 0.0
+    return beyond(two_errors(apart(first, second)), seeds)
 
 
-def gains(found: Found) -> dict[str, Difference]:
+def gains(found: Found) -> dict[str, Verdict]:
     """What JMVAE-kl gains on JMVAE with zeros, image and label."""
     return {
         name: difference(found, f"{CHOSEN}/{quantity}", f"0/{quantity}", quantity.startswith("image"))
@@ -111,7 +97,7 @@ def gains(found: Found) -> dict[str, Difference]:
     }
 
 
-def against(found: Found) -> dict[str, Difference]:
+def against(found: Found) -> dict[str, Verdict]:
     """JMVAE and JMVAE-kl against VAEs of the same size, plain and conditional."""
     plain, kl = ("JMVAE", "0"), (f"JMVAE-kl, α = {CHOSEN},", CHOSEN)
     given, told = "image given label", "conditional VAE"
@@ -130,7 +116,7 @@ def against(found: Found) -> dict[str, Difference]:
     }
 
 
-def pair_gains(found: Found) -> dict[str, Difference]:
+def pair_gains(found: Found) -> dict[str, Verdict]:
     """What JMVAE-kl gains on JMVAE with zeros, MNIST and SVHN."""
     return {
         name: difference(found, f"pairs/jmvae-kl/{quantity}", f"pairs/jmvae/{quantity}", of_images=False)
@@ -138,9 +124,9 @@ def pair_gains(found: Found) -> dict[str, Difference]:
     }
 
 
-def shown(differences: Mapping[str, Difference]) -> pd.DataFrame:
+def shown(differences: Mapping[str, Verdict]) -> pd.DataFrame:
     """Each difference with its two standard errors, and what it says beyond the margins."""
-    rows = {name: [str(apart), apart.verdict] for name, apart in differences.items()}
+    rows = {name: [apart.evidence, apart.spelled(WORDS)] for name, apart in differences.items()}
     return pd.DataFrame(rows, index=["nats", "beyond the margins"]).T
 
 
@@ -150,12 +136,12 @@ def of_pairs(found: Found) -> pd.DataFrame:
     for name, row in found.metrics["pairs"].items():
         both, first, second = (found.tensors[f"pairs/{name}/{key}"] for key in ("mnist, svhn", "mnist", "svhn"))
         rows[name] = {label: f"{row[key]['mean']:.1f}" for label, key in PAIRS.items()}
-        rows[name]["believed to be shared"] = "{:.1f} ± {:.1f}".format(*interval(both - first - second))
+        rows[name]["believed to be shared"] = two_errors(both - first - second).plus_minus()
     return pd.DataFrame(rows)
 
 
-def longer() -> dict[str, dict[str, dict]]:
-    """alpha -> direction -> accuracy and n of what the committed longer runs generate."""
+def longer() -> dict[str, dict[str, Share]]:
+    """alpha -> direction -> what the judge reads rightly of what the committed longer runs generate."""
     runs = {
         "0 (zeros)": "runs/quick-jmvae-jmvae-seed0.json",
         "0.1": "runs/quick-jmvae-jmvae-kl-seed0.json",
@@ -163,7 +149,7 @@ def longer() -> dict[str, dict[str, dict]]:
     }
     return {
         alpha: {
-            f"{label}, {how}": read_record(RESULTS / file)["metrics"]["cross_generation"][key][code]
+            f"{label}, {how}": read_record(RESULTS / file).accuracy(key, code)
             for label, key in (("MNIST to SVHN", "mnist->svhn"), ("SVHN to MNIST", "svhn->mnist"))
             for how, code in (("drawn", "sample"), ("by the mean", "mean"))
         }
@@ -173,22 +159,14 @@ def longer() -> dict[str, dict[str, dict]]:
 
 def crossed() -> pd.DataFrame:
     """How often the judge reads the digit of the condition in what the longer runs generate."""
-    rows = {a: {way: f"{row['accuracy']:.1%}" for way, row in ways.items()} for a, ways in longer().items()}
+    rows = {a: {way: f"{share.accuracy:.1%}" for way, share in ways.items()} for a, ways in longer().items()}
     return pd.DataFrame(rows).T.rename_axis("α")
-
-
-def verdict(states: Iterable[bool | None]) -> str:
-    """A claim about several quantities, of which each is borne out, or not, or undecided (None)."""
-    states = list(states)
-    if all(states):
-        return "holds"
-    return "holds in part" if any(states) else "undecided" if None in states else "does not hold"
 
 
 def works(share: float, count: int) -> bool | None:
     """Whether a share of results is above nine in ten, beyond two of its standard errors; None within them."""
-    error = 2 * math.sqrt(share * (1 - share) / count)
-    return None if abs(share - 0.9) <= error else share > 0.9
+    apart = Interval.around(share, 2 * math.sqrt(share * (1 - share) / count)).against(0.9)
+    return None if apart is Says.AGREES else apart is Says.ABOVE
 
 
 def verdicts(found: Found) -> pd.DataFrame:
@@ -196,14 +174,16 @@ def verdicts(found: Found) -> pd.DataFrame:
     gained, pairs, beside, settings = gains(found), pair_gains(found), against(found), found.settings
     ways = {"image from label": 10 * settings["generated"], "label from image": settings["judged"]}
     zeros, kl = ({way: of_alphas(found)[a][f"{way}, accuracy"] for way in ways} for a in ("0", CHOSEN))
-    drawn = {way: row for way, row in longer()[CHOSEN].items() if way.endswith("drawn")}
+    drawn = {way: share for way, share in longer()[CHOSEN].items() if way.endswith("drawn")}
 
-    def part(differences: Mapping[str, Difference], *texts: str) -> dict[str, Difference]:
+    def part(differences: Mapping[str, Verdict], *texts: str) -> dict[str, Verdict]:
         return {name: apart for text in texts for name, apart in differences.items() if text in name}
 
-    def better(claim: str, differences: Mapping[str, Difference], more: str = "") -> tuple[str, str, str]:
-        state = verdict(apart.verdict == "better" for apart in differences.values())
-        return claim, state, listed(differences, "{} {}") + more
+    def better(claim: str, differences: Mapping[str, Verdict], more: str = "") -> tuple[str, str, str]:
+        return claim, holds(*(apart.says is Says.ABOVE for apart in differences.values())), told(differences) + more
+
+    def told(differences: Mapping[str, Verdict]) -> str:
+        return listed({name: apart.evidence for name, apart in differences.items()}, "{} {}")
 
     def percent(shares: Mapping[str, float]) -> str:
         return listed(shares, "{} {:.1%}", ", ")
@@ -213,12 +193,12 @@ def verdicts(found: Found) -> pd.DataFrame:
     through = "the same: through the encoder of one modality, "
     rows = [
         ("joint training reaches or betters the likelihood of a model of one modality",
-         verdict(apart.verdict != "worse" for apart in unimodal.values()), listed(unimodal, "{} {}")),
+         holds(*(apart.says is not Says.BELOW for apart in unimodal.values())), told(unimodal)),
         ("generation in both directions, image and label",
-         verdict(works(kl[way], count) for way, count in ways.items()), percent(kl)),
+         holds(*(works(kl[way], count) for way, count in ways.items())), percent(kl)),
         ("generation in both directions, MNIST and SVHN (longer runs)",
-         verdict(works(row["accuracy"], row["n"]) for row in drawn.values()),
-         percent({way: row["accuracy"] for way, row in drawn.items()})),
+         holds(*(works(share.accuracy, share.n) for share in drawn.values())),
+         percent({way: share.accuracy for way, share in drawn.items()})),
         better("JMVAE-kl mends the collapse, image and label", collapsed, f"; right with zeros: {percent(zeros)}"),
         better("JMVAE-kl mends the collapse, MNIST and SVHN", generation),
         better("JMVAE-kl betters marginal and conditional likelihoods: the model's own", part(gained, "own")),
@@ -226,6 +206,6 @@ def verdicts(found: Found) -> pd.DataFrame:
         better(f"{through}MNIST and SVHN", pairs),
         better("joint training reconstructs better than a model of one modality", part(beside, "reconstruction")),
         better("research question 2: images from labels better than a conditional VAE", part(beside, "conditional")),
-        ("CelebA, JMVAE-GAN, faces from attributes", "cannot be compared", "no CelebA here, and no adversarial part"),
+        ("CelebA, JMVAE-GAN, faces from attributes", INCOMPARABLE, "no CelebA here, and no adversarial part"),
     ]  # fmt: skip
     return claims(rows, ["claim", "verdict", "ours"])

@@ -98,7 +98,7 @@ def verdicts(found: Found) -> pd.DataFrame:
         smaller = (judged.loc[better, named].abs() < judged.loc[worse, named].abs()).all()
         apart = min(skills[better]) > max(skills[worse])
         ours = f"{told(judged, better, named)}; {worse}: {told(judged, worse, named)}"
-        return claim, said, ours, holds(smaller and apart, "not seen")
+        return claim, said, ours, holds(smaller and apart, otherwise="not seen")
 
     rows = [
         row("a longer history betters s and r", "s 6.10 to 6.00, r 28.33 to 28.32", LONG, DEEP, floods, two),
@@ -107,6 +107,6 @@ def verdicts(found: Found) -> pd.DataFrame:
             "s 8.95, MAX+ 24.77, MAX- -30.14, r 54.91; one layer: 8.96, 26.37, -30.26, 56.63", DEEP, PLAIN, days, four),
         ("m is very small everywhere (all days)", "0.30 to 0.80",
          f"{told(days, DEEP, ['m'])}; {PLAIN}: {told(days, PLAIN, ['m'])}",
-         holds((days.loc[[DEEP, PLAIN], "m"].abs() < 1).all(), "not seen")),
+         holds((days.loc[[DEEP, PLAIN], "m"].abs() < 1).all(), otherwise="not seen")),
     ]  # fmt: skip
     return claims(rows, ["the thesis concludes", "its numbers, per cent", "ours, per cent", "verdict"])

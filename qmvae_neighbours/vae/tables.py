@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from qmvae_neighbours.experiments import Found
-from qmvae_neighbours.report import claims, holds
+from qmvae_neighbours.report import INCOMPARABLE, claims, holds, two_errors
 from qmvae_neighbours.vae.experiment import Settings, variants
 from qmvae_study.evidence.folder import RESULTS
 from qmvae_study.judges import load_oracle
@@ -51,18 +51,17 @@ def verdicts(found: Found) -> pd.DataFrame:
     metrics, tensors, right = found.metrics, found.tensors, read_right(found)
     errors, nats = ({name: row[key] for name, row in metrics.items()} for key in ("squared_error", "divergence"))
     full, diagonal = (tensors[f"{name}/log_evidence"] - tensors[f"{name}/bound"] for name in ("full covariance", "VAE"))
-    narrower = (diagonal - full).mean()
-    error = float((diagonal - full).std() / len(full) ** 0.5)
+    gain = two_errors(diagonal - full)
     rows = [
-        ("1. full covariance", f"gap {abs(narrower):.2f} nats {'narrower' if narrower > 0 else 'wider'}, "
-         f"standard error {error:.2f}", holds(narrower > 2 * error, "undecided")),
+        ("1. full covariance", f"gap {abs(gain.centre):.2f} nats {'narrower' if gain.centre > 0 else 'wider'}, "
+         f"standard error {(gain.high - gain.centre) / 2:.2f}", holds(gain.low > 0 or None)),
         ("2. learned variance", f"scale {metrics[LEARNED]['scale']:.2f} instead of 1; "
          f"squared error {errors[LEARNED]:.1f} instead of {errors[FIXED]:.1f}",
-         holds(errors[LEARNED] < errors[FIXED] - 0.1, "does not hold here")),
+         holds(errors[LEARNED] < errors[FIXED] - 0.1, otherwise="does not hold here")),
         ("3. Bernoulli noise", f"grey digits: squared error {errors['VAE']:.1f} at {nats['VAE']:.0f} nats with "
          f"Bernoulli noise, {errors[LEARNED]:.1f} at {nats[LEARNED]:.0f} nats with Gaussian noise",
-         "cannot be compared"),
+         INCOMPARABLE),
         ("4. label", counted(right, "not read: no judge for the stand-in"),
-         "cannot be compared" if right is None else holds(right.float().mean() >= 0.9, "does not hold here")),
+         INCOMPARABLE if right is None else holds(right.float().mean() >= 0.9, otherwise="does not hold here")),
     ]  # fmt: skip
     return claims(rows, ["claim", "we find", "verdict"])
