@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_neighbours import experiments
 from qmvae_neighbours.vae import experiment
 from qmvae_neighbours.vae import model as vae
@@ -32,21 +31,6 @@ def test_the_full_gaussian_is_that_of_torch(generator):
     value = torch.randn(7, 5, 4, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(q.kl_to_prior(), kl_divergence(theirs, prior))
     torch.testing.assert_close(q.log_prob(value), theirs.log_prob(value))
-
-
-def test_draws_have_its_mean_and_covariance(generator):
-    q = gaussian(generator)
-    draws = q.sample(torch.randn(200_000, 4, generator=generator, dtype=torch.float64))
-    torch.testing.assert_close(draws.mean(0), q.mean, atol=0.03, rtol=0)
-    torch.testing.assert_close(draws.T.cov(), q.factor @ q.factor.T, atol=0.06, rtol=0.02)
-
-
-def test_a_diagonal_factor_gives_the_diagonal_gaussian(generator):
-    log_var = torch.randn(6, 3, generator=generator, dtype=torch.float64)
-    mean, value = torch.randn(2, 6, 3, generator=generator, dtype=torch.float64)
-    full = vae.CholeskyGaussian(mean, torch.diag_embed(torch.exp(0.5 * log_var)))
-    torch.testing.assert_close(full.kl_to_prior(), DiagonalGaussian(mean, log_var).kl_to_prior())
-    torch.testing.assert_close(full.log_prob(value), DiagonalGaussian(mean, log_var).log_prob(value))
 
 
 def small(**choices) -> vae.VAE:
@@ -160,7 +144,13 @@ def test_what_does_not_exist_is_named(tmp_path):
         experiments.obtain("B7", "committed", experiment.SETTINGS, nothing, out=tmp_path)
 
 
-def test_a_loss_that_is_not_finite_stops_the_training():
-    model = torch.nn.Linear(1, 1)
-    with pytest.raises(FloatingPointError, match="VAE: the loss is not finite before step 1"):
-        experiments.fit(model, lambda _: model.weight.sum() * math.nan, 10, 1e-3, 0, "VAE")
+@pytest.mark.parametrize(
+    ("factor", "error", "message"),
+    [(math.nan, 0.0, "loss is not finite before step 1"), (1.0, math.nan, "never finite")],
+)
+def test_a_loss_that_is_not_finite_stops_the_training_and_an_error_that_never_is_leaves_no_weights(
+    factor, error, message
+):
+    model, validation = torch.nn.Linear(1, 1), experiments.Validation(lambda _: error, range(2))
+    with pytest.raises(FloatingPointError, match=f"VAE: the .*{message}"):
+        experiments.fit(model, lambda _: model.weight.sum() * factor, 10, 1e-3, 0, "VAE", validation)
