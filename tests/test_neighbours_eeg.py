@@ -464,5 +464,5 @@ def test_below_one_the_theorem_fails_and_the_best_encoder_is_the_tempered_poster
 
 def test_an_effect_that_is_there_is_heard(tmp_path):
     tiny = dataclasses.replace(experiment.SETTINGS["smoke"], frame_steps=2, sequence_steps=2, check=1)
-    fold = experiment.run_fold(data.synthetic("a control", 117), 0, 1, tiny, experiments.Workshop(tmp_path))
-    assert fold.metrics[experiment.SVM]["balanced"] > 0.8
+    found, *_ = experiment.run_fold(data.synthetic("a control", 117), 0, 1, tiny, experiments.Workshop(tmp_path))
+    assert found[experiment.SVM]["balanced"] > 0.8

@@ -177,9 +177,9 @@ def predict(model: nn.Module, inputs: Tensor) -> Tensor:
     return model(inputs).argmax(dim=-1)
 
 
-def accuracies(predicted: Tensor, labels: Tensor) -> dict[str, float]:
+def accuracies(predicted: Tensor | np.ndarray, labels: Tensor) -> dict[str, float]:
     """Share that is right, and "balanced": the mean of that share over the two classes, 0.5 for any constant answer."""
-    right = (predicted == labels).float()
+    right = (torch.as_tensor(predicted) == labels).float()
     return {
         "accuracy": float(right.mean()),
         "balanced": float(torch.stack([right[labels == state].mean() for state in (0, 1)]).mean()),
@@ -194,23 +194,20 @@ def power_features(part: Part) -> np.ndarray:
 def support_vectors(train: np.ndarray, labels: Tensor, held_out: np.ndarray, judge: Tensor, settings: Settings) -> SVC:
     """An SVM with radial kernel and balanced classes; its C is the first of the best on the held-out sequences."""
     fitted = [SVC(C=c, class_weight="balanced").fit(train, labels.numpy()) for c in settings.strengths]
-    scores = [accuracies(torch.from_numpy(model.predict(held_out)), judge)["balanced"] for model in fitted]
+    scores = [accuracies(model.predict(held_out), judge)["balanced"] for model in fitted]
     return fitted[int(np.argmax(scores))]
 
 
 # The experiment
 
 
-class Fold(NamedTuple):
-    """What one fold leaves: metrics of each model, and the models of frames by name, with its parts."""
+def run_fold(
+    recording: Recording, test: int, validation: int, settings: Settings, workshop: Workshop
+) -> tuple[dict[str, dict[str, float]], dict[str, VAE], dict[str, Part]]:
+    """All models trained on all blocks but two, chosen on one of the two, judged on the other.
 
-    metrics: dict[str, dict[str, float]]
-    frame_models: dict[str, VAE]
-    parts: dict[str, Part]
-
-
-def run_fold(recording: Recording, test: int, validation: int, settings: Settings, workshop: Workshop) -> Fold:
-    """All models trained on all blocks but two, chosen on one of the two, judged on the other."""
+    Returns the metrics of each model, the models of frames, both by name, and the parts.
+    """
     # Two blocks that change roles leave the same training blocks, so they share seed and models of frames.
     seed = settings.seed + settings.blocks * min(test, validation) + max(test, validation)
     rest = [block for block in range(settings.blocks) if block not in (test, validation)]
@@ -221,7 +218,7 @@ def run_fold(recording: Recording, test: int, validation: int, settings: Setting
 
     features = {role: power_features(part) for role, part in parts.items()}
     svm = support_vectors(features["train"], train.labels, features["validation"], held_out.labels, settings)
-    metrics[SVM] = accuracies(torch.from_numpy(svm.predict(features["test"])), judged.labels)
+    metrics[SVM] = accuracies(svm.predict(features["test"]), judged.labels)
     metrics[SVM]["training"] = float(svm.score(features["train"], train.labels.numpy()))
 
     def judge(name: str, model: nn.Module, shown: Mapping[str, Tensor], inputs: Tensor | DiagonalGaussian) -> None:
@@ -250,7 +247,7 @@ def run_fold(recording: Recording, test: int, validation: int, settings: Setting
             classifier = SequenceClassifier(settings.latent, settings.hidden, torch.Generator().manual_seed(seed))
             judge(which, classifier, codes, inputs)
         metrics[name] |= _frame_metrics(model, judged, posteriors["test"])
-    return Fold(metrics, models, parts)
+    return metrics, models, parts
 
 
 @torch.no_grad()
@@ -281,17 +278,15 @@ def leaks(recording: Recording, settings: Settings) -> dict[str, dict[str, list[
         standard = standard_of(limits.clip(voltages[train]))
         shown = [standard.apply(limits.clip(voltages[rows])) for rows in (train, test)]
         model = KNeighborsClassifier(1).fit(shown[0], recording.closed[train])
-        return accuracies(torch.from_numpy(model.predict(shown[1])), states[test])["balanced"]
+        return accuracies(model.predict(shown[1]), states[test])["balanced"]
 
     for number in range(settings.random_splits):
         random = np.random.RandomState(settings.seed + number)
         order = random.permutation(len(features))
         train, held_out, test = np.split(order, [len(order) // 2, 3 * len(order) // 4])
-        svm = support_vectors(
-            features[train], whole.labels[train], features[held_out], whole.labels[held_out], settings
-        )
-        predicted = torch.from_numpy(svm.predict(features[test]))
-        found["windows"]["random"].append(accuracies(predicted, whole.labels[test])["balanced"])
+        shown = [each[rows] for rows in (train, held_out) for each in (features, whole.labels)]
+        svm = support_vectors(*shown, settings)
+        found["windows"]["random"].append(accuracies(svm.predict(features[test]), whole.labels[test])["balanced"])
         order = random.permutation(len(voltages))
         found["samples"]["random"].append(nearest(*np.split(order, [3 * len(order) // 4])))
     for test in range(len(spans)):
@@ -311,20 +306,18 @@ def blocks_possible(recording: Recording, cut: Cut, most: int = 8) -> dict[str, 
 
 
 @torch.no_grad()
-def _drawn(fold: Fold, settings: Settings) -> dict[str, Tensor]:
-    """Five test frames with open eyes and five with closed, rebuilt, and the three busiest factors moved."""
-    part = fold.parts["test"]
+def _drawn(models: Mapping[str, VAE], part: Part) -> dict[str, Tensor]:
+    """Five frames of a part with open eyes and five with closed, rebuilt, and the three busiest factors moved."""
     last = part.sequences[:, -1]
     chosen = [last[part.labels == state] for state in (0, 1)]
     picked = torch.cat([of[torch.linspace(0, len(of) - 1, 5).round().long()] for of in chosen])
     images = {"frames": part.frames[picked]}
-    for name, model in fold.frame_models.items():
+    for name, model in models.items():
         images[f"rebuilt/{name}"] = model.decode(model.encode(part.frames[picked]).mean).sigmoid()
-    model = fold.frame_models[BETA]
-    posterior = model.encode(part.frames)
-    each = nats_by_dimension(posterior)
+    model = models[BETA]
+    each = nats_by_dimension(model.encode(part.frames))
     busiest = each.argsort(descending=True)[:3]
-    codes = torch.zeros(3, 5, settings.latent)
+    codes = torch.zeros(3, 5, len(each))
     codes[torch.arange(3)[:, None], torch.arange(5), busiest[:, None]] = torch.linspace(-2, 2, 5)
     images["traversal"] = model.decode(codes).sigmoid()
     return {name: (255 * values).round().to(torch.uint8) for name, values in images.items()} | {"nats": each[busiest]}
@@ -340,9 +333,9 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     for test in range(settings.blocks):
         for after in range(1, settings.validations + 1):
             validation = (test + after) % settings.blocks
-            fold = run_fold(recording, test, validation, settings, workshop)
-            folds.append({"test": test, "validation": validation, "models": fold.metrics})
-            tensors = tensors or _drawn(fold, settings)
+            found, models, parts = run_fold(recording, test, validation, settings, workshop)
+            folds.append({"test": test, "validation": validation, "models": found})
+            tensors = tensors or _drawn(models, parts["test"])
     cut, spans = settings.cut, settings.cut.block_spans(len(recording.samples))
     whole = log_band_powers(robust_limits(recording.samples).clip(recording.samples), cut.window, cut.hop)
     back = [recording.channels.index(name) for name in ("O1", "O2")]
@@ -352,7 +345,7 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     metrics = {
         "folds": folds,
         "leaks": leaks(recording, settings),
-        "control": run_fold(synthetic("a control", seconds=117), 0, 1, settings, workshop).metrics,
+        "control": run_fold(synthetic("a control", seconds=117), 0, 1, settings, workshop)[0],
         "blocks": [
             {"start": start, "stop": stop, "sequences": len(found), "closed": int(found.sum())}
             | {"alpha": alpha_gain(recording, cut, start, stop, back)}

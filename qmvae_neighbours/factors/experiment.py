@@ -167,11 +167,12 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     test = {name: digits.select(slice(0, settings.judged)) for name, digits in data.test.items()}
     config = VAEConfig(latent=settings.latent, beta=settings.beta, noise="learned", scale=settings.scale)
     unit = VAEConfig(latent=settings.latent, beta=settings.beta, noise="normal")
+    digits, told = data.train["mnist"], {"data": data.identity["content_hash"]}
     with torch.enable_grad():
-        model = train(config, data, settings, workshop, "β-VAE")
-        plain = train(unit, data, replace(settings, steps=settings.unit_steps), workshop, "β-VAE, unit scale")
-    fit = data.train["mnist"].select(slice(0, settings.probed))
-    found, tensors = judged_vae(model, fit, test["mnist"], settings)
+        model = train(config, digits, settings, workshop, "β-VAE", told)
+        shorter = replace(settings, steps=settings.unit_steps)
+        plain = train(unit, digits, shorter, workshop, "β-VAE, unit scale", told)
+    found, tensors = judged_vae(model, digits.select(slice(0, settings.probed)), test["mnist"], settings)
     images = test["mnist"].batch()
     flat = images.flatten(1).double()
     posterior = plain.encode(images)

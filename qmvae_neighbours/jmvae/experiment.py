@@ -121,7 +121,8 @@ def baselines(data: DigitData, settings: Settings, workshop: Workshop) -> dict[s
         "VAE, another seed": (plain, replace(length, seed=settings.seed + 1)),
         "conditional VAE": (replace(plain, labels=CLASSES), length),
     }
-    return {name: vae.train(c, data, each, workshop, name) for name, (c, each) in wanted.items()}
+    digits, told = data.train["mnist"], {"data": data.identity["content_hash"]}
+    return {name: vae.train(c, digits, each, workshop, name, told) for name, (c, each) in wanted.items()}
 
 
 def judge_for(data: DigitData, settings: Settings) -> DigitClassifier:

@@ -3,5 +3,5 @@
 Read the modules in this order: model, experiment, tables, figures.
 """
 
-from qmvae_neighbours.vae.experiment import SETTINGS, Settings, carry_out, nats_by_dimension, train, train_on, variants
+from qmvae_neighbours.vae.experiment import SETTINGS, Settings, carry_out, nats_by_dimension, train, variants
 from qmvae_neighbours.vae.model import VAE, CholeskyGaussian, VAEConfig
