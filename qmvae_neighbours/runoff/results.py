@@ -1,4 +1,4 @@
-"""What chapter B5 finds, as tables: what each network reaches, which weights were kept, and the verdicts."""
+"""What chapter B5 finds: what each network reaches, which weights were kept, the verdicts; and its figure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from qmvae_neighbours.experiments import Found
-from qmvae_neighbours.report import claims, holds
+from qmvae_neighbours.report import claims, holds, listed
+from qmvae_study.report import figures
 
 DEEP, PLAIN, LONG, SIMPLE = "LSTM, 2 layers, short", "LSTM, 1 layer, short", "LSTM, 2 layers, long", "4-4-1"
 NAMES = {"m": "m", "s": "s", "largest": "MAX+", "smallest": "MAX-", "range": "r"}
@@ -110,3 +111,24 @@ def verdicts(found: Found) -> pd.DataFrame:
          holds((days.loc[[DEEP, PLAIN], "m"].abs() < 1).all(), otherwise="not seen")),
     ]  # fmt: skip
     return claims(rows, ["the thesis concludes", "its numbers, per cent", "ours, per cent", "verdict"])
+
+
+# Figures
+
+
+def floods(found: Found) -> figures.Picture:
+    """The wettest month of each test year, and the forecasts of two networks, first seed."""
+    judged = found.metrics["indices"][LONG]["0"]
+    said = listed({m: judged[m]["s"] for m in months(found)}, "{} (s of the deep network {:.0f} %)", ", ")
+    picture, panels = figures.blank(7.0, 3.0, f"Observed runoff and two forecasts in {said}", 1, len(months(found)))
+    for axes, month in zip(panels, months(found), strict=True):
+        observed = found.tensors[f"{month}/observed"]
+        days = np.arange(1, len(observed) + 1)
+        axes.plot(days, observed, "o", color=figures.BLACK, markersize=3, label="observed")
+        axes.plot(days, found.tensors[f"{month}/{LONG}"], "-", color=figures.BLUE, label="2 layers, long")
+        axes.plot(days, found.tensors[f"{month}/{SIMPLE}"], ":", color=figures.VERMILLION, label=SIMPLE)
+        axes.set_title(month, loc="left")
+        axes.set_xlabel("day")
+    panels[0].set_ylabel("runoff, mm a day")
+    picture.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    return picture
