@@ -35,20 +35,9 @@ class Found(NamedTuple):
     record: Record
     tensors: dict[str, Tensor]
 
-    @property
-    def metrics(self) -> dict:
-        """The record's numbers."""
-        return self.record["metrics"]
-
-    @property
-    def settings(self) -> dict:
-        """What the experiment was carried out with."""
-        return self.record["settings"]
-
-    @property
-    def real(self) -> bool:
-        """Whether the data were real, and no stand-in."""
-        return self.record.real
+    metrics = property(lambda self: self.record["metrics"], doc="The record's numbers.")
+    settings = property(lambda self: self.record["settings"], doc="What the experiment was carried out with.")
+    real = property(lambda self: self.record.real, doc="Whether the data were real, and no stand-in.")
 
 
 class Best(NamedTuple):
@@ -192,17 +181,16 @@ def obtain(
     usual = "results/neighbours" if profile == COMMITTED else f"runs/neighbours/{profile}"
     folder = REPOSITORY / (out or usual)
     if profile != COMMITTED:
-        carried_out(name, profile, settings[profile], carry_out, data_root, folder)
+        _record(name, profile, settings[profile], carry_out, data_root, folder)
     found = read(folder, name)
     for note in found.record.data.notes:
         print("-", note)
     return found
 
 
-def carried_out(
+def _record(
     name: str, profile: str, settings: object, carry_out: Callable, data_root: str | None, folder: Path
 ) -> None:
-    """Carry an experiment out and write its record and tensors to a folder; arguments as for `obtain`."""
     start, code = time.monotonic(), provenance()  # before the files that this run adds to the repository
     workshop = Workshop(folder / "work" / name, data_root or (STAND_IN if profile == "smoke" else None))
     identity, metrics, tensors = carry_out(settings, workshop)

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from qmvae_study.report import figures
 from qmvae_study.report.intervals import Interval, Says, Verdict
 
+BESIDE = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # a legend to the right of its axes
 INCOMPARABLE = Verdict(Says.NONE).spelled({Says.NONE: "cannot be compared"})
 
 
@@ -29,11 +29,6 @@ def images(tensors: Mapping[str, Tensor], rows: Mapping[str, str], alt: str, **o
     """A grid with a row for each label, from the tensor that it names: (columns, c, h, w) uint8."""
     stacked = torch.stack([tensors[name] for name in rows.values()]).numpy()
     return figures.image_grid(stacked, row_labels=list(rows), alt=alt, **options)
-
-
-def legend_beside(axes: Axes) -> None:
-    """The legend to the right of the axes."""
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def two_errors(values: Tensor) -> Interval:

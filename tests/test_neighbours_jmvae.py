@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
+from torch.distributions import Normal
 
 from qmvae_core.data import load_digits
 from qmvae_core.gaussians import DiagonalGaussian
@@ -36,35 +36,11 @@ def pairs(generator, count: int = 4) -> dict[str, torch.Tensor]:
     return {"image": images, "label": jmvae.one_hot(torch.arange(count))}
 
 
-# The model
-
-
-@pytest.mark.parametrize("alpha", ALPHAS)
-def test_the_loss_is_that_of_a_loop_with_torchs_distributions(alpha, generator):
-    model, values = small(alpha), pairs(generator)
-    noise = torch.randn(4, 2, generator=generator)
-    found = model.loss(values, None, {"joint/shared": noise})
-    for i in range(4):
-        one = {name: value[i : i + 1] for name, value in values.items()}
-        q = model.joint_encoder(one)
-        joint = Normal(q.mean[0], (0.5 * q.log_var[0]).exp())
-        code = joint.mean + joint.stddev * noise[i]
-        image = Bernoulli(logits=model.decoders["image"](code[None])[0]).log_prob(values["image"][i]).sum()
-        label = Categorical(logits=model.decoders["label"](code[None]).flatten()).log_prob(torch.tensor(i))
-        expected = image + label - kl_divergence(joint, Normal(0.0, 1.0)).sum()
-        assert found.terms["elbo/joint"][i].item() == pytest.approx(expected.item(), rel=1e-5)
-        for name in values if alpha else ():
-            p = model.common_encoders[name](one[name])
-            gap = kl_divergence(joint, Normal(p.mean[0], (0.5 * p.log_var[0]).exp())).sum()
-            expected = expected - alpha * gap
-        assert found.objective[i].item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_without_encoders_of_their_own_a_missing_modality_is_zeros_in_the_joint_one(generator):
-    model, values = small(0.0), pairs(generator)
-    alone = model.encode_shared({"label": values["label"]})
-    expected = model.joint_encoder({"image": torch.zeros(4, 1, 4, 4), "label": values["label"]})
-    assert all(map(torch.equal, alone, expected))
+def test_the_image_is_binary_and_the_label_a_class():
+    config = jmvae.config(0.1, 2, (8,))
+    assert {name: each.likelihood for name, each in config.modalities.items()} == {
+        "image": "bernoulli", "label": "categorical",
+    }  # fmt: skip
 
 
 # Integrals with a known answer

@@ -11,22 +11,18 @@ import pandas as pd
 from qmvae_neighbours.experiments import Found
 from qmvae_neighbours.factors.experiment import SHARES
 from qmvae_neighbours.factors.model import error_bound, fano_error, gaussian_distortion, weak_fano_error
-from qmvae_neighbours.report import INCOMPARABLE, claims, holds, images, legend_beside, listed
+from qmvae_neighbours.report import BESIDE, INCOMPARABLE, claims, holds, images, listed
 from qmvae_study.report import figures
 
-THESIS = pd.DataFrame(
-    {
-        "share": [100, 20, 10, 7, 5, 3, 1, 0],
-        "information": [24.3, 24.3, 24.3, 19.6, 16.5, 10.6, 5.8, 0.0],
-        "error": [5.6, 5.6, 5.6, 13.4, 15.0, 27.6, 44.4, 71.7],
-    }
-)
+THESIS = pd.DataFrame({
+    "share": [100, 20, 10, 7, 5, 3, 1, 0],
+    "information": [24.3, 24.3, 24.3, 19.6, 16.5, 10.6, 5.8, 0.0],
+    "error": [5.6, 5.6, 5.6, 13.4, 15.0, 27.6, 44.4, 71.7],
+})  # fmt: skip
 INDICATORS = {
-    "information": "estimate of Algorithm 3-1",
-    "mixture": "information by quadrature",
-    "variance": "total variance",
-    "variance_of_mean": "variance of the mean",
-}
+    "information": "estimate of Algorithm 3-1", "mixture": "information by quadrature",
+    "variance": "total variance", "variance_of_mean": "variance of the mean",
+}  # fmt: skip
 
 
 def of_factors(found: Found) -> pd.DataFrame:
@@ -153,7 +149,7 @@ def estimate(
         axes.axhline(truths[name], color=colour, linestyle=":", linewidth=1.2)
         axes.plot(2.2 * sizes[-1], truths[name], marker=marker, markersize=7, color=colour, markerfacecolor="white")
     axes.set(xscale="log", xlabel="images", ylabel="nats")
-    legend_beside(axes)
+    axes.legend(**BESIDE)
     return picture
 
 
@@ -232,7 +228,7 @@ def error_bounds(found: Found) -> figures.Picture:
     axes.plot(nats, flat, linestyle="--", color=figures.GREY, label=f"bound, d = {pixels}, at its highest")
     axes.plot(nats, steep, linestyle=":", color=figures.BLACK, label="bound as printed, at its highest")
     axes.set(yscale="log", ylim=(1, 120), xlabel="information kept, nats", ylabel="squared error, an image")
-    legend_beside(axes)
+    axes.legend(**BESIDE)
     return picture
 
 
@@ -262,7 +258,7 @@ def fano(found: Found) -> figures.Picture:
     for (name, values), dashes in zip(forms.items(), ("-", "--", ":"), strict=True):
         axes.plot(axis, values, linestyle=dashes, color=figures.BLACK, label=f"Fano, {name}")
     axes.set(ylim=(0, 1), xlabel="nats", ylabel="share of wrong labels")
-    legend_beside(axes)
+    axes.legend(**BESIDE)
     return picture
 
 

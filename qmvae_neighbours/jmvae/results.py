@@ -33,13 +33,10 @@ SWEEP = {
     "spread": "spread",
 }  # fmt: skip
 GAINS = {
-    "the model's own ln p(x)": "image",
-    "ln p(x) through the image's encoder": "image by its encoder",
-    "the model's own ln p(x|w)": "image given label",
-    "the model's own ln p(w|x)": "label given image",
-    "generation, ln p̃(x|w)": "image from label",
-    "generation, ln p̃(w|x)": "label from image",
-}
+    "the model's own ln p(x)": "image", "ln p(x) through the image's encoder": "image by its encoder",
+    "the model's own ln p(x|w)": "image given label", "the model's own ln p(w|x)": "label given image",
+    "generation, ln p̃(x|w)": "image from label", "generation, ln p̃(w|x)": "label from image",
+}  # fmt: skip
 PAIRS = {
     "joint bound": "bound mnist, svhn", "ln p(x, w)": "mnist, svhn", "ln p(MNIST)": "mnist",
     "… through its encoder": "mnist by its encoder", "ln p(SVHN)": "svhn",
@@ -47,11 +44,9 @@ PAIRS = {
     "generation: ln p̃(SVHN|MNIST)": "svhn from mnist",
 }  # fmt: skip
 PAIR_GAINS = {
-    "generation: MNIST from SVHN": "mnist from svhn",
-    "generation: SVHN from MNIST": "svhn from mnist",
-    "MNIST through its encoder": "mnist by its encoder",
-    "SVHN through its encoder": "svhn by its encoder",
-}
+    "generation: MNIST from SVHN": "mnist from svhn", "generation: SVHN from MNIST": "svhn from mnist",
+    "MNIST through its encoder": "mnist by its encoder", "SVHN through its encoder": "svhn by its encoder",
+}  # fmt: skip
 
 
 def of_alphas(found: Found) -> dict[str, dict]:
