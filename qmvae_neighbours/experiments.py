@@ -119,15 +119,13 @@ def fit(
             mean = float(torch.stack(since).mean())
             since.clear()
             if not math.isfinite(mean):
-                raise FloatingPointError(
-                    f"{name}: the loss is not finite before step {step}; try a smaller learning rate"
-                )
+                raise FloatingPointError(f"{name}: the loss is not finite before step {step}; try a smaller rate")
             left = (time.monotonic() - start) / step * (steps - step)
             if name:
                 print(f"{name}: step {step:,} of {steps:,}, loss {mean:.1f}, {left:.0f} s left", flush=True)
         best = _looked(model, validation, step, best)
     if validation and not best.weights:
-        raise FloatingPointError(f"{name}: the error was never finite; try a smaller learning rate")
+        raise FloatingPointError(f"{name}: the error was never finite; try a smaller rate")
     return best if validation else Best(steps, math.nan, model.state_dict())
 
 
@@ -160,13 +158,10 @@ def series_file(root: str | Path | None, file: str) -> Path | None:
 
 
 def obtain(
-    name: str,
-    profile: str,
-    settings: Mapping[str, object],
+    name: str, profile: str, settings: Mapping[str, object],
     carry_out: Callable[[object, Workshop], tuple[Mapping, Mapping, Mapping[str, Tensor]]],
-    data_root: str | None = None,
-    out: str | Path | None = None,
-) -> Found:
+    data_root: str | None = None, out: str | Path | None = None,
+) -> Found:  # fmt: skip
     """The committed record of an experiment, or that of a run made now; prints the notes on its data.
 
     settings: profile -> a dataclass. carry_out(settings, workshop) -> (identity of its data, metrics, tensors).
@@ -178,8 +173,7 @@ def obtain(
     pages.check({"profile": profile, "data_root": data_root, "out": out})
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; the known ones are {list(PROFILES)}")
-    usual = "results/neighbours" if profile == COMMITTED else f"runs/neighbours/{profile}"
-    folder = REPOSITORY / (out or usual)
+    folder = REPOSITORY / (out or ("results/neighbours" if profile == COMMITTED else f"runs/neighbours/{profile}"))
     if profile != COMMITTED:
         _record(name, profile, settings[profile], carry_out, data_root, folder)
     found = read(folder, name)
@@ -188,9 +182,7 @@ def obtain(
     return found
 
 
-def _record(
-    name: str, profile: str, settings: object, carry_out: Callable, data_root: str | None, folder: Path
-) -> None:
+def _record(name: str, profile: str, settings, carry_out: Callable, data_root: str | None, folder: Path) -> None:
     start, code = time.monotonic(), provenance()  # before the files that this run adds to the repository
     workshop = Workshop(folder / "work" / name, data_root or (STAND_IN if profile == "smoke" else None))
     identity, metrics, tensors = carry_out(settings, workshop)

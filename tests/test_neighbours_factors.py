@@ -18,11 +18,6 @@ from qmvae_study import diagnosis
 from qmvae_study.evidence import records
 
 
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(4)
-
-
 def posteriors(generator, n: int = 30, d: int = 3) -> DiagonalGaussian:
     mean = torch.randn(n, d, generator=generator, dtype=torch.float64) * torch.arange(1, d + 1)
     return DiagonalGaussian(mean, torch.randn(n, d, generator=generator, dtype=torch.float64) - 1)

@@ -21,11 +21,6 @@ with (
     import ot
 
 
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(5)
-
-
 def matrix(points):
     return torch.cdist(points, points)
 

@@ -17,11 +17,6 @@ from qmvae_neighbours.jmvae import model as jmvae
 ALPHAS = [0.0, 0.5]
 
 
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(3)
-
-
 def small(alpha: float = 0.5, latent: int = 2) -> JMVAE:
     """An untrained model whose weights are large enough for the posteriors to differ from the prior."""
     model = build_model(jmvae.config(alpha, latent, (8,), (1, 4, 4)), seed=1)

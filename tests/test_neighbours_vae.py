@@ -12,11 +12,6 @@ from qmvae_neighbours.vae import model as vae
 from qmvae_study.evidence import records
 
 
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(3)
-
-
 def gaussian(generator, *batch: int, d: int = 4) -> vae.CholeskyGaussian:
     factor = torch.randn(*batch, d, d, generator=generator, dtype=torch.float64).tril(-1)
     diagonal = 0.3 + torch.rand(*batch, d, generator=generator, dtype=torch.float64)

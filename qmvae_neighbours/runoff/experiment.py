@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qmvae_neighbours.experiments import Best, Validation, Workshop, fit
 from qmvae_neighbours.runoff.data import Runoff, load_runoff
-from qmvae_neighbours.runoff.model import BackPropagation, DeepLSTM, Persistence, Scale, indices, skill, squared_error
+from qmvae_neighbours.runoff.model import BackPropagation, DeepLSTM, Scale, indices, skill, squared_error
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
             best, scale = train(model, runoff, first, settings, seed, f"{name}, seed {seed}", workshop)
             metrics["kept"].setdefault(name, {})[str(seed)] = {"step": best.step, "validation error": best.error}
             judge(name, seed, forecasts(model, scale, runoff, first))
-    judge("persistence", settings.seeds[0], forecasts(Persistence(), Scale(0.0, 1.0), runoff, settings.short))
+    judge("persistence", settings.seeds[0], forecasts(nn.Identity(), Scale(0.0, 1.0), runoff, settings.short))
     notes = [] if runoff.kind == "real" else ["The runoff is made up: no evidence about any river"]
     identity = {
         "kind": runoff.kind, "days": len(runoff.values), "first": str(runoff.first), "notes": notes,
