@@ -247,14 +247,9 @@ def test_a_root_without_the_recording_gets_the_stand_in_and_says_so(tmp_path, ca
     assert alpha[states == 1].mean() > alpha[states == 0].mean() + 1
 
 
-def made_up(random, **changes):
-    """A dictionary of DEAP's shapes, with made-up numbers."""
-    data = np.resize(random.standard_normal(8191).astype(np.float32), (40, 40, 8064))
-    return {"data": data, "labels": random.uniform(1, 9, (40, 4)), **changes}
-
-
 def test_deap_is_read_and_gives_frames(tmp_path, random):
-    content = made_up(random)
+    made_up = np.resize(random.standard_normal(8191).astype(np.float32), data.DEAP_SHAPES["data"])
+    content = {"data": made_up, "labels": random.uniform(1, 9, data.DEAP_SHAPES["labels"])}
     content["labels"][:4, :2] = [[3, 3], [3, 7], [7, 3], [5, 5.1]]
     path = tmp_path / "s01.dat"
     with path.open("wb") as file:

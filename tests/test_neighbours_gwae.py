@@ -14,9 +14,8 @@ from qmvae_neighbours import vae
 from qmvae_neighbours.gwae import experiment, scenes
 from qmvae_neighbours.gwae import model as gwae
 
-with (
-    warnings.catch_warnings()
-):  # POT 0.9 has a backslash in a docstring that Python warns of where it compiles the file
+with warnings.catch_warnings():
+    # POT 0.9 has a backslash in a docstring that Python warns of where it compiles the file
     warnings.filterwarnings("ignore", message="invalid escape sequence")
     import ot
 

@@ -61,10 +61,8 @@ class Settings:
         return Cut(self.window, self.hop, self.length, self.blocks)
 
 
-SETTINGS = {
-    "smoke": Settings(frame_steps=10, sequence_steps=10, blocks=3, random_splits=2, validations=1),
-    "quick": Settings(),
-}
+SMOKE = Settings(frame_steps=10, sequence_steps=10, blocks=3, random_splits=2, validations=1)
+SETTINGS = {"smoke": SMOKE, "quick": Settings()}
 
 
 # Data
@@ -114,9 +112,7 @@ def _part(recording, cut, standard, powers, labels, blocks) -> Part:
     )
 
 
-def frame_model(
-    part: Part, beta: float, settings: Settings, workshop: Workshop, seed: int, name: str, data: str
-) -> VAE:
+def frame_model(part: Part, beta: float, settings: Settings, workshop: Workshop, seed: int, name: str, data) -> VAE:
     """A β-VAE of single frames, trained without labels on the frames of a part; beta 0: a plain auto-encoder.
 
     The noise of a pixel is normal, its scale is learned and starts at 1/6, the standard deviation of a frame's pixels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -21,8 +21,9 @@ WORDS = {Says.ABOVE: "better", Says.BELOW: "worse", Says.AGREES: "not told apart
 THESIS = {SVM: 0.39, AUTO: 0.52, CONVOLUTION: 0.54, BETA: 0.54}
 
 
-def by_block(folds: Sequence[Mapping], model: str, measure: str = "balanced") -> np.ndarray:
+def by_block(found: Found, model: str, measure: str = "balanced") -> np.ndarray:
     """A measure of a model for each test block, mean over the validation blocks: (blocks,)."""
+    folds = found.metrics["folds"]
     tests = sorted({fold["test"] for fold in folds})
     return np.array([np.mean([f["models"][model][measure] for f in folds if f["test"] == test]) for test in tests])
 
@@ -32,8 +33,7 @@ def compare(found: Found, first: str, second: str | None = None) -> Verdict:
 
     Its evidence is the mean difference in points, with the interval.
     """
-    folds = found.metrics["folds"]
-    apart = Interval.of_mean(100 * (by_block(folds, first) - (by_block(folds, second) if second else 0.5)))
+    apart = Interval.of_mean(100 * (by_block(found, first) - (by_block(found, second) if second else 0.5)))
     return Verdict(apart.against(), evidence=apart.in_full("+.1f"))
 
 
@@ -67,7 +67,7 @@ def accuracies(found: Found) -> pd.DataFrame:
     """Balanced and plain accuracy of each method over the test blocks, in per cent."""
     rows = {}
     for name in (*MODELS, "majority"):
-        of, plain = (100 * by_block(found.metrics["folds"], name, key) for key in ("balanced", "accuracy"))
+        of, plain = (100 * by_block(found, name, key) for key in ("balanced", "accuracy"))
         rows[name] = [of.mean(), of.std(ddof=1), of.min(), of.max(), plain.mean(), plain.std(ddof=1)]
     columns = ["balanced, %", "spread", "lowest", "highest", "accuracy, %", "its spread"]
     return pd.DataFrame(rows, index=columns).T.round(1)
@@ -90,7 +90,7 @@ def leaks(found: Found) -> dict[str, np.ndarray]:
     kept = found.metrics["leaks"]
     values = {
         "SVM on sequences, random": kept["windows"]["random"],
-        "SVM on sequences, blocks": by_block(found.metrics["folds"], SVM),
+        "SVM on sequences, blocks": by_block(found, SVM),
         "nearest neighbour, random": kept["samples"]["random"],
         "nearest neighbour, blocks": kept["samples"]["blocks"],
     }
@@ -99,12 +99,11 @@ def leaks(found: Found) -> dict[str, np.ndarray]:
 
 def numbers(found: Found) -> pd.DataFrame:
     """The thesis' accuracies beside ours, of other data and another task."""
-    folds = found.metrics["folds"]
     return pd.DataFrame({
         name: {
             "thesis: DEAP, 4 emotions, %": f"{100 * value:.0f}",
-            "ours: eye state, balanced, %": f"{100 * by_block(folds, name).mean():.1f}",
-            "ours, accuracy, %": f"{100 * by_block(folds, name, 'accuracy').mean():.1f}",
+            "ours: eye state, balanced, %": f"{100 * by_block(found, name).mean():.1f}",
+            "ours, accuracy, %": f"{100 * by_block(found, name, 'accuracy').mean():.1f}",
             "verdict on the number": f"{INCOMPARABLE}: other data, other task",
         }
         for name, value in THESIS.items()
@@ -240,7 +239,7 @@ def accuracies_drawn(found: Found) -> figures.Picture:
     names = [*MODELS, "majority"]
     panels = {
         title: {
-            f"block {block + 1}": [100 * by_block(found.metrics["folds"], name, measure)[block] for name in names]
+            f"block {block + 1}": [100 * by_block(found, name, measure)[block] for name in names]
             for block in range(found.settings["blocks"])
         }
         for title, measure in (("balanced accuracy", "balanced"), ("accuracy", "accuracy"))

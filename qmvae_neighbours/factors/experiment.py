@@ -68,10 +68,8 @@ class Settings:
     seed: int = 0
 
 
-SETTINGS = {
-    "smoke": Settings(steps=20, latent=16, unit_steps=10, judged=60, probed=60, removed=20),
-    "quick": Settings(),
-}
+SMOKE = Settings(steps=20, latent=16, unit_steps=10, judged=60, probed=60, removed=20)
+SETTINGS = {"smoke": SMOKE, "quick": Settings()}
 
 
 def error(model: VAE, codes: Tensor, images: Tensor) -> float:

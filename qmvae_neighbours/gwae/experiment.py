@@ -44,9 +44,8 @@ class Settings:
     trees: int = 20
 
 
-SETTINGS = {
-    "smoke": Settings(steps=4, rounds=1, betas=(4.0,), seeds=(0,), judged=40, trees=2), "quick": Settings(),
-}  # fmt: skip
+SMOKE = Settings(steps=4, rounds=1, betas=(4.0,), seeds=(0,), judged=40, trees=2)
+SETTINGS = {"smoke": SMOKE, "quick": Settings()}
 SCENE_PRIORS = ("neural", "factorised")
 POINTS = 101  # of a ROC curve
 DRAWN = 40  # model pairs whose distances are kept

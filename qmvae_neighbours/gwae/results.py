@@ -214,9 +214,9 @@ def walk(found: Found) -> figures.Picture:
 
 def strange(found: Found) -> figures.Picture:
     """Test digits, and three sets that no model has seen."""
-    alt = "Ten test digits of MNIST, the same digits mirrored, ten white letters of a typeface, and ten grey house "
-    alt += "numbers."
-    return images(found.tensors, {name: f"sets/{name}" for name in ("digits", *STRANGE)}, alt)
+    drawn = "Ten test digits of MNIST, the same digits mirrored, ten white letters of a typeface"
+    rows = {name: f"sets/{name}" for name in ("digits", *STRANGE)}
+    return images(found.tensors, rows, f"{drawn}, and ten grey house numbers.")
 
 
 def detection(found: Found) -> figures.Picture:

@@ -43,10 +43,10 @@ PAIRS = {
     "… through its encoder ": "svhn by its encoder", "generation: ln p̃(MNIST|SVHN)": "mnist from svhn",
     "generation: ln p̃(SVHN|MNIST)": "svhn from mnist",
 }  # fmt: skip
-PAIR_GAINS = {
+PAIRED = ("pairs/jmvae-kl", "pairs/jmvae", {
     "generation: MNIST from SVHN": "mnist from svhn", "generation: SVHN from MNIST": "svhn from mnist",
     "MNIST through its encoder": "mnist by its encoder", "SVHN through its encoder": "svhn by its encoder",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def of_alphas(found: Found) -> dict[str, dict]:
@@ -87,11 +87,10 @@ def difference(found: Found, first: str, second: str, of_images: bool = True) ->
     return beyond(two_errors(apart(first, second)), seeds)
 
 
-def gains(found: Found) -> dict[str, Verdict]:
-    """What JMVAE-kl gains on JMVAE with zeros, image and label."""
+def gains(found: Found, better: str = CHOSEN, than: str = "0", of: Mapping[str, str] = GAINS) -> dict[str, Verdict]:
+    """What JMVAE-kl gains on JMVAE with zeros: image and label, or with PAIRED MNIST and SVHN."""
     return {
-        name: difference(found, f"{CHOSEN}/{quantity}", f"0/{quantity}", quantity.startswith("image"))
-        for name, quantity in GAINS.items()
+        name: difference(found, f"{better}/{key}", f"{than}/{key}", key.startswith("image")) for name, key in of.items()
     }
 
 
@@ -114,14 +113,6 @@ def against(found: Found) -> dict[str, Verdict]:
     }
 
 
-def pair_gains(found: Found) -> dict[str, Verdict]:
-    """What JMVAE-kl gains on JMVAE with zeros, MNIST and SVHN."""
-    return {
-        name: difference(found, f"pairs/jmvae-kl/{quantity}", f"pairs/jmvae/{quantity}", of_images=False)
-        for name, quantity in PAIR_GAINS.items()
-    }
-
-
 def shown(differences: Mapping[str, Verdict]) -> pd.DataFrame:
     """Each difference with its two standard errors, and what it says beyond the margins."""
     rows = {name: [apart.evidence, apart.spelled(WORDS)] for name, apart in differences.items()}
@@ -141,10 +132,9 @@ def of_pairs(found: Found) -> pd.DataFrame:
 def longer() -> dict[str, dict[str, Share]]:
     """alpha -> direction -> what the judge reads rightly of what the committed longer runs generate."""
     runs = {
-        "0 (zeros)": "runs/quick-jmvae-jmvae-seed0.json",
-        "0.1": "runs/quick-jmvae-jmvae-kl-seed0.json",
+        "0 (zeros)": "runs/quick-jmvae-jmvae-seed0.json", "0.1": "runs/quick-jmvae-jmvae-kl-seed0.json",
         "1": "sensitivity/runs/deviations-jmvae-jmvae-kl+alpha=1-seed0.json",
-    }
+    }  # fmt: skip
     return {
         alpha: {
             f"{label}, {how}": read_record(RESULTS / file).accuracy(key, code)
@@ -169,7 +159,7 @@ def works(share: float, count: int) -> bool | None:
 
 def verdicts(found: Found) -> pd.DataFrame:
     """What the source claims, by the rules of the chapter."""
-    gained, pairs, beside, settings = gains(found), pair_gains(found), against(found), found.settings
+    gained, pairs, beside, settings = gains(found), gains(found, *PAIRED), against(found), found.settings
     ways = {"image from label": 10 * settings["generated"], "label from image": settings["judged"]}
     zeros, kl = ({way: of_alphas(found)[a][f"{way}, accuracy"] for way in ways} for a in ("0", CHOSEN))
     drawn = {way: share for way, share in longer()[CHOSEN].items() if way.endswith("drawn")}

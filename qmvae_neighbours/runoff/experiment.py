@@ -47,10 +47,8 @@ class Settings:
         return datetime.date(self.after, 7, 1)
 
 
-SETTINGS = {
-    "smoke": Settings(units=8, steps=4, steps_without_memory=4, check=2, short=2008, long=2007, seeds=(0,)),
-    "quick": Settings(),
-}
+SMOKE = Settings(units=8, steps=4, steps_without_memory=4, check=2, short=2008, long=2007, seeds=(0,))
+SETTINGS = {"smoke": SMOKE, "quick": Settings()}
 
 
 def flood_months(runoff: Runoff, settings: Settings) -> list[datetime.date]:

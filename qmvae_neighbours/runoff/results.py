@@ -46,12 +46,6 @@ def in_floods(found: Found) -> pd.DataFrame:
     return table
 
 
-def on_all_days(found: Found) -> pd.DataFrame:
-    """The indices of each network over all test days, means over the seeds."""
-    judged = found.metrics["indices of all test days"]
-    return pd.DataFrame({name: pd.DataFrame(seeds.values()).mean() for name, seeds in judged.items()}).T
-
-
 def reached(found: Found) -> pd.DataFrame:
     """`in_floods` under the thesis' names."""
     return in_floods(found).rename(columns=NAMES).rename_axis(columns="per cent").round(1)
@@ -90,7 +84,9 @@ def sides(found: Found) -> pd.DataFrame:
 def verdicts(found: Found) -> pd.DataFrame:
     """What the thesis concludes, beside our numbers."""
     skills = {name: list(seeds.values()) for name, seeds in found.metrics["skill"].items()}
-    floods, days, two, four = in_floods(found), on_all_days(found), ["s", "range"], [*NAMES][1:]
+    floods, two, four = in_floods(found), ["s", "range"], [*NAMES][1:]
+    judged = found.metrics["indices of all test days"]  # of each seed; their means are compared
+    days = pd.DataFrame({name: pd.DataFrame(seeds.values()).mean() for name, seeds in judged.items()}).T
 
     def told(judged: pd.DataFrame, name: str, named: list[str]) -> str:
         return ", ".join(f"{NAMES[index]} {judged.loc[name, index]:.1f}" for index in named)
