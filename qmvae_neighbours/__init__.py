@@ -2,7 +2,7 @@
 
 `experiments` holds what the chapters of the book's second part share: profiles, records, trainings; `report` what
 their tables and figures do. Then a folder a chapter, B1 to B6, each with its `model`, its `experiment`, and the
-`tables` and `figures` that the chapter shows.
+`results` that the chapter shows.
 
 Read the modules in this order: experiments, report, vae, jmvae, gwae, factors, runoff, eeg.
 """

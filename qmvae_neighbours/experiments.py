@@ -5,9 +5,7 @@ A chapter shows the committed record of its experiment, or carries the experimen
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -19,11 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from qmvae_core.data import STAND_IN
-from qmvae_core.data.sources import DEFAULT_ROOT
+from qmvae_core.data.sources import DEFAULT_ROOT, chosen_root
+from qmvae_core.files import file_hash
 from qmvae_study.evidence.folder import REPOSITORY
 from qmvae_study.evidence.provenance import provenance
-from qmvae_study.evidence.records import FORMAT, RecordError, config_hash, read_record, write_json
+from qmvae_study.evidence.records import FORMAT, Record, RecordError, config_hash, read_record, write_json
 from qmvae_study.evidence.weights import save_tensors
+from qmvae_study.report import pages
 
 COMMITTED = "committed"
 PROFILES = (COMMITTED, "smoke", "quick")
@@ -32,23 +32,20 @@ PROFILES = (COMMITTED, "smoke", "quick")
 class Found(NamedTuple):
     """What an experiment leaves. record: JSON, its numbers under "metrics". tensors: what figures are drawn from."""
 
-    record: dict
+    record: Record
     tensors: dict[str, Tensor]
 
-    @property
-    def metrics(self) -> dict:
-        """The record's numbers."""
-        return self.record["metrics"]
+    metrics = property(lambda self: self.record["metrics"], doc="The record's numbers.")
+    settings = property(lambda self: self.record["settings"], doc="What the experiment was carried out with.")
+    real = property(lambda self: self.record.real, doc="Whether the data were real, and no stand-in.")
 
-    @property
-    def settings(self) -> dict:
-        """What the experiment was carried out with."""
-        return self.record["settings"]
 
-    @property
-    def real(self) -> bool:
-        """Whether the data were real, and no stand-in."""
-        return self.record["data"]["kind"] == "real"
+class Best(NamedTuple):
+    """What a training leaves: the weights after so many steps, and what the validation found with them (nan: none)."""
+
+    step: int
+    error: float
+    weights: dict[str, Tensor]
 
 
 class Workshop(NamedTuple):
@@ -60,49 +57,90 @@ class Workshop(NamedTuple):
     folder: Path
     data_root: str | None = None
 
-    def trained(self, model: nn.Module, settings: Mapping, train: Callable[[nn.Module], object]) -> nn.Module:
-        """The model with the weights of an earlier run with these settings, or trained now; in evaluation mode, frozen.
+    def trained(self, model: nn.Module, settings: Mapping, train: Callable[[nn.Module], Best]) -> Best:
+        """Give the model the weights of an earlier run with these settings, or train it now; leave it frozen.
 
         settings: whatever the weights depend on: configuration, length, seed, the content hash of the data.
         Raises RecordError where the weights that were kept do not fit the model.
         """
         path = self.folder / f"{config_hash(settings)}.safetensors"
-        if path.exists():
-            try:
-                model.load_state_dict(load_file(path))
-            except RuntimeError as error:
-                raise RecordError(f"{path} holds weights of another network; delete it: {error}") from None
-        else:
-            train(model)
-            save_tensors(path, model.state_dict())
-        return model.eval().requires_grad_(False)
+        if not path.exists():
+            best = train(model)
+            save_tensors(path, best.weights | {"best": torch.tensor(best[:2], dtype=torch.float64)})
+        weights = load_file(path)
+        step, least = weights.pop("best").tolist()
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise RecordError(f"{path} holds weights of another network; delete it: {error}") from None
+        model.eval().requires_grad_(False)
+        return Best(int(step), least, weights)
+
+
+class Validation(NamedTuple):
+    """measure(model): the error on what is held out. after: the numbers of steps after which it is measured."""
+
+    measure: Callable[[nn.Module], float]
+    after: range
+
+
+class Opponent(NamedTuple):
+    """A part of a model that only its own loss(generator) moves, `rounds` steps before each step of the rest."""
+
+    part: nn.Module
+    loss: Callable[[torch.Generator], Tensor]
+    rounds: int
 
 
 def fit(
-    model: nn.Module, loss: Callable[[torch.Generator], Tensor], steps: int, learning_rate: float, seed: int, name: str
-) -> None:
-    """Take `steps` steps of Adam on loss(generator), a mean over a batch in nats.
+    model: nn.Module, loss: Callable[[torch.Generator], Tensor], steps: int, learning_rate: float, seed: int, name: str,
+    validation: Validation | None = None, opponent: Opponent | None = None,
+) -> Best:  # fmt: skip
+    """Take `steps` steps of Adam on loss(generator), a mean over a batch in nats; the model stays as the last left it.
 
-    Prints a line each tenth, with an estimate of what is left. Raises FloatingPointError where the loss is not finite.
+    Returns the weights with the least error of the validation, the first of them; without one the last.
+    name: for a line printed each tenth, with an estimate of what is left; nothing is printed without.
+    Raises FloatingPointError where the loss is not finite, or the validation's error never is.
     """
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], learning_rate)
+    if opponent:
+        theirs = torch.optim.Adam(opponent.part.parameters(), learning_rate, betas=(0.5, 0.9))
+        opponent.part.requires_grad_(False)  # the rest's optimiser and loss leave it alone
+    ours = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], learning_rate)
+    best = _looked(model, validation, 0, Best(0, math.inf, {}))
     tenth, since, start = max(steps // 10, 1), [], time.monotonic()
     for step in range(1, steps + 1):
-        value = loss(generator)
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        optimiser.step()
-        since.append(value.detach())
+        for _ in range(opponent.rounds if opponent else 0):
+            opponent.part.requires_grad_(True)
+            _take(theirs, opponent.loss(generator))
+            opponent.part.requires_grad_(False)
+        since.append(_take(ours, loss(generator)))
         if step % tenth == 0 or step == steps:
             mean = float(torch.stack(since).mean())
             since.clear()
             if not math.isfinite(mean):
-                raise FloatingPointError(
-                    f"{name}: the loss is not finite before step {step}; try a smaller learning rate"
-                )
+                raise FloatingPointError(f"{name}: the loss is not finite before step {step}; try a smaller rate")
             left = (time.monotonic() - start) / step * (steps - step)
-            print(f"{name}: step {step:,} of {steps:,}, loss {mean:.1f}, {left:.0f} s left", flush=True)
+            if name:
+                print(f"{name}: step {step:,} of {steps:,}, loss {mean:.1f}, {left:.0f} s left", flush=True)
+        best = _looked(model, validation, step, best)
+    if validation and not best.weights:
+        raise FloatingPointError(f"{name}: the error was never finite; try a smaller rate")
+    return best if validation else Best(steps, math.nan, model.state_dict())
+
+
+def _take(optimiser: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    return loss.detach()
+
+
+@torch.no_grad()
+def _looked(model: nn.Module, validation: Validation | None, step: int, best: Best) -> Best:
+    if validation is None or step not in validation.after or not (error := validation.measure(model)) < best.error:
+        return best
+    return Best(step, error, {name: value.clone() for name, value in model.state_dict().items()})
 
 
 def series_file(root: str | Path | None, file: str) -> Path | None:
@@ -110,48 +148,41 @@ def series_file(root: str | Path | None, file: str) -> Path | None:
 
     For the root "stand-in" it is None too. That the series is then made up is printed.
     """
-    root = root or os.environ.get("QMVAE_DATA_ROOT") or DEFAULT_ROOT
-    path = Path(root).expanduser() / file
-    if str(root) != STAND_IN and path.is_file():
-        return path
-    reason = "was wanted" if str(root) == STAND_IN else f"{Path(root).expanduser()} has no {file}"
+    root = Path(chosen_root(root) or DEFAULT_ROOT).expanduser()
+    if str(root) != STAND_IN and (root / file).is_file():
+        return root / file
+    reason = "was wanted" if str(root) == STAND_IN else f"{root} has no {file}"
     # Printed and not warned: a warning goes to standard error, which a strict notebook check reads as a failure.
     print(f"STAND-IN DATA ({reason}): the series is made up. Its numbers say that the code runs, and nothing else.")
     return None
 
 
 def obtain(
-    name: str,
-    profile: str,
-    settings: Mapping[str, object],
+    name: str, profile: str, settings: Mapping[str, object],
     carry_out: Callable[[object, Workshop], tuple[Mapping, Mapping, Mapping[str, Tensor]]],
-    data_root: str | None = None,
-    out: str | Path | None = None,
-) -> Found:
+    data_root: str | None = None, out: str | Path | None = None,
+) -> Found:  # fmt: skip
     """The committed record of an experiment, or that of a run made now; prints the notes on its data.
 
     settings: profile -> a dataclass. carry_out(settings, workshop) -> (identity of its data, metrics, tensors).
     data_root: a folder or "stand-in"; None: QMVAE_DATA_ROOT or data/, and for "smoke" the stand-in. out: the folder of
     records, from the root of the repository; None: results/neighbours for "committed", runs/neighbours/PROFILE else.
-    Raises ValueError for an unknown profile, and RecordError where there is no committed record, or one whose
-    tensors are others.
+    Raises ValueError for an unknown profile or parameter of the notebook that asks, and RecordError where there is no
+    committed record, or one whose tensors are others.
     """
+    pages.check({"profile": profile, "data_root": data_root, "out": out})
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; the known ones are {list(PROFILES)}")
-    usual = "results/neighbours" if profile == COMMITTED else f"runs/neighbours/{profile}"
-    folder = REPOSITORY / (out or usual)
+    folder = REPOSITORY / (out or ("results/neighbours" if profile == COMMITTED else f"runs/neighbours/{profile}"))
     if profile != COMMITTED:
-        carried_out(name, profile, settings[profile], carry_out, data_root, folder)
+        _record(name, profile, settings[profile], carry_out, data_root, folder)
     found = read(folder, name)
-    for note in found.record["data"]["notes"]:
+    for note in found.record.data.notes:
         print("-", note)
     return found
 
 
-def carried_out(
-    name: str, profile: str, settings: object, carry_out: Callable, data_root: str | None, folder: Path
-) -> None:
-    """Carry an experiment out and write its record and tensors to a folder; arguments as for `obtain`."""
+def _record(name: str, profile: str, settings, carry_out: Callable, data_root: str | None, folder: Path) -> None:
     start, code = time.monotonic(), provenance()  # before the files that this run adds to the repository
     workshop = Workshop(folder / "work" / name, data_root or (STAND_IN if profile == "smoke" else None))
     identity, metrics, tensors = carry_out(settings, workshop)
@@ -159,20 +190,16 @@ def carried_out(
     record = {
         "format": FORMAT, "id": name, "profile": profile, "settings": asdict(settings),
         "data": identity, "metrics": metrics, "seconds": time.monotonic() - start,
-        "tensors_sha256": _sha256(folder / f"{name}.safetensors"),
+        "tensors_sha256": file_hash(folder / f"{name}.safetensors"),
         "provenance": {**provenance(), "commit": code["commit"], "dirty": code["dirty"]},
     }  # fmt: skip
     write_json(folder / f"{name}.json", record)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read(folder: Path, name: str) -> Found:
     """The record of an experiment in a folder, with its tensors."""
     record = read_record(folder / f"{name}.json")
     path = folder / f"{name}.safetensors"
-    if not path.exists() or _sha256(path) != record["tensors_sha256"]:
+    if not record.holds(path):
         raise RecordError(f"{path} is missing or not the one that its record names; run the experiment again")
     return Found(record, load_file(path))

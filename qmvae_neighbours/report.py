@@ -1,7 +1,8 @@
-"""What the chapters' tables and figures share: numbers in a sentence, rows of images, a table of claims."""
+"""What the chapters' tables and figures share: numbers in a sentence, verdicts, rows of images, a table of claims."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -9,6 +10,10 @@ import torch
 from torch import Tensor
 
 from qmvae_study.report import figures
+from qmvae_study.report.intervals import Interval, Says, Verdict
+
+BESIDE = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # a legend to the right of its axes
+INCOMPARABLE = Verdict(Says.NONE).spelled({Says.NONE: "cannot be compared"})
 
 
 def listed(values: Mapping[str, object], form: str = "{} {:.2f}", between: str = "; ") -> str:
@@ -26,14 +31,17 @@ def images(tensors: Mapping[str, Tensor], rows: Mapping[str, str], alt: str, **o
     return figures.image_grid(stacked, row_labels=list(rows), alt=alt, **options)
 
 
-def legend_beside(axes) -> None:
-    """The legend to the right of the axes."""
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+def two_errors(values: Tensor) -> Interval:
+    """The mean of values (n,), and two standard errors of it to both sides."""
+    return Interval.around(float(values.mean()), 2 * float(values.std() / math.sqrt(len(values))), len(values))
 
 
-def holds(condition: bool, otherwise: str = "does not hold") -> str:
-    """The verdict on a claim that our numbers bear out, or not."""
-    return "holds" if condition else otherwise
+def holds(*states: bool | None, otherwise: str = "does not hold") -> str:
+    """The verdict on a claim about one quantity or several: each bears it out, or not, or is undecided (None)."""
+    if all(states):
+        return Says.HOLDS
+    says = Says.IN_PART if any(states) else Says.UNDECIDED if None in states else Says.FAILS
+    return Verdict(says).spelled({Says.FAILS: otherwise})
 
 
 def claims(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> pd.DataFrame:

@@ -73,6 +73,12 @@ def one_thread():
 
 
 @pytest.fixture
+def generator():
+    """Of random numbers, the same for each test."""
+    return torch.Generator().manual_seed(3)
+
+
+@pytest.fixture
 def grey_pixels():
     """Lets the Bernoulli density of torch.distributions, and so of the package multivae, take any pixel in [0, 1]."""
     torch.distributions.Distribution.set_default_validate_args(False)

@@ -14,16 +14,10 @@ from qmvae_neighbours import vae
 from qmvae_neighbours.gwae import experiment, scenes
 from qmvae_neighbours.gwae import model as gwae
 
-with (
-    warnings.catch_warnings()
-):  # POT 0.9 has a backslash in a docstring that Python warns of where it compiles the file
+with warnings.catch_warnings():
+    # POT 0.9 has a backslash in a docstring that Python warns of where it compiles the file
     warnings.filterwarnings("ignore", message="invalid escape sequence")
     import ot
-
-
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(5)
 
 
 def matrix(points):
@@ -61,41 +55,6 @@ def test_the_cost_of_matrices_is_pots_at_the_same_coupling(generator):
     assert float(gwae.gromov_cost(first[pairs], second[pairs], 2)) == pytest.approx(float(theirs) * 7 / 6)
 
 
-def test_pot_ends_at_the_best_permutation_of_a_case_that_can_be_searched(generator):
-    first, second = matrix(draw(generator, 5, 3)), matrix(draw(generator, 5, 2))
-    searched = min(
-        float(gwae.gromov_cost(first, second[list(order)][:, list(order)], 2))
-        for order in itertools.permutations(range(5))
-    )
-    starts = [np.eye(5)[list(order)] / 5 for order in itertools.permutations(range(5))]
-    # Between Euclidean distances the cost is concave in the coupling, so the best one is a permutation.
-    exact = min(ot.gromov.gromov_wasserstein2(first.numpy(), second.numpy(), G0=start) for start in starts)
-    assert searched == pytest.approx(exact, abs=1e-9)
-
-
-@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
-def test_a_scaled_turned_copy_costs_what_the_scale_says_and_pot_finds_no_less(scale, generator):
-    points = draw(generator, 12, 3)
-    turn, _ = torch.linalg.qr(draw(generator, 3, 3))
-    first, second = matrix(points), matrix(scale * points @ turn + 4)
-    known = (1 - scale) ** 2 * float(first.square().mean())
-    assert float(gwae.gromov_cost(first, second, 2)) == pytest.approx(known, abs=1e-12)
-    start = np.eye(12) / 12
-    assert ot.gromov.gromov_wasserstein2(first.numpy(), second.numpy(), G0=start) == pytest.approx(known, abs=1e-9)
-    assert ot.gromov.gromov_wasserstein2(first.numpy(), second.numpy()) >= known - 1e-9
-    best = gwae.best_scale(first, second)
-    assert float(best) == pytest.approx(1 / scale)
-    assert float(gwae.gromov_cost(first, best * second, 1)) == pytest.approx(0, abs=1e-9)
-
-
-def test_the_best_scale_has_no_better_neighbour(generator):
-    first, second = gwae.distances(draw(generator, 6, 3)), gwae.distances(draw(generator, 6, 2))
-    best = gwae.best_scale(first, second)
-    least, less, more = (gwae.gromov_cost(first, factor * best * second, 2) for factor in (1, 0.99, 1.01))
-    assert least < less
-    assert least < more
-
-
 def test_a_function_is_penalised_for_any_slope_but_one(generator):
     x, z = draw(generator, 20, 1, 2, 2), draw(generator, 20, 3)
     direction = torch.nn.functional.normalize(draw(generator, 7), dim=0)
@@ -119,18 +78,11 @@ def test_reconstruction_and_entropy_are_what_their_names_say(generator):
 # Priors
 
 
-def test_the_largest_perturbed_logit_is_drawn_with_the_softmax_and_without_a_gradient(generator):
-    logits = torch.tensor([1.0, 0.0, -1.0, 2.0])
-    picked = gwae.gumbel_max(logits.expand(200_000, -1), generator)
-    torch.testing.assert_close(torch.bincount(picked) / 200_000, logits.softmax(0), atol=0.005, rtol=0)
-    prior = gwae.MixturePrior(2, 3, generator)
+def test_the_mixture_has_the_moments_of_its_components_and_no_gradient_for_its_weights(generator):
+    prior = gwae.MixturePrior(2, 2, generator)
     prior(50, generator).square().sum().backward()
     assert prior.logits.grad is None
     assert float(prior.means.grad.abs().sum() + prior.factors.grad.abs().sum()) > 0
-
-
-def test_the_mixture_has_the_moments_of_its_components(generator):
-    prior = gwae.MixturePrior(2, 2, generator)
     with torch.no_grad():
         prior.factors.add_(0.4 * torch.randn(2, 2, 2, generator=generator))
         prior.logits.copy_(torch.tensor([0.0, math.log(3.0)]))
@@ -273,10 +225,6 @@ def test_a_code_that_is_the_factors_scores_one_and_a_turned_or_empty_one_does_no
     spread, *_ = scenes.dci(doubled, known, seed=0, trees=25)
     assert spread.disentanglement > 0.95
     assert spread.completeness < 0.95
-    turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator))
-    mixed, *_ = scenes.dci(code @ turn, known, seed=0, trees=5)
-    assert mixed.disentanglement < 0.6
-    assert mixed.completeness < 0.6
     empty, *_ = scenes.dci(torch.randn(1200, 3, generator=generator), known, seed=0, trees=5)
     assert empty.disentanglement < 0.05
     assert empty.informativeness == pytest.approx(0.25, abs=0.05)

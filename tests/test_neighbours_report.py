@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from qmvae_neighbours import experiments, report
-from qmvae_neighbours.eeg import tables as eeg
-from qmvae_neighbours.jmvae import tables as jmvae
+from qmvae_neighbours.eeg import results as eeg
+from qmvae_neighbours.jmvae import results as jmvae
 from qmvae_study.report import figures
+from qmvae_study.report.intervals import Interval, Says
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = {path.stem.split("_")[1]: path.stem for path in notebook_kinds.neighbours()}
@@ -23,12 +24,12 @@ def committed(chapter: str) -> experiments.Found:
     return experiments.read(ROOT / "results" / "neighbours", CHAPTERS[chapter])
 
 
-def shown(kind: str, wanted: type) -> list:
-    """The functions of every chapter's module that take what was found and return a figure or a table."""
-    modules = {chapter: importlib.import_module(f"qmvae_neighbours.{chapter}.{kind}") for chapter in CHAPTERS}
+def shown(wanted: type) -> list:
+    """The functions of every chapter's results that take what was found and return a figure or a table."""
     return [
         pytest.param(chapter, function, id=f"{chapter}-{name}")
-        for chapter, module in modules.items()
+        for chapter in CHAPTERS
+        for module in [importlib.import_module(f"qmvae_neighbours.{chapter}.results")]
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__
         and list(inspect.signature(function).parameters) == ["found"]
@@ -36,14 +37,14 @@ def shown(kind: str, wanted: type) -> list:
     ]
 
 
-@pytest.mark.parametrize(("chapter", "draw"), shown("figures", figures.Picture))
+@pytest.mark.parametrize(("chapter", "draw"), shown(figures.Picture))
 def test_a_figure_is_drawn_from_the_committed_record_and_says_what_it_shows(chapter, draw):
     picture = draw(committed(chapter))  # a warning would be an error
     assert figures.png(picture).startswith(b"\x89PNG")
     assert len(picture.alt) > 40
 
 
-@pytest.mark.parametrize(("chapter", "table"), shown("tables", pd.DataFrame))
+@pytest.mark.parametrize(("chapter", "table"), shown(pd.DataFrame))
 def test_a_table_has_rows_without_gaps(chapter, table):
     found = table(committed(chapter))
     assert len(found) > 1
@@ -52,7 +53,7 @@ def test_a_table_has_rows_without_gaps(chapter, table):
 
 
 def test_no_chapter_is_left_out():
-    drawn = [param.values[0] for param in shown("figures", figures.Picture)]
+    drawn = [param.values[0] for param in shown(figures.Picture)]
     assert {chapter: drawn.count(chapter) for chapter in CHAPTERS} == {
         "vae": 3, "jmvae": 2, "gwae": 8, "factors": 6, "runoff": 1, "eeg": 5,
     }  # fmt: skip
@@ -103,24 +104,17 @@ BETTER = "β-VAE-LSTM is better than PSD-SVM"
 )  # fmt: skip
 def test_a_verdict_follows_the_numbers(chapter, keys, value, claim, verdict):
     found = committed(chapter)
-    tables = importlib.import_module(f"qmvae_neighbours.{chapter}.tables")
+    results = importlib.import_module(f"qmvae_neighbours.{chapter}.results")
     changed = experiments.Found(copy.deepcopy(found.record), dict(found.tensors))
     put({"tensors": changed.tensors, **changed.record}, keys, value)
-    (after,) = (row.verdict for row in tables.verdicts(changed).itertuples() if row.Index.startswith(claim))
+    (after,) = (row.verdict for row in results.verdicts(changed).itertuples() if row.Index.startswith(claim))
     assert after == verdict
 
 
-@pytest.mark.parametrize(
-    ("states", "said"),
-    [
-        ([True, True], "holds"),
-        ([True, None], "holds in part"),
-        ([None, False], "undecided"),
-        ([False], "does not hold"),
-    ],
-)
-def test_a_claim_about_several_quantities(states, said):
-    assert jmvae.verdict(states) == said
+def test_a_claim_about_several_quantities():
+    said = [report.holds(*states) for states in ([True, True], [True, None], [None, False], [False])]
+    assert said == ["holds", "holds in part", "undecided", "does not hold"]
+    assert report.holds(False, otherwise="not seen") == "not seen"
 
 
 def test_a_share_near_nine_in_ten_is_undecided():
@@ -128,9 +122,10 @@ def test_a_share_near_nine_in_ten_is_undecided():
 
 
 def test_a_difference_must_exceed_its_error_and_that_of_the_seeds():
-    said = [jmvae.Difference(value, 1.0, 2.0).verdict for value in (-2.1, -1.5, 1.5, 2.1)]
-    assert said == ["worse", "no difference", "no difference", "better"]
-    assert str(jmvae.Difference(1.5, 1.0, 0.0)) == "+1.50 ± 1.00"
+    for error, seeds in ((1.0, 2.0), (2.0, 1.0)):
+        found = [jmvae.beyond(Interval.around(value, error), seeds) for value in (-2.1, -1.5, 1.5, 2.1)]
+        assert [verdict.says for verdict in found] == [Says.BELOW, Says.AGREES, Says.AGREES, Says.ABOVE]
+    assert found[2].evidence == "+1.50 ± 2.00"
 
 
 def test_a_method_above_chance_is_named():

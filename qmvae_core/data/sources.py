@@ -85,7 +85,7 @@ def load_digits(root: str | Path | None = None, *, download: bool = True, accept
     Raises DataError for a chosen root that lacks files, and for files that are damaged, unsuitable or unknown.
     """
     accept_unknown = accept_unknown or os.environ.get("QMVAE_ACCEPT_UNKNOWN") == "1"
-    chosen = root if root is not None else os.environ.get("QMVAE_DATA_ROOT") or None
+    chosen = chosen_root(root)
     if chosen is not None:
         return standin_digits() if str(chosen) == STAND_IN else _load_root(Path(chosen).expanduser(), accept_unknown)
 
@@ -100,12 +100,15 @@ def load_digits(root: str | Path | None = None, *, download: bool = True, accept
     return _load_root(DEFAULT_ROOT, accept_unknown)
 
 
+def chosen_root(root: str | Path | None = None) -> str | Path | None:
+    """The data root that is named by the argument or, without it, by QMVAE_DATA_ROOT; None where neither names one."""
+    return root if root is not None else os.environ.get("QMVAE_DATA_ROOT") or None
+
+
 def real_data_at_hand(root: str | Path | None = None) -> bool:
     """Whether load_digits(root) would find real files without a download. It looks for them and does not read them."""
-    chosen = root if root is not None else os.environ.get("QMVAE_DATA_ROOT") or None
-    if chosen is not None:
-        return str(chosen) != STAND_IN
-    return len(_missing_files(DEFAULT_ROOT)) < len(OFFICIAL_MD5)
+    chosen = chosen_root(root)
+    return str(chosen) != STAND_IN if chosen is not None else len(_missing_files(DEFAULT_ROOT)) < len(OFFICIAL_MD5)
 
 
 def standin_digits(seed: int = 0, *, reason: str = "it was asked for") -> DigitData:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_neighbours.eeg.data import Recording, load_eye_state, synthetic
 from qmvae_neighbours.eeg.frames import Cut, frames, log_band_powers, robust_limits, standard_of
 from qmvae_neighbours.eeg.model import Centre, ConvolutionalClassifier, SequenceClassifier, frame_loss
-from qmvae_neighbours.experiments import Workshop, fit
+from qmvae_neighbours.experiments import Validation, Workshop, fit
 from qmvae_neighbours.vae import VAE, VAEConfig, nats_by_dimension
 
 SVM, AUTO, CONVOLUTION, BETA = "PSD-SVM", "AE-LSTM", "CNN-LSTM", "β-VAE-LSTM"
@@ -62,10 +61,8 @@ class Settings:
         return Cut(self.window, self.hop, self.length, self.blocks)
 
 
-SETTINGS = {
-    "smoke": Settings(frame_steps=10, sequence_steps=10, blocks=3, random_splits=2, validations=1),
-    "quick": Settings(),
-}
+SMOKE = Settings(frame_steps=10, sequence_steps=10, blocks=3, random_splits=2, validations=1)
+SETTINGS = {"smoke": SMOKE, "quick": Settings()}
 
 
 # Data
@@ -115,9 +112,7 @@ def _part(recording, cut, standard, powers, labels, blocks) -> Part:
     )
 
 
-def frame_model(
-    part: Part, beta: float, settings: Settings, workshop: Workshop, seed: int, name: str, data: str
-) -> VAE:
+def frame_model(part: Part, beta: float, settings: Settings, workshop: Workshop, seed: int, name: str, data) -> VAE:
     """A β-VAE of single frames, trained without labels on the frames of a part; beta 0: a plain auto-encoder.
 
     The noise of a pixel is normal, its scale is learned and starts at 1/6, the standard deviation of a frame's pixels
@@ -132,7 +127,8 @@ def frame_model(
         return frame_loss(model, part.frames[picked], torch.randn(len(picked), settings.latent, generator=generator))
 
     what = {"config": asdict(config), "settings": asdict(settings), "data": data, "seed": seed}
-    return workshop.trained(model, what, lambda m: fit(m, loss, settings.frame_steps, settings.frame_rate, seed, name))
+    workshop.trained(model, what, lambda m: fit(m, loss, settings.frame_steps, settings.frame_rate, seed, name))
+    return model
 
 
 def balance(labels: Tensor) -> Tensor:
@@ -140,49 +136,35 @@ def balance(labels: Tensor) -> Tensor:
     return len(labels) / (2 * torch.bincount(labels, minlength=2).float())
 
 
-class Trained(NamedTuple):
-    """A classifier of sequences as it was at `step`, the best look at the validation block; last: share of training
-    sequences that it had right after the last step."""
-
-    model: nn.Module
-    step: int
-    last: float
-
-
 def train_sequences(
     model: nn.Module, train: Part, inputs: Tensor | DiagonalGaussian, held_out: Part, held_out_inputs: Tensor,
     settings: Settings, seed: int,
-) -> Trained:  # fmt: skip
-    """Maximise equation (4-10), both classes weighted the same, and keep the step with the best validation loss.
+) -> tuple[int, float]:  # fmt: skip
+    """Maximise equation (4-10), both classes weighted the same; the model gets the weights of least validation loss.
 
     inputs: what each sequence shows, (n, length, ...); of a DiagonalGaussian a new draw is taken each step, as the
     expectation in (4-10) asks for.
+    Returns the step of those weights, and the share of training sequences that were right after the last step.
     """
-    generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(model.parameters(), settings.sequence_rate)
     weights, judge = balance(train.labels), balance(held_out.labels)
     means = inputs.mean if isinstance(inputs, DiagonalGaussian) else inputs
-    best = (float("inf"), 0, None)
-    for step in range(1, settings.sequence_steps + 1):
+
+    def loss(generator: torch.Generator) -> Tensor:
         picked = torch.randint(len(train.labels), (settings.batch_size,), generator=generator)
         shown = means[picked]
         if isinstance(inputs, DiagonalGaussian):
             noise = torch.randn(shown.shape, generator=generator)
             shown = DiagonalGaussian(shown, inputs.log_var[picked]).sample(noise)
-        loss = F.nll_loss(model(shown), train.labels[picked], weights)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        if step % settings.check == 0:
-            with torch.no_grad():
-                judged = float(F.nll_loss(model(held_out_inputs), held_out.labels, judge))
-            if judged < best[0]:
-                best = (judged, step, copy.deepcopy(model.state_dict()))
-    if best[2] is None:
-        raise FloatingPointError("the validation loss was never finite; try a smaller sequence_rate")
+        return F.nll_loss(model(shown), train.labels[picked], weights)
+
+    steps, check = settings.sequence_steps, settings.check
+    validation = Validation(
+        lambda model: float(F.nll_loss(model(held_out_inputs), held_out.labels, judge)), range(check, steps + 1, check)
+    )
+    best = fit(model, loss, steps, settings.sequence_rate, seed, "", validation)
     last = accuracies(predict(model, means), train.labels)["accuracy"]
-    model.load_state_dict(best[2])
-    return Trained(model, best[1], last)
+    model.load_state_dict(best.weights)
+    return best.step, last
 
 
 @torch.no_grad()
@@ -191,9 +173,9 @@ def predict(model: nn.Module, inputs: Tensor) -> Tensor:
     return model(inputs).argmax(dim=-1)
 
 
-def accuracies(predicted: Tensor, labels: Tensor) -> dict[str, float]:
+def accuracies(predicted: Tensor | np.ndarray, labels: Tensor) -> dict[str, float]:
     """Share that is right, and "balanced": the mean of that share over the two classes, 0.5 for any constant answer."""
-    right = (predicted == labels).float()
+    right = (torch.as_tensor(predicted) == labels).float()
     return {
         "accuracy": float(right.mean()),
         "balanced": float(torch.stack([right[labels == state].mean() for state in (0, 1)]).mean()),
@@ -208,23 +190,20 @@ def power_features(part: Part) -> np.ndarray:
 def support_vectors(train: np.ndarray, labels: Tensor, held_out: np.ndarray, judge: Tensor, settings: Settings) -> SVC:
     """An SVM with radial kernel and balanced classes; its C is the first of the best on the held-out sequences."""
     fitted = [SVC(C=c, class_weight="balanced").fit(train, labels.numpy()) for c in settings.strengths]
-    scores = [accuracies(torch.from_numpy(model.predict(held_out)), judge)["balanced"] for model in fitted]
+    scores = [accuracies(model.predict(held_out), judge)["balanced"] for model in fitted]
     return fitted[int(np.argmax(scores))]
 
 
 # The experiment
 
 
-class Fold(NamedTuple):
-    """What one fold leaves: metrics of each model, and the models of frames by name, with its parts."""
+def run_fold(
+    recording: Recording, test: int, validation: int, settings: Settings, workshop: Workshop
+) -> tuple[dict[str, dict[str, float]], dict[str, VAE], dict[str, Part]]:
+    """All models trained on all blocks but two, chosen on one of the two, judged on the other.
 
-    metrics: dict[str, dict[str, float]]
-    frame_models: dict[str, VAE]
-    parts: dict[str, Part]
-
-
-def run_fold(recording: Recording, test: int, validation: int, settings: Settings, workshop: Workshop) -> Fold:
-    """All models trained on all blocks but two, chosen on one of the two, judged on the other."""
+    Returns the metrics of each model, the models of frames, both by name, and the parts.
+    """
     # Two blocks that change roles leave the same training blocks, so they share seed and models of frames.
     seed = settings.seed + settings.blocks * min(test, validation) + max(test, validation)
     rest = [block for block in range(settings.blocks) if block not in (test, validation)]
@@ -235,14 +214,14 @@ def run_fold(recording: Recording, test: int, validation: int, settings: Setting
 
     features = {role: power_features(part) for role, part in parts.items()}
     svm = support_vectors(features["train"], train.labels, features["validation"], held_out.labels, settings)
-    metrics[SVM] = accuracies(torch.from_numpy(svm.predict(features["test"])), judged.labels)
+    metrics[SVM] = accuracies(svm.predict(features["test"]), judged.labels)
     metrics[SVM]["training"] = float(svm.score(features["train"], train.labels.numpy()))
 
     def judge(name: str, model: nn.Module, shown: Mapping[str, Tensor], inputs: Tensor | DiagonalGaussian) -> None:
-        found = train_sequences(model, train, inputs, held_out, shown["validation"], settings, seed)
-        metrics[name] = accuracies(predict(found.model, shown["test"]), judged.labels)
-        metrics[name]["training"] = accuracies(predict(found.model, shown["train"]), train.labels)["accuracy"]
-        metrics[name] |= {"step": found.step, "training_at_the_end": found.last}
+        step, last = train_sequences(model, train, inputs, held_out, shown["validation"], settings, seed)
+        metrics[name] = accuracies(predict(model, shown["test"]), judged.labels)
+        metrics[name]["training"] = accuracies(predict(model, shown["train"]), train.labels)["accuracy"]
+        metrics[name] |= {"step": step, "training_at_the_end": last}
 
     images = {role: part.in_sequences(part.frames) for role, part in parts.items()}
     generator = torch.Generator().manual_seed(seed)
@@ -264,7 +243,7 @@ def run_fold(recording: Recording, test: int, validation: int, settings: Setting
             classifier = SequenceClassifier(settings.latent, settings.hidden, torch.Generator().manual_seed(seed))
             judge(which, classifier, codes, inputs)
         metrics[name] |= _frame_metrics(model, judged, posteriors["test"])
-    return Fold(metrics, models, parts)
+    return metrics, models, parts
 
 
 @torch.no_grad()
@@ -295,17 +274,15 @@ def leaks(recording: Recording, settings: Settings) -> dict[str, dict[str, list[
         standard = standard_of(limits.clip(voltages[train]))
         shown = [standard.apply(limits.clip(voltages[rows])) for rows in (train, test)]
         model = KNeighborsClassifier(1).fit(shown[0], recording.closed[train])
-        return accuracies(torch.from_numpy(model.predict(shown[1])), states[test])["balanced"]
+        return accuracies(model.predict(shown[1]), states[test])["balanced"]
 
     for number in range(settings.random_splits):
         random = np.random.RandomState(settings.seed + number)
         order = random.permutation(len(features))
         train, held_out, test = np.split(order, [len(order) // 2, 3 * len(order) // 4])
-        svm = support_vectors(
-            features[train], whole.labels[train], features[held_out], whole.labels[held_out], settings
-        )
-        predicted = torch.from_numpy(svm.predict(features[test]))
-        found["windows"]["random"].append(accuracies(predicted, whole.labels[test])["balanced"])
+        shown = [each[rows] for rows in (train, held_out) for each in (features, whole.labels)]
+        svm = support_vectors(*shown, settings)
+        found["windows"]["random"].append(accuracies(svm.predict(features[test]), whole.labels[test])["balanced"])
         order = random.permutation(len(voltages))
         found["samples"]["random"].append(nearest(*np.split(order, [3 * len(order) // 4])))
     for test in range(len(spans)):
@@ -325,20 +302,18 @@ def blocks_possible(recording: Recording, cut: Cut, most: int = 8) -> dict[str, 
 
 
 @torch.no_grad()
-def _drawn(fold: Fold, settings: Settings) -> dict[str, Tensor]:
-    """Five test frames with open eyes and five with closed, rebuilt, and the three busiest factors moved."""
-    part = fold.parts["test"]
+def _drawn(models: Mapping[str, VAE], part: Part) -> dict[str, Tensor]:
+    """Five frames of a part with open eyes and five with closed, rebuilt, and the three busiest factors moved."""
     last = part.sequences[:, -1]
     chosen = [last[part.labels == state] for state in (0, 1)]
     picked = torch.cat([of[torch.linspace(0, len(of) - 1, 5).round().long()] for of in chosen])
     images = {"frames": part.frames[picked]}
-    for name, model in fold.frame_models.items():
+    for name, model in models.items():
         images[f"rebuilt/{name}"] = model.decode(model.encode(part.frames[picked]).mean).sigmoid()
-    model = fold.frame_models[BETA]
-    posterior = model.encode(part.frames)
-    each = nats_by_dimension(posterior)
+    model = models[BETA]
+    each = nats_by_dimension(model.encode(part.frames))
     busiest = each.argsort(descending=True)[:3]
-    codes = torch.zeros(3, 5, settings.latent)
+    codes = torch.zeros(3, 5, len(each))
     codes[torch.arange(3)[:, None], torch.arange(5), busiest[:, None]] = torch.linspace(-2, 2, 5)
     images["traversal"] = model.decode(codes).sigmoid()
     return {name: (255 * values).round().to(torch.uint8) for name, values in images.items()} | {"nats": each[busiest]}
@@ -354,9 +329,9 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     for test in range(settings.blocks):
         for after in range(1, settings.validations + 1):
             validation = (test + after) % settings.blocks
-            fold = run_fold(recording, test, validation, settings, workshop)
-            folds.append({"test": test, "validation": validation, "models": fold.metrics})
-            tensors = tensors or _drawn(fold, settings)
+            found, models, parts = run_fold(recording, test, validation, settings, workshop)
+            folds.append({"test": test, "validation": validation, "models": found})
+            tensors = tensors or _drawn(models, parts["test"])
     cut, spans = settings.cut, settings.cut.block_spans(len(recording.samples))
     whole = log_band_powers(robust_limits(recording.samples).clip(recording.samples), cut.window, cut.hop)
     back = [recording.channels.index(name) for name in ("O1", "O2")]
@@ -366,7 +341,7 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     metrics = {
         "folds": folds,
         "leaks": leaks(recording, settings),
-        "control": run_fold(synthetic("a control", seconds=117), 0, 1, settings, workshop).metrics,
+        "control": run_fold(synthetic("a control", seconds=117), 0, 1, settings, workshop)[0],
         "blocks": [
             {"start": start, "stop": stop, "sequences": len(found), "closed": int(found.sum())}
             | {"alpha": alpha_gain(recording, cut, start, stop, back)}

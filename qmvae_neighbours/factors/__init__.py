@@ -1,6 +1,6 @@
 """Which factors of a code carry information: chapter B4.
 
-Read the modules in this order: model, experiment, tables, figures.
+Read the modules in this order: model, experiment, results.
 """
 
 from qmvae_neighbours.factors.experiment import SETTINGS, SHARES, Settings, carry_out

@@ -68,10 +68,8 @@ class Settings:
     seed: int = 0
 
 
-SETTINGS = {
-    "smoke": Settings(steps=20, latent=16, unit_steps=10, judged=60, probed=60, removed=20),
-    "quick": Settings(),
-}
+SMOKE = Settings(steps=20, latent=16, unit_steps=10, judged=60, probed=60, removed=20)
+SETTINGS = {"smoke": SMOKE, "quick": Settings()}
 
 
 def error(model: VAE, codes: Tensor, images: Tensor) -> float:
@@ -167,11 +165,12 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     test = {name: digits.select(slice(0, settings.judged)) for name, digits in data.test.items()}
     config = VAEConfig(latent=settings.latent, beta=settings.beta, noise="learned", scale=settings.scale)
     unit = VAEConfig(latent=settings.latent, beta=settings.beta, noise="normal")
+    digits, told = data.train["mnist"], {"data": data.identity["content_hash"]}
     with torch.enable_grad():
-        model = train(config, data, settings, workshop, "β-VAE")
-        plain = train(unit, data, replace(settings, steps=settings.unit_steps), workshop, "β-VAE, unit scale")
-    fit = data.train["mnist"].select(slice(0, settings.probed))
-    found, tensors = judged_vae(model, fit, test["mnist"], settings)
+        model = train(config, digits, settings, workshop, "β-VAE", told)
+        shorter = replace(settings, steps=settings.unit_steps)
+        plain = train(unit, digits, shorter, workshop, "β-VAE, unit scale", told)
+    found, tensors = judged_vae(model, digits.select(slice(0, settings.probed)), test["mnist"], settings)
     images = test["mnist"].batch()
     flat = images.flatten(1).double()
     posterior = plain.encode(images)

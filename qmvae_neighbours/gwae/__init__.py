@@ -1,6 +1,6 @@
 """The Gromov-Wasserstein auto-encoder, and scenes whose factors are known: chapter B3.
 
-Read the modules in this order: model, scenes, experiment, tables, figures.
+Read the modules in this order: model, scenes, experiment, results.
 """
 
 from qmvae_neighbours.gwae.experiment import SETTINGS, Settings, carry_out

@@ -6,6 +6,7 @@ its own, and does a score tell strange images from the digits that were trained 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
-from qmvae_core.data import DigitData, load_digits
+from qmvae_core.data import DigitData, Digits, load_digits
 from qmvae_neighbours import vae
 from qmvae_neighbours.experiments import Workshop
 from qmvae_neighbours.gwae import scenes
@@ -50,23 +51,29 @@ POINTS = 101  # of a ROC curve
 DRAWN = 40  # model pairs whose distances are kept
 
 
-def trained(config: GWAEConfig, images: Tensor, settings: Settings, seed: int, workshop: Workshop, told: dict) -> GWAE:
-    """A GWAE trained on images (n, c, h, w) uint8, or the one that the workshop has kept; told: what the images are."""
+def trained(
+    config: GWAEConfig | vae.VAEConfig, digits: Digits, settings: Settings, seed: int, workshop: Workshop, told: dict
+) -> GWAE | vae.VAE:
+    """A model trained on digits without their labels, or the one that the workshop has kept; told: what they are."""
+    s, which = settings, f"{told['data']}, seed {seed}"
+    if isinstance(config, vae.VAEConfig):
+        length = vae.Settings(s.steps, s.batch_size, s.learning_rate, seed=seed)
+        return vae.train(config, digits, length, workshop, f"VAE, beta {config.beta:g}, {which}", told)
     model = GWAE(config, torch.Generator().manual_seed(seed))
-    s = settings
     what = {"config": asdict(config), "settings": asdict(s), "seed": seed, **told}
-    name = f"GWAE, {config.prior} prior, {told['data']}, seed {seed}"
-    return workshop.trained(
-        model, what, lambda m: fitted(m, images, s.steps, s.batch_size, s.learning_rate, s.rounds, seed, name)
-    )
+    length = s.steps, s.batch_size, s.learning_rate, s.rounds, seed, f"GWAE, {config.prior} prior, {which}"
+    workshop.trained(model, what, lambda m: fitted(m, digits.images, *length))
+    return model
 
 
-def trained_vae(
-    config: vae.VAEConfig, images: Tensor, settings: Settings, seed: int, workshop: Workshop, told: dict
-) -> vae.VAE:
-    """A VAE of the same widths and batches, as `trained`."""
-    name = f"VAE, beta {config.beta:g}, {told['data']}, seed {seed}"
-    return vae.train_on(images, None, config, settings, seed, workshop, name, told)
+def vae_of(latent: int, beta: float = 1.0) -> vae.VAEConfig:
+    """A VAE of the widths of the GWAEs."""
+    return vae.VAEConfig(widths=GWAEConfig.widths, latent=latent, beta=beta)
+
+
+def gwaes(latent: int, priors: Sequence[str]) -> dict[str, GWAEConfig]:
+    """Name -> the GWAE of each prior."""
+    return {f"GWAE, {prior}": GWAEConfig(prior, latent=latent) for prior in priors}
 
 
 def coded(model: GWAE | vae.VAE, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,18 +149,14 @@ def _scenes(settings: Settings, workshop: Workshop, metrics: dict, tensors: dict
     all_scenes = scenes.scenes()
     order = torch.randperm(len(all_scenes.images), generator=torch.Generator().manual_seed(0))
     held_out, kept = order[: len(order) // 10], order[len(order) // 10 :]
-    images, told = all_scenes.images[kept], {"data": "scenes"}
+    shown = Digits(all_scenes.images[kept], all_scenes.factors[kept, 0])
     tensors["scenes"] = all_scenes.images[held_out[:10]]
-    d, s = settings.scene_latent, settings
+    configs = gwaes(settings.scene_latent, SCENE_PRIORS)
+    configs |= {f"VAE, β = {beta:g}": vae_of(settings.scene_latent, beta) for beta in settings.betas}
     for seed in settings.seeds:
-        models = {}
-        with torch.enable_grad():
-            for beta in settings.betas:
-                config = vae.VAEConfig(widths=GWAEConfig.widths, latent=d, beta=beta)
-                models[f"VAE, β = {beta:g}"] = trained_vae(config, images, s, seed, workshop, told)
-            for prior in SCENE_PRIORS:
-                models[f"GWAE, {prior}"] = trained(GWAEConfig(prior, latent=d), images, s, seed, workshop, told)
-        for name, model in models.items():
+        for name, config in configs.items():
+            with torch.enable_grad():
+                model = trained(config, shown, settings, seed, workshop, {"data": "scenes"})
             codes, rebuilt = coded(model, all_scenes.images.float() / 255)
             scores, importance, right = scenes.dci(codes, all_scenes.factors, seed, settings.trees)
             row = scores._asdict() | {
@@ -181,18 +184,14 @@ def walk(model: GWAE, codes: Tensor, columns: int = 7) -> Tensor:
 
 
 def _digits(settings: Settings, workshop: Workshop, data: DigitData, metrics: dict, tensors: dict) -> None:
-    seed, count, d, s = settings.seeds[0], settings.judged, settings.digit_latent, settings
-    images, told = data.train["mnist"].images, {"data": "digits", "hash": data.identity["content_hash"]}
+    seed, count, d = settings.seeds[0], settings.judged, settings.digit_latent
+    told = {"data": "digits", "hash": data.identity["content_hash"]}
     sets = strange(data, count)
     tensors |= {f"sets/{name}": made[:10] for name, made in sets.items()}
     inside = data.test["mnist"].images[:count].float() / 255
-    models = {}
-    with torch.enable_grad():
-        config = vae.VAEConfig(widths=GWAEConfig.widths, latent=d)
-        models["VAE"] = trained_vae(config, images, s, seed, workshop, told)
-        for prior in PRIORS:
-            models[f"GWAE, {prior}"] = trained(GWAEConfig(prior, latent=d), images, s, seed, workshop, told)
-    for name, model in models.items():
+    for name, config in ({"VAE": vae_of(d)} | gwaes(d, PRIORS)).items():
+        with torch.enable_grad():
+            model = trained(config, data.train["mnist"], settings, seed, workshop, told)
         known = strangeness(model, inside, seed)
         areas = {}
         for other, made in sets.items():
@@ -211,11 +210,11 @@ def _digits(settings: Settings, workshop: Workshop, data: DigitData, metrics: di
             metrics["distances"][name], kept = fit_of_distances(model, seed)
             tensors |= {f"{name}/distances/{which}": value for which, value in kept.items()}
             drawn = model.decode(model.prior(10, generator))
+            if config.prior == "mixture":
+                tensors["components"] = _bytes(model.decode(model.prior.standardise(model.prior.means)))
         else:
             drawn = model.decode(torch.randn(10, d, generator=generator)).sigmoid()
         tensors[f"{name}/digits/generated"] = _bytes(drawn)
-    mixture = models["GWAE, mixture"]
-    tensors["components"] = _bytes(mixture.decode(mixture.prior.standardise(mixture.prior.means)))
 
 
 def strange(data: DigitData, count: int) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from qmvae_core import networks
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_neighbours.experiments import fit
+from qmvae_neighbours.experiments import Best, Opponent, fit
 
 PRIORS = ("neural", "factorised", "mixture")
 SLOPE = 0.2  # of the leaky activations
@@ -251,21 +251,11 @@ class GWAE(nn.Module):
         return self.config.penalty * gradient_penalty(self.critic, *between) - apart
 
 
-def fitted(model: GWAE, images: Tensor, steps: int, batch: int, rate: float, rounds: int, seed: int, name: str) -> None:
+def fitted(model: GWAE, images: Tensor, steps: int, batch: int, rate: float, rounds: int, seed: int, name: str) -> Best:
     """Train in place on images (n, c, h, w) uint8: in each step `rounds` steps of the critic, then one of the rest."""
-    optimiser = torch.optim.Adam(model.critic.parameters(), rate, betas=(0.5, 0.9))
-    model.critic.requires_grad_(False)  # `fit` takes what needs a gradient: all but the critic
 
     def picked(generator: torch.Generator) -> Tensor:
         return images[torch.randint(len(images), (batch,), generator=generator)].float() / 255
 
-    def loss(generator: torch.Generator) -> Tensor:
-        model.critic.requires_grad_(True)
-        for _ in range(rounds):
-            optimiser.zero_grad(set_to_none=True)
-            model.critic_loss(picked(generator), generator).backward()
-            optimiser.step()
-        model.critic.requires_grad_(False)
-        return model.objective(picked(generator), generator).total
-
-    fit(model, loss, steps, rate, seed, name)
+    critic = Opponent(model.critic, lambda generator: model.critic_loss(picked(generator), generator), rounds)
+    return fit(model, lambda g: model.objective(picked(g), g).total, steps, rate, seed, name, opponent=critic)

@@ -13,7 +13,7 @@ from qmvae_core import training
 from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits, tuple_indices
 from qmvae_core.models import JMVAE, build_model, reading
 from qmvae_neighbours import vae
-from qmvae_neighbours.experiments import Workshop, fit
+from qmvae_neighbours.experiments import Best, Workshop, fit
 from qmvae_neighbours.jmvae import model as jmvae
 from qmvae_neighbours.jmvae.model import CLASSES, IMAGE, LABEL, config, one_hot
 from qmvae_study.evidence.folder import RESULTS
@@ -82,7 +82,8 @@ def trained(alpha: float, data: DigitData, settings: Settings, workshop: Worksho
 
     length = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
     what = {"config": chosen.to_dict(), "data": data.identity["content_hash"], "batch": settings.batch_size, **length}
-    return workshop.trained(model, what, lambda m: fit(m, loss, **length, name=f"alpha {alpha:g}"))
+    workshop.trained(model, what, lambda m: fit(m, loss, **length, name=f"alpha {alpha:g}"))
+    return model
 
 
 def trained_on_pairs(name: str, data: DigitData, settings: Settings, workshop: Workshop) -> JMVAE:
@@ -92,12 +93,14 @@ def trained_on_pairs(name: str, data: DigitData, settings: Settings, workshop: W
     steps, batch, rate = settings.pair_steps // epochs, settings.batch_size, settings.learning_rate
     length = training.TrainingConfig(epochs=epochs, steps_per_epoch=steps, batch_size=batch, learning_rate=rate)
 
-    def train(model: JMVAE) -> None:
+    def train(_: JMVAE) -> Best:
         fitted = training.fit(chosen, length, data.train, [settings.seed], progress="lines")
-        model.load_state_dict(fitted.models[0].state_dict())
+        return Best(epochs * steps, math.nan, fitted.models[0].state_dict())
 
+    model = build_model(chosen, settings.seed)
     what = {"config": chosen.to_dict(), "data": data.identity["content_hash"], "seed": settings.seed, **asdict(length)}
-    return workshop.trained(build_model(chosen, settings.seed), what, train)
+    workshop.trained(model, what, train)
+    return model
 
 
 def summary(values: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
@@ -118,7 +121,8 @@ def baselines(data: DigitData, settings: Settings, workshop: Workshop) -> dict[s
         "VAE, another seed": (plain, replace(length, seed=settings.seed + 1)),
         "conditional VAE": (replace(plain, labels=CLASSES), length),
     }
-    return {name: vae.train(c, data, each, workshop, name) for name, (c, each) in wanted.items()}
+    digits, told = data.train["mnist"], {"data": data.identity["content_hash"]}
+    return {name: vae.train(c, digits, each, workshop, name, told) for name, (c, each) in wanted.items()}
 
 
 def judge_for(data: DigitData, settings: Settings) -> DigitClassifier:

@@ -1,6 +1,6 @@
 """Deep LSTM networks that forecast the runoff of a river: chapter B5.
 
-Read the modules in this order: data, model, experiment, tables, figures.
+Read the modules in this order: data, model, experiment, results.
 """
 
 from qmvae_neighbours.runoff.data import Runoff, load_runoff, read_runoff

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import itertools
+import functools
 import math
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
-from qmvae_neighbours.experiments import Workshop, fit
+from qmvae_neighbours.experiments import Best, Validation, Workshop, fit
 from qmvae_neighbours.runoff.data import Runoff, load_runoff
-from qmvae_neighbours.runoff.model import BackPropagation, DeepLSTM, Persistence, Scale, indices, skill, squared_error
+from qmvae_neighbours.runoff.model import BackPropagation, DeepLSTM, Scale, indices, skill, squared_error
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,8 @@ class Settings:
         return datetime.date(self.after, 7, 1)
 
 
-SETTINGS = {
-    "smoke": Settings(units=8, steps=4, steps_without_memory=4, check=2, short=2008, long=2007, seeds=(0,)),
-    "quick": Settings(),
-}
+SMOKE = Settings(units=8, steps=4, steps_without_memory=4, check=2, short=2008, long=2007, seeds=(0,))
+SETTINGS = {"smoke": SMOKE, "quick": Settings()}
 
 
 def flood_months(runoff: Runoff, settings: Settings) -> list[datetime.date]:
@@ -67,10 +65,12 @@ def _next(month: datetime.date) -> datetime.date:
     return (month.replace(day=28) + datetime.timedelta(days=4)).replace(day=1)
 
 
-def train(model: nn.Module, runoff: Runoff, first: int, settings: Settings, seed: int, name: str, workshop: Workshop):
+def train(
+    model: nn.Module, runoff: Runoff, first: int, settings: Settings, seed: int, name: str, workshop: Workshop
+) -> tuple[Best, Scale]:
     """Fit on the years from `first`, a sequence each, and keep the weights that forecast the validation half-year best.
 
-    Returns (model, scale); the model's buffers `step` and `error` say which weights, and how they forecast it.
+    Returns which weights those are, with their mean squared error, and the scale.
     """
     start = datetime.date(first, 1, 1)
     days = runoff.values[runoff.between(start, settings.validation)]
@@ -78,38 +78,22 @@ def train(model: nn.Module, runoff: Runoff, first: int, settings: Settings, seed
     days = scale.normalised(days)
     checked = runoff.between(settings.validation, settings.test)
     before = scale.normalised(runoff.values[runoff.day(start) : checked.stop])[None]
-    model.register_buffer("step", torch.tensor(0))
-    model.register_buffer("error", torch.tensor(math.inf))
-    best: dict[str, Tensor] = {"error": model.error}
+    count = checked.stop - checked.start + 1  # with the day before the first, from which that is forecast
 
-    def keep(step: int) -> None:
-        with torch.no_grad():
-            count = checked.stop - checked.start + 1  # with the day before the first, from which that is forecast
-            error = squared_error(model(before)[:, -count:], before[:, -count:]) / (count - 1)
-        if error < best["error"]:
-            model.step.fill_(step)
-            model.error.copy_(error)
-            best.update({name: value.clone() for name, value in model.state_dict().items()})
-
-    steps = itertools.count()
+    def error(model: nn.Module) -> float:
+        return float(squared_error(model(before)[:, -count:], before[:, -count:]) / (count - 1))
 
     def loss(generator: torch.Generator) -> Tensor:
-        step = next(steps)
-        if step % settings.check == 0:
-            keep(step)
         offset = int(torch.randint(settings.sequence, (), generator=generator))
         whole = (len(days) - offset) // settings.sequence * settings.sequence
         sequences = days[offset : offset + whole].view(-1, settings.sequence)
         return 1e4 * squared_error(model(sequences), sequences) / sequences.numel()
 
-    def fitted(model: nn.Module) -> None:
-        count = settings.steps_without_memory if isinstance(model, BackPropagation) else settings.steps
-        fit(model, loss, count, settings.learning_rate, seed, name)
-        keep(count)
-        model.load_state_dict(best)
-
+    steps = settings.steps_without_memory if isinstance(model, BackPropagation) else settings.steps
+    validation = Validation(error, range(0, steps + 1, settings.check))
     what = {"name": name, "seed": seed, "settings": asdict(settings), "data": runoff.content_hash()}
-    return workshop.trained(model, what, fitted), scale
+    train = functools.partial(fit, loss=loss, steps=steps, learning_rate=settings.learning_rate, seed=seed, name=name)
+    return workshop.trained(model, what, functools.partial(train, validation=validation)), scale
 
 
 @torch.no_grad()
@@ -149,11 +133,10 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
         for seed in settings.seeds:
             generator = torch.Generator().manual_seed(seed)
             model = DeepLSTM(layers, settings.units, generator) if layers else BackPropagation(generator)
-            model, scale = train(model, runoff, first, settings, seed, f"{name}, seed {seed}", workshop)
-            kept = {"step": int(model.step), "validation error": float(model.error)}
-            metrics["kept"].setdefault(name, {})[str(seed)] = kept
+            best, scale = train(model, runoff, first, settings, seed, f"{name}, seed {seed}", workshop)
+            metrics["kept"].setdefault(name, {})[str(seed)] = {"step": best.step, "validation error": best.error}
             judge(name, seed, forecasts(model, scale, runoff, first))
-    judge("persistence", settings.seeds[0], forecasts(Persistence(), Scale(0.0, 1.0), runoff, settings.short))
+    judge("persistence", settings.seeds[0], forecasts(nn.Identity(), Scale(0.0, 1.0), runoff, settings.short))
     notes = [] if runoff.kind == "real" else ["The runoff is made up: no evidence about any river"]
     identity = {
         "kind": runoff.kind, "days": len(runoff.values), "first": str(runoff.first), "notes": notes,

@@ -64,14 +64,6 @@ class BackPropagation(nn.Module):
         return self.layers(windows).squeeze(-1)
 
 
-class Persistence(nn.Module):
-    """Tomorrow is as today."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """As DeepLSTM.forward."""
-        return values
-
-
 def squared_error(forecasts: Tensor, values: Tensor) -> Tensor:
     """Equation (2-21): Σ (forecast of day t + 1 - value of day t + 1)², over days and sequences, both (batch, days)."""
     return (forecasts[:, :-1] - values[:, 1:]).square().sum()

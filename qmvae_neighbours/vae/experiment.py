@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from qmvae_core.data import DigitData, load_digits
+from qmvae_core.data import Digits, load_digits
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_neighbours.experiments import Workshop, fit
 from qmvae_neighbours.vae.model import VAE, VAEConfig
@@ -43,44 +43,27 @@ def variants(settings: Settings) -> dict[str, VAEConfig]:
     return named | {f"beta {beta:g}": replace(BASE, beta=beta) for beta in settings.betas if beta != BASE.beta}
 
 
-def train(config: VAEConfig, data: DigitData, settings: Settings, workshop: Workshop, name: str) -> VAE:
-    """A VAE trained on MNIST and, if it is conditional, the labels; or the one that the workshop has kept."""
-    told = {"data": data.identity["content_hash"]}
-    train = data.train["mnist"]
-    return train_on(train.images, train.labels, config, settings, settings.seed, workshop, name, told)
+def train(config: VAEConfig, digits: Digits, settings, workshop: Workshop, name: str, told: Mapping) -> VAE:
+    """A VAE trained on digits and, if it is conditional, their labels; or the one that the workshop has kept.
 
-
-def train_on(
-    images: Tensor,
-    labels: Tensor | None,
-    config: VAEConfig,
-    settings,
-    seed: int,
-    workshop: Workshop,
-    name: str,
-    told: Mapping,
-) -> VAE:
-    """A VAE trained on images (n, c, h, w) uint8; a conditional one needs their labels. told: what the images are.
-
-    settings: a dataclass with steps, batch_size and learning_rate.
+    settings: a dataclass with steps, batch_size, learning_rate and seed. told: what the digits are.
     """
-    model = VAE(config, torch.Generator().manual_seed(seed))
+    model = VAE(config, torch.Generator().manual_seed(settings.seed))
 
     def loss(generator: torch.Generator) -> Tensor:
-        picked = torch.randint(len(images), (settings.batch_size,), generator=generator)
+        picked = torch.randint(len(digits), (settings.batch_size,), generator=generator)
         noise = torch.randn(settings.batch_size, config.latent, generator=generator)
-        known = labels[picked] if config.labels else None
-        return model.free_energy(images[picked].float() / 255, noise, known).total.mean()
+        known = digits.labels[picked] if config.labels else None
+        return model.free_energy(digits.batch(picked), noise, known).total.mean()
 
-    length = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": seed}
+    length = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
     what = {"config": asdict(config), "batch": settings.batch_size, **length, **told}
-    return workshop.trained(model, what, lambda m: fit(m, loss, **length, name=name))
+    workshop.trained(model, what, lambda m: fit(m, loss, **length, name=name))
+    return model
 
 
 @torch.no_grad()
-def measured(
-    model: VAE, images: Tensor, labels: Tensor, settings: Settings
-) -> tuple[dict[str, float], dict[str, Tensor]]:
+def measured(model: VAE, images: Tensor, labels: Tensor, settings: Settings) -> tuple[dict, dict[str, Tensor]]:
     """Means over images (n, c, h, w) in [0, 1], and of some the value of each image, (n,).
 
     All in nats but `squared_error`, a sum over the pixels, and `active`: dimensions with more than 0.01 nats.
@@ -116,20 +99,20 @@ def nats_by_dimension(posterior: DiagonalGaussian) -> Tensor:
 def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
     """Chapter B1: all variants trained and judged on the first test images of MNIST, and images to be drawn."""
     data = load_digits(workshop.data_root)
-    test = data.test["mnist"]
-    images, labels = test.images[: settings.judged].float() / 255, test.labels[: settings.judged]
+    test = data.test["mnist"].select(slice(0, settings.judged))
+    images, labels, told = test.batch(), test.labels, {"data": data.identity["content_hash"]}
     metrics, tensors = {}, {"images": test.images[:10]}
     generator = torch.Generator().manual_seed(settings.seed)
     prior = torch.randn(10, BASE.latent, generator=generator)
     for name, config in variants(settings).items():
         with torch.enable_grad():
-            model = train(config, data, settings, workshop, name)
+            model = train(config, data.train["mnist"], settings, workshop, name, told)
         metrics[name], each = measured(model, images, labels, settings)
         tensors |= {f"{name}/{quantity}": values for quantity, values in each.items()}
-        told = torch.arange(10) if config.labels else None
+        each_label = torch.arange(10) if config.labels else None
         reconstructed = model.decode(model.encode(images[:10], labels[:10]).mean, labels[:10]).sigmoid()
         tensors[f"{name}/reconstructed"] = (255 * reconstructed).round().to(torch.uint8)
         # With a condition: rows share a code, columns a label; without: one draw of the prior each.
         codes = prior[:5, None].expand(5, 10, -1) if config.labels else prior
-        tensors[f"{name}/generated"] = (255 * model.decode(codes, told).sigmoid()).round().to(torch.uint8)
+        tensors[f"{name}/generated"] = (255 * model.decode(codes, each_label).sigmoid()).round().to(torch.uint8)
     return data.identity, metrics, tensors

@@ -1,4 +1,4 @@
-"""The figures of chapter B4."""
+"""What chapter B4 finds: the factors of a code, what is kept of them, Q-MVAE's codes, verdicts; and its figures."""
 
 from __future__ import annotations
 
@@ -6,13 +6,134 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from qmvae_neighbours.experiments import Found
-from qmvae_neighbours.factors import tables
 from qmvae_neighbours.factors.experiment import SHARES
 from qmvae_neighbours.factors.model import error_bound, fano_error, gaussian_distortion, weak_fano_error
-from qmvae_neighbours.report import images, legend_beside, listed
+from qmvae_neighbours.report import BESIDE, INCOMPARABLE, claims, holds, images, listed
 from qmvae_study.report import figures
+
+THESIS = pd.DataFrame({
+    "share": [100, 20, 10, 7, 5, 3, 1, 0],
+    "information": [24.3, 24.3, 24.3, 19.6, 16.5, 10.6, 5.8, 0.0],
+    "error": [5.6, 5.6, 5.6, 13.4, 15.0, 27.6, 44.4, 71.7],
+})  # fmt: skip
+INDICATORS = {
+    "information": "estimate of Algorithm 3-1", "mixture": "information by quadrature",
+    "variance": "total variance", "variance_of_mean": "variance of the mean",
+}  # fmt: skip
+
+
+def of_factors(found: Found) -> pd.DataFrame:
+    """All that is measured of each factor of the VAE, a row a factor."""
+    return pd.DataFrame(found.metrics["vae"]["factors"])
+
+
+def ranked(found: Found) -> pd.DataFrame:
+    """The factors by their estimated information, largest first."""
+    return of_factors(found).sort_values("information", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def influential(found: Found) -> set[int]:
+    """The factors without which the squared error grows by more than a thousandth of that of the mean image."""
+    removed = of_factors(found)["removed"]
+    return set(removed.index[removed > 1e-3 * found.metrics["mean_image_error"]])
+
+
+def indicators(found: Found) -> pd.DataFrame:
+    """How each indicator ranks the factors, and how many of the influential ones it has among as many of its best."""
+    factors, wanted = of_factors(found), influential(found)
+    table = pd.DataFrame(index=list(INDICATORS.values()))
+    table["rank correlation"] = [found.metrics["vae"]["ranks"][name] for name in INDICATORS]
+    table["found"] = [len(wanted & set(factors[name].nlargest(len(wanted)).index)) for name in INDICATORS]
+    return table
+
+
+def of_shares(found: Found) -> pd.DataFrame:
+    """What is left of information, image and label where a share of the factors is kept, a row a share."""
+    return pd.DataFrame(found.metrics["vae"]["shares"])
+
+
+def kept(found: Found) -> pd.DataFrame:
+    """`of_shares` beside table 3-2 of the thesis."""
+    columns = {
+        "share": "kept, %", "kept": "factors", "information": "information", "mixture": "by quadrature",
+        "error": "error", "error_of_sample": "error of a draw", "accuracy": "label read right",
+    }  # fmt: skip
+    table = of_shares(found)[list(columns)].merge(THESIS, on="share", suffixes=("", ", thesis"))
+    table["accuracy"] = [f"{right:.0%}" if n else "" for right, n in zip(table["accuracy"], table["kept"], strict=True)]
+    return table.rename(columns=columns).round(1)
+
+
+def eigenvalues(found: Found) -> np.ndarray:
+    """Variances of the test images along their principal directions, largest first, without those of nothing."""
+    values = found.tensors["eigenvalues"].double().numpy()
+    return values[values > 1e-6 * values[0]]
+
+
+def single(found: Found) -> pd.DataFrame:
+    """Accuracy of a linear classifier on one factor, for the best thirty, beside what is measured of them."""
+    return pd.DataFrame(found.metrics["vae"]["single"]).join(of_factors(found), on="factor")
+
+
+def qmvae(found: Found) -> pd.DataFrame:
+    """Each code of Q-MVAE's readings: nats, summed over its factors, and the label's part of them."""
+    sums = {"divergence": "divergence", "estimate": "information", "by quadrature": "mixture", "of the label": "label"}
+    rows = {
+        (model, code): {"factors": len(values["mixture"])}
+        | {name: sum(values[key]) for name, key in sums.items()}
+        | {"total correlation": values["total_correlation"]}
+        for model, codes in found.metrics["qmvae"].items()
+        for code, values in sorted(codes.items(), reverse=True)
+    }
+    table = pd.DataFrame(rows).T.astype({"factors": int}).rename_axis(["model", "code"])
+    share = 100 * table["of the label"] / table["by quadrature"]
+    table["label's share of the sum"] = [
+        f"{s:.0f} %" if nats > 0.05 else "" for s, nats in zip(share, table["by quadrature"], strict=True)
+    ]
+    return table.round(2)
+
+
+def verdicts(found: Found) -> pd.DataFrame:
+    """What the thesis claims, beside our numbers."""
+    ours, factors = of_shares(found), of_factors(found)
+    hundred, twenty, ten = (ours[ours["share"] == share].iloc[0] for share in (100, 20, 10))
+    found_of = indicators(found)["found"] / max(len(influential(found)), 1)
+    best, _, total, of_mean = found_of
+    loose = factors[["information", "divergence"]].sum() - factors["mixture"].sum()
+
+    def kept_all(row: pd.Series) -> str:
+        return holds(row["information"] > 0.98 * hundred["information"] and row["error"] < 1.05 * hundred["error"])
+
+    def told(row: pd.Series) -> str:
+        nats, error = (f"{row[key]:.1f} of {hundred[key]:.1f}" for key in ("information", "error"))
+        return f"{nats} nats, error {error}"
+
+    rows = [
+        ("10 % of the factors hold all", "24.3 of 24.3 nats, error 5.6 of 5.6", told(ten), kept_all(ten),
+         "98 % of the nats, error within 5 %; more are in use here"),
+        ("20 % do", "the same", told(twenty), kept_all(twenty), "the same"),
+        ("fewer nats, larger error", "5.6 to 71.7", f"{ours['error'].min():.1f} to {ours['error'].max():.1f}",
+         holds((ours["error"].diff()[1:] > -0.05).all()), "no row more than 0.05 below the one before"),
+        ("fewer factors, hardly less for the label", "EEG: 0.52 of 0.53 with 50 %",
+         f"{twenty['accuracy']:.0%} of labels right with 20 %, {hundred['accuracy']:.0%} with all",
+         holds(twenty["accuracy"] > hundred["accuracy"] - 0.02), "at most 2 points lost by a linear classifier"),
+        ("the estimate is much tighter than the divergence", "no number",
+         f"above the quadrature: {loose['information']:.2f} nats of the divergence's {loose['divergence']:.2f}",
+         holds(loose["information"] < 0.5 * loose["divergence"]), "less than half as far; sums over factors"),
+        ("24.3 nats, error 5.6", "24.3, 5.6", f"{hundred['information']:.1f}, {hundred['error']:.1f}",
+         INCOMPARABLE, "value of the noise's scale not given; other network, shorter training"),
+        ("information finds the influential factors", "by eye", f"{best:.0%}", holds(best >= 0.9),
+         "nine tenths of them found"),
+        ("variance does not: the total one", "by eye", f"{total:.0%}", holds(total < 0.9), "fewer than nine tenths"),
+        ("variance does not: that of the mean", "not said which", f"{of_mean:.0%}", holds(of_mean < 0.9),
+         "fewer than nine tenths"),
+    ]  # fmt: skip
+    return claims(rows, ["claim", "thesis", "ours", "verdict", "rule or reason"])
+
+
+# Figures
 
 
 def estimate(
@@ -28,13 +149,13 @@ def estimate(
         axes.axhline(truths[name], color=colour, linestyle=":", linewidth=1.2)
         axes.plot(2.2 * sizes[-1], truths[name], marker=marker, markersize=7, color=colour, markerfacecolor="white")
     axes.set(xscale="log", xlabel="images", ylabel="nats")
-    legend_beside(axes)
+    axes.legend(**BESIDE)
     return picture
 
 
 def all_factors(found: Found) -> figures.Picture:
     """All factors by their estimated information: the estimate, the total variance, the variance of the mean."""
-    table = tables.ranked(found)
+    table = ranked(found)
     used = int((table["mixture"] > 0.05).sum())
     alt = (
         f"Three panels over {len(table)} factors ordered by estimated information. "
@@ -57,7 +178,7 @@ def all_factors(found: Found) -> figures.Picture:
     return picture
 
 
-def kept(found: Found) -> figures.Picture:
+def kept_drawn(found: Found) -> figures.Picture:
     """Test images, and what is decoded where only a share of the factors is kept."""
     shares = found.metrics["vae"]["shares"]
     said = listed({row["share"]: row["error"] for row in shares}, "{} %, error {:.1f}", ", ")
@@ -67,7 +188,7 @@ def kept(found: Found) -> figures.Picture:
 
 def traversal(found: Found) -> figures.Picture:
     """One digit with one factor moved from -3 to 3: the six with the most information, and the one with the least."""
-    walk, nats = found.tensors["traversed"].numpy(), tables.ranked(found)["information"]
+    walk, nats = found.tensors["traversed"].numpy(), ranked(found)["information"]
     places = [*range(1, len(walk)), len(nats)]
     labels = [f"{place}: {nats[place - 1]:.1f} nats" for place in places]
     alt = (
@@ -80,10 +201,10 @@ def traversal(found: Found) -> figures.Picture:
 
 def error_bounds(found: Found) -> figures.Picture:
     """Squared error against the information that is kept: ours, the thesis', and what bounds them from below."""
-    ours, theirs, blank = tables.of_shares(found), tables.THESIS, found.metrics["mean_image_error"]
+    ours, theirs, blank = of_shares(found), THESIS, found.metrics["mean_image_error"]
     pixels = found.tensors["images"][0].numel()
     nats = np.linspace(0, max(24.3, ours["information"][0]) + 1, 60)
-    gaussian = [gaussian_distortion(tables.eigenvalues(found), value) for value in nats]
+    gaussian = [gaussian_distortion(eigenvalues(found), value) for value in nats]
     height = (ours["error_of_sample"] * np.exp(2 * ours["information"] / pixels)).min()
     entropy = 0.5 * pixels * math.log(2 * math.pi * math.e * height / pixels)
     flat = [error_bound(entropy, value, pixels) for value in nats]
@@ -107,43 +228,43 @@ def error_bounds(found: Found) -> figures.Picture:
     axes.plot(nats, flat, linestyle="--", color=figures.GREY, label=f"bound, d = {pixels}, at its highest")
     axes.plot(nats, steep, linestyle=":", color=figures.BLACK, label="bound as printed, at its highest")
     axes.set(yscale="log", ylim=(1, 120), xlabel="information kept, nats", ylabel="squared error, an image")
-    legend_beside(axes)
+    axes.legend(**BESIDE)
     return picture
 
 
 def fano(found: Found) -> figures.Picture:
     """Wrong labels against information, from one factor and from the best few, above the bounds of Fano."""
-    single, ours, entropy = tables.single(found), tables.of_shares(found), found.metrics["label_entropy"]
+    alone, ours, entropy = single(found), of_shares(found), found.metrics["label_entropy"]
     axis = np.linspace(0, entropy, 120)
     forms = {
         "sharp": [fano_error(entropy, value, 9) for value in axis],
         "(3-18)": [fano_error(entropy, value, 10) for value in axis],
         "(3-20)": [max(0.0, weak_fano_error(entropy, value, 10)) for value in axis],
     }
-    errors, several = 1 - single["accuracy"], ours[ours["kept"] > 0]
+    errors, several = 1 - alone["accuracy"], ours[ours["kept"] > 0]
     wrong = dict(zip(several["kept"], 1 - several["accuracy"], strict=True))
     alt = (
-        f"Share of wrong labels against information. {len(single)} single factors: {errors.min():.2f} to "
-        f"{errors.max():.2f} wrong at {single['label'].max():.2f} to {single['label'].min():.2f} nats about the label, "
+        f"Share of wrong labels against information. {len(alone)} single factors: {errors.min():.2f} to "
+        f"{errors.max():.2f} wrong at {alone['label'].max():.2f} to {alone['label'].min():.2f} nats about the label, "
         f"all above Fano's bound, which falls from {forms['sharp'][0]:.2f} to 0. The best factors, wrong at nats where "
         f"the bound is 0: {listed(wrong, '{}, {:.2f}', ', ')}"
     )
     picture, axes = figures.blank(6.4, 3.6, alt)
     blue, shown = {"markersize": 4, "color": figures.BLUE}, several[several["information"] < 12]
-    axes.plot(single["label"], errors, "o", label="one factor, at I(y; z)", **blue)
-    axes.plot(single["mixture"], errors, "o", markerfacecolor="white", label="one factor, at I(x; z)", **blue)
+    axes.plot(alone["label"], errors, "o", label="one factor, at I(y; z)", **blue)
+    axes.plot(alone["mixture"], errors, "o", markerfacecolor="white", label="one factor, at I(x; z)", **blue)
     best = {"markersize": 5, "color": figures.ORANGE, "label": "the best few, at I(x; z)"}
     axes.plot(shown["information"], 1 - shown["accuracy"], "D", **best)
     for (name, values), dashes in zip(forms.items(), ("-", "--", ":"), strict=True):
         axes.plot(axis, values, linestyle=dashes, color=figures.BLACK, label=f"Fano, {name}")
     axes.set(ylim=(0, 1), xlabel="nats", ylabel="share of wrong labels")
-    legend_beside(axes)
+    axes.legend(**BESIDE)
     return picture
 
 
-def qmvae(found: Found) -> figures.Picture:
+def qmvae_drawn(found: Found) -> figures.Picture:
     """Each factor of Q-MVAE's codes, largest first: what it tells of the image and of the label."""
-    models, table = found.metrics["qmvae"], tables.qmvae(found)[["by quadrature", "of the label"]]
+    models, table = found.metrics["qmvae"], qmvae(found)[["by quadrature", "of the label"]]
     sums = {", ".join(row[:2]): tuple(row[2:]) for row in table.reset_index().to_numpy()}
     said = listed(sums, "{}: {:.1f} nats, of the label {:.1f}")
     alt = f"Information of each factor, and what it tells of the label. {said}"

@@ -1,4 +1,4 @@
-"""What chapter B5 finds, as tables: what each network reaches, which weights were kept, and the verdicts."""
+"""What chapter B5 finds: what each network reaches, which weights were kept, the verdicts; and its figure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from qmvae_neighbours.experiments import Found
-from qmvae_neighbours.report import claims, holds
+from qmvae_neighbours.report import claims, holds, listed
+from qmvae_study.report import figures
 
 DEEP, PLAIN, LONG, SIMPLE = "LSTM, 2 layers, short", "LSTM, 1 layer, short", "LSTM, 2 layers, long", "4-4-1"
 NAMES = {"m": "m", "s": "s", "largest": "MAX+", "smallest": "MAX-", "range": "r"}
@@ -43,12 +44,6 @@ def in_floods(found: Found) -> pd.DataFrame:
     for title, measure in (("skill", np.mean), ("lowest skill", np.min), ("highest skill", np.max)):
         table[title] = [measure(skills[name]) for name in table.index]
     return table
-
-
-def on_all_days(found: Found) -> pd.DataFrame:
-    """The indices of each network over all test days, means over the seeds."""
-    judged = found.metrics["indices of all test days"]
-    return pd.DataFrame({name: pd.DataFrame(seeds.values()).mean() for name, seeds in judged.items()}).T
 
 
 def reached(found: Found) -> pd.DataFrame:
@@ -89,7 +84,9 @@ def sides(found: Found) -> pd.DataFrame:
 def verdicts(found: Found) -> pd.DataFrame:
     """What the thesis concludes, beside our numbers."""
     skills = {name: list(seeds.values()) for name, seeds in found.metrics["skill"].items()}
-    floods, days, two, four = in_floods(found), on_all_days(found), ["s", "range"], [*NAMES][1:]
+    floods, two, four = in_floods(found), ["s", "range"], [*NAMES][1:]
+    judged = found.metrics["indices of all test days"]  # of each seed; their means are compared
+    days = pd.DataFrame({name: pd.DataFrame(seeds.values()).mean() for name, seeds in judged.items()}).T
 
     def told(judged: pd.DataFrame, name: str, named: list[str]) -> str:
         return ", ".join(f"{NAMES[index]} {judged.loc[name, index]:.1f}" for index in named)
@@ -98,7 +95,7 @@ def verdicts(found: Found) -> pd.DataFrame:
         smaller = (judged.loc[better, named].abs() < judged.loc[worse, named].abs()).all()
         apart = min(skills[better]) > max(skills[worse])
         ours = f"{told(judged, better, named)}; {worse}: {told(judged, worse, named)}"
-        return claim, said, ours, holds(smaller and apart, "not seen")
+        return claim, said, ours, holds(smaller and apart, otherwise="not seen")
 
     rows = [
         row("a longer history betters s and r", "s 6.10 to 6.00, r 28.33 to 28.32", LONG, DEEP, floods, two),
@@ -107,6 +104,27 @@ def verdicts(found: Found) -> pd.DataFrame:
             "s 8.95, MAX+ 24.77, MAX- -30.14, r 54.91; one layer: 8.96, 26.37, -30.26, 56.63", DEEP, PLAIN, days, four),
         ("m is very small everywhere (all days)", "0.30 to 0.80",
          f"{told(days, DEEP, ['m'])}; {PLAIN}: {told(days, PLAIN, ['m'])}",
-         holds((days.loc[[DEEP, PLAIN], "m"].abs() < 1).all(), "not seen")),
+         holds((days.loc[[DEEP, PLAIN], "m"].abs() < 1).all(), otherwise="not seen")),
     ]  # fmt: skip
     return claims(rows, ["the thesis concludes", "its numbers, per cent", "ours, per cent", "verdict"])
+
+
+# Figures
+
+
+def floods(found: Found) -> figures.Picture:
+    """The wettest month of each test year, and the forecasts of two networks, first seed."""
+    judged = found.metrics["indices"][LONG]["0"]
+    said = listed({m: judged[m]["s"] for m in months(found)}, "{} (s of the deep network {:.0f} %)", ", ")
+    picture, panels = figures.blank(7.0, 3.0, f"Observed runoff and two forecasts in {said}", 1, len(months(found)))
+    for axes, month in zip(panels, months(found), strict=True):
+        observed = found.tensors[f"{month}/observed"]
+        days = np.arange(1, len(observed) + 1)
+        axes.plot(days, observed, "o", color=figures.BLACK, markersize=3, label="observed")
+        axes.plot(days, found.tensors[f"{month}/{LONG}"], "-", color=figures.BLUE, label="2 layers, long")
+        axes.plot(days, found.tensors[f"{month}/{SIMPLE}"], ":", color=figures.VERMILLION, label=SIMPLE)
+        axes.set_title(month, loc="left")
+        axes.set_xlabel("day")
+    panels[0].set_ylabel("runoff, mm a day")
+    picture.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    return picture
