@@ -610,7 +610,7 @@ def test_a_write_that_fails_halfway_does_not_touch_the_checkpoint(small_config, 
         quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["position"]["epoch"] == 1
+    assert training.checkpoint.read(tmp_path / "checkpoint.pt")["position"]["epoch"] == 1
 
 
 def test_keyboard_interrupt_says_how_to_go_on(small_config, small_digits, tmp_path, stop_after):
