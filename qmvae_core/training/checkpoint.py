@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -44,7 +45,7 @@ class Position:
 
 
 def save(path: Path, key: str, loop: Steps, at: Position) -> None:
-    """Write all that a run needs to go on, in the place of what was there, or not at all."""
+    """Write all that a run needs to go on, behind its digest, in the place of what was there, or not at all."""
     content = {
         "key": key,
         "state": stored(loop.learner),
@@ -52,22 +53,39 @@ def save(path: Path, key: str, loop: Steps, at: Position) -> None:
         "names": loop.names,
         "position": asdict(at),
     }
+    write(path, content)
+
+
+def write(path: Path, content: Mapping) -> None:
+    """What `read` reads: the digest of a content, and the content."""
+    written = io.BytesIO()
+    torch.save(content, written)
     with replacing(path) as part:
-        torch.save(content, part)
+        part.write_bytes(_digest_of(written.getvalue()) + written.getvalue())
+
+
+def _digest_of(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> dict:
+    """What a checkpoint holds. Raises CheckpointError for a file that is not byte for byte what was written."""
+    content = path.read_bytes()
+    if content[:64] != _digest_of(content[64:]):
+        raise CheckpointError(f"{path} is damaged: it is not what was written; delete it to start this run anew")
+    return torch.load(io.BytesIO(content[64:]), map_location=device, weights_only=True)
 
 
 def restore(path: Path, key: str, loop: Steps) -> Position:
     """Put a run where its checkpoint was. Raises CheckpointError for a file that is damaged or of another run."""
-    try:
-        content = torch.load(path, map_location=loop.device, weights_only=True)
-    except Exception as error:  # torch.load raises whatever unpickling or unzipping meets
-        raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}); delete it to start this run anew"
-        ) from error
-    if content.get("key") != key:
+    content = read(path, loop.device)
+    if content["key"] != key:
         raise CheckpointError(
             f"{path} belongs to a run with another config, data, seeds or device; choose another folder or delete it"
         )
+    expected = {name: value.shape for name, value in stored(loop.learner).items()}
+    if {name: value.shape for name, value in content["state"].items()} != expected:
+        raise CheckpointError(f"{path} was written by another version of the model; delete it to start this run anew")
     put_back(loop.learner, content["state"])
     loop.names = content["names"]
     loop.means = torch.zeros((loop.steps, *content["means"].shape[1:]), device=loop.device)
