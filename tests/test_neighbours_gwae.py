@@ -150,7 +150,7 @@ def test_critic_and_model_pull_in_opposite_directions_and_each_moves_itself_alon
     assert all(parameter.grad is None for parameter in model.encoder.parameters())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     gwae.fitted(model, (255 * images).byte(), 2, 4, 1e-2, 1, 0, "small")
-    after = model.state_dict()
+    after = {name: value.clone() for name, value in model.state_dict().items()}
     assert all(not torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
     assert not torch.equal(before["log_scale"], after["log_scale"])
     gwae.fitted(model, (255 * images).byte(), 2, 4, 1e-2, 0, 0, "without rounds of the critic")

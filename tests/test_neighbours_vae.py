@@ -108,11 +108,14 @@ def test_weights_of_another_network_are_refused(tmp_path):
         workshop.trained(torch.nn.Linear(3, 1), {"seed": 0}, lambda model: None)
 
 
-def test_what_does_not_exist_is_named(tmp_path):
+def test_what_does_not_exist_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="unknown profile 'long'"):
         experiments.obtain("B1", "long", experiment.SETTINGS, nothing, out=tmp_path)
     with pytest.raises(records.RecordError, match=r"B7\.json"):
         experiments.obtain("B7", "committed", experiment.SETTINGS, nothing, out=tmp_path)
+    monkeypatch.setattr(experiments.pages, "given", lambda: {"seeds"})
+    with pytest.raises(ValueError, match="seeds"):
+        experiments.obtain("B1", "committed", experiment.SETTINGS, nothing)
 
 
 @pytest.mark.parametrize(
