@@ -80,16 +80,6 @@ def test_loss_and_gradient_in_bfloat16_are_those_of_float32_up_to_its_rounding(s
     assert torch.cosine_similarity(gradient, rounded_gradient, dim=0) > 0.99
 
 
-@needs_bfloat16
-def test_posteriors_and_logits_leave_the_networks_in_float32(small_config):
-    model, config = built(small_config, "qmvae", "bfloat16")
-    images = random_images(config, dtype=torch.float32)
-    for name, value in images.items():
-        shared, private = model.posteriors(name, value)
-        assert {each.dtype for each in (*shared, *private)} == {torch.float32}
-        assert model.logits(name, shared.mean, private.mean).dtype == torch.float32
-
-
 def test_a_processor_without_the_instructions_is_an_error_with_the_remedy(small_config, small_digits, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False})
     with pytest.raises(ValueError, match="avx512_bf16 and amx_bf16 that bfloat16 needs; use the precision float32"):
