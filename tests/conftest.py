@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from model_cases import Interruption, quiet
 
 from qmvae_core.data import Digits
 from qmvae_core.models import ModalityConfig, ModelConfig
+from qmvae_core.training import learners
 from qmvae_study.evidence.folder import REPOSITORY, alone
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
@@ -76,6 +78,39 @@ def one_thread():
 def generator():
     """Of random numbers, the same for each test."""
     return torch.Generator().manual_seed(3)
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """A function: let that many optimiser steps of both loops happen, then raise the given exception."""
+
+    def arrange(steps: int, exception: BaseException):
+        count = 0
+        for loop in (learners.Plain, learners.Stacked):
+
+            def update(self, *arguments, original=loop.update):
+                nonlocal count
+                if count == steps:
+                    raise exception
+                count += 1
+                return original(self, *arguments)
+
+            monkeypatch.setattr(loop, "update", update)
+
+    return arrange
+
+
+@pytest.fixture
+def interrupted(stop_after, monkeypatch, tmp_path):
+    """A function: a number of steps, what `fit` is given -> starts a run in `tmp_path` that is stopped after them."""
+
+    def run(steps: int, *arguments, **options) -> None:
+        stop_after(steps, Interruption())
+        with pytest.raises(Interruption):
+            quiet(*arguments, folder=tmp_path, **{"checkpoint_seconds": 0.0, **options})
+        monkeypatch.undo()
+
+    return run
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import math
 import torch
 
 from qmvae_core.models import ModalityConfig, ModelConfig, MultimodalVAE, build_model, draw_noise
+from qmvae_core.training import fit
 
 TWO, THREE = ("ink", "photo"), ("ink", "photo", "sketch")
 LABELS = torch.tensor([3, 1, 1, 7])
@@ -65,3 +66,26 @@ def naive_likelihood(m: ModalityConfig, logits: torch.Tensor, image: torch.Tenso
         else:
             total += x * math.log(p) + (1 - x) * math.log(1 - p)
     return m.weight * total
+
+
+class Interruption(Exception):
+    pass
+
+
+def quiet(*arguments, **options):
+    return fit(*arguments, **{"progress": "none", **options})
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: value.detach() for name, value in model.named_parameters()}
+
+
+def same_bits(first, second) -> bool:
+    first, second = weights(first), weights(second)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def assert_same_run(found, expected) -> None:
+    """To the last bit."""
+    assert found.histories == expected.histories
+    assert all(map(same_bits, found.models, expected.models))

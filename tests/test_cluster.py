@@ -50,6 +50,20 @@ def run(evidence: Path, *arguments: str) -> int:
     return command_line.main(["run", "--profile", "smoke", "--evidence", str(evidence), *map(str, arguments)])
 
 
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """A function: arguments that are refused before anything is given out -> the one line on standard error."""
+    monkeypatch.setattr(execution, "carry_out", lambda *_: pytest.fail("it was given out"))
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+
+    def line(*arguments: str) -> str:
+        assert run(tmp_path, *arguments) == 1
+        (found,) = capsys.readouterr().err.splitlines()
+        return found
+
+    return line
+
+
 def write_done(seed: int, evidence: Path) -> None:
     one = study_plan.Run("smoke", "best", (seed,))
     about = {"format": records.FORMAT, "config": one.config(), "data": {"kind": "stand-in"}}
@@ -137,51 +151,37 @@ def test_an_interrupt_ends_every_run_of_the_command_and_no_other_process(tmp_pat
         (["slrum"], "unknown scheduler 'slrum'; give local, slurm, tcp://host:port or a .json file"),
         (["file:///no/such.json"], "there is no scheduler file /no/such.json"),
         (["tcp://127.0.0.1:1"], "no scheduler answers at tcp://127.0.0.1:1"),
+        (["local", "--workers", "3"], "3 workers need a GPU each, and there are 2"),
     ],
 )
-def test_a_scheduler_that_cannot_be_is_refused_in_one_line(tmp_path, monkeypatch, capsys, arguments, words):
-    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
-    assert run(tmp_path, "--scheduler", *arguments) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert words in line
+def test_a_scheduler_that_cannot_be_is_refused_in_one_line(monkeypatch, refused, arguments, words):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert words in refused("--scheduler", *arguments)
 
 
-def test_a_scheduler_without_workers_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+def test_a_scheduler_without_workers_or_a_gpu_that_is_asked_for_is_refused(refused, scheduler):
     with workers_here(n_workers=0) as started:
-        assert run(tmp_path, "--scheduler", started.scheduler_address) == 1
-    assert "no worker is connected to tcp://" in capsys.readouterr().err
+        assert "no worker is connected to tcp://" in refused("--scheduler", started.scheduler_address)
+    said = refused("--device", "cuda", "--scheduler", scheduler)
+    assert "no worker offers a GPU; start workers with: dask worker --resources GPU=1" in said
 
 
-def test_a_scheduler_without_the_library_is_refused(tmp_path, monkeypatch, capsys, scheduler):
+def test_a_scheduler_without_the_library_is_refused(monkeypatch, refused, scheduler):
     def import_module(name):
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr(importlib, "import_module", import_module)
-    assert run(tmp_path, "--scheduler", scheduler) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("the scheduler needs the environment of its workers: No module named 'qmvae_study.cluster'")
+    assert refused("--scheduler", scheduler).endswith(
+        "the scheduler needs the environment of its workers: No module named 'qmvae_study.cluster'"
+    )
 
 
-def test_a_missing_extra_is_named_with_its_remedy(tmp_path, monkeypatch, capsys):
+def test_a_missing_extra_is_named_with_its_remedy(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    assert run(tmp_path, "--scheduler", "local", "--workers", 2) == 1
-    assert "pip install -e .[cluster]" in capsys.readouterr().err
+    assert "pip install -e .[cluster]" in refused("--scheduler", "local", "--workers", "2")
 
 
-def test_a_gpu_that_no_worker_offers_is_refused(tmp_path, monkeypatch, capsys, scheduler):
-    monkeypatch.setattr(execution, "carry_out", lambda *_: pytest.fail("it was given out"))
-    assert run(tmp_path, "--device", "cuda", "--scheduler", scheduler) == 1
-    assert "no worker offers a GPU; start workers with: dask worker --resources GPU=1" in capsys.readouterr().err
-
-
-def test_more_local_workers_than_gpus_are_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert run(tmp_path, "--scheduler", "local", "--workers", 3) == 1
-    assert "3 workers need a GPU each, and there are 2" in capsys.readouterr().err
-
-
-def test_a_worker_that_does_not_share_the_folder_is_named_before_any_work(tmp_path, monkeypatch, capsys, scheduler):
+def test_a_worker_that_does_not_share_the_folder_is_named_before_any_work(tmp_path, monkeypatch, refused, scheduler):
     """The workers' threads stand for another machine, where the file is missing."""
     exists = Path.exists
 
@@ -189,10 +189,8 @@ def test_a_worker_that_does_not_share_the_folder_is_named_before_any_work(tmp_pa
         here = threading.current_thread() is threading.main_thread()
         return exists(path) and (here or not path.name.startswith(".probe"))
 
-    monkeypatch.setattr(execution, "carry_out", lambda *_: pytest.fail("it was given out"))
     monkeypatch.setattr(Path, "exists", exists_here)
-    assert run(tmp_path, "--scheduler", scheduler) == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refused("--scheduler", scheduler)
     missed = f"does not see the evidence folder {re.escape(str(tmp_path))}"
     assert re.fullmatch(rf"qmvae_study: worker tcp://\S+ {missed}; worker tcp://\S+ {missed}", line)
 
@@ -247,9 +245,6 @@ def test_a_slurm_job_asks_for_what_the_configuration_says_and_offers_a_gpu(slurm
     assert worker.split("--nthreads ")[-1].split()[0] == "1"
     assert "--nworkers" not in worker
     assert "--resources GPU=1" in worker
-
-
-def test_a_slurm_job_without_a_gpu_offers_none(slurm):
     with cluster._slurm("cpu") as started:
         assert "--resources" not in started.job_script()
 
@@ -265,13 +260,12 @@ def test_slurm_leaves_an_interrupt_an_interrupt(monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
-def test_slurm_without_a_configuration_or_sbatch_is_refused(tmp_path, monkeypatch, capsys, slurm):
+def test_slurm_without_a_configuration_or_sbatch_is_refused(monkeypatch, refused, slurm):
+    asked = ("--scheduler", "slurm", "--workers", "2")
     with dask.config.set({"jobqueue.slurm.cores": None}):
-        assert run(tmp_path, "--scheduler", "slurm", "--workers", 2) == 1
-    assert "Slurm needs cores and memory under jobqueue: slurm:" in capsys.readouterr().err
+        assert "Slurm needs cores and memory under jobqueue: slurm:" in refused(*asked)
     monkeypatch.setenv("PATH", "/no/such")
-    assert run(tmp_path, "--scheduler", "slurm", "--workers", 2) == 1
-    assert "there is no sbatch here" in capsys.readouterr().err
+    assert "there is no sbatch here" in refused(*asked)
 
 
 # The lock of a run's work folder

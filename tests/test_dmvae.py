@@ -345,18 +345,6 @@ def test_loss_of_a_tiny_batch_sample_by_sample(dmvae_config, names, empty_group,
     assert result.loss.item() == pytest.approx(-sum(expected["objective"]) / len(LABELS), rel=1e-9)
 
 
-def test_what_the_loss_draws(dmvae_config):
-    model = build_model(dmvae_config(*THREE))
-    expected = {
-        "joint/shared": ("normal", (2, 5, 4)), "partition": ("uniform", (5, 3)), "subset": ("uniform", (3,)),
-        "progress": ("progress", ()),
-        **{f"{name}/shared": ("normal", (5, 4)) for name in THREE},
-        **{f"{name}/order": ("uniform", (5,)) for name in THREE},
-        **{f"{name}/private": ("normal", (2, 5, m.private)) for name, m in model.config.modalities.items()},
-    }  # fmt: skip
-    assert {name: tuple(item) for name, item in model.noise_spec(5).items()} == expected
-
-
 # What teaches what
 
 

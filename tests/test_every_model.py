@@ -158,8 +158,28 @@ def test_loss_uses_every_draw_of_its_spec_and_asks_for_no_other(model):
             model.loss(images, labels, {key: value for key, value in noise.items() if key != name})
 
 
+def draws_of(model, batch: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """What each equation needs drawn, by its own count."""
+    modalities, kind, config = model.config.modalities, model.config.model, model.config
+    codes = {f"{name}/shared": ("normal", (batch, 4)) for name in modalities}
+    joint = {"joint/shared": ("normal", (batch, 4))}
+    styles = {f"{name}/private": ("normal", (2, batch, m.private)) for name, m in modalities.items()}
+    if kind == "dmvae":
+        orders = {f"{name}/order": ("uniform", (batch,)) for name in modalities}
+        groups = {"partition": ("uniform", (batch, 3)), "subset": ("uniform", (3,)), "progress": ("progress", ())}
+        return {**codes, **styles, **orders, **groups, "joint/shared": ("normal", (2, batch, 4))}
+    if kind == "mmvae":
+        return dict.fromkeys(codes, ("laplace", (config.particles, batch, 4)))
+    if kind == "qmvae":
+        negatives = {f"{name}/negatives": ("uniform", (config.candidates, batch)) for name in modalities}
+        crossed = {f"{name}/crossed": ("normal", (2, batch, m.private)) for name, m in modalities.items()}
+        return {**joint, **codes, **styles, **negatives, **(crossed if config.cross_reconstruction else {})}
+    return {**joint, **codes} if kind == "mvae" else joint
+
+
 def test_draws_have_their_kind_and_leading_dimensions(model):
     spec = model.noise_spec(6)
+    assert {name: tuple(item) for name, item in spec.items()} == draws_of(model, 6)
     draws = draw_noise(spec, generator(), "cpu", lead=(50,))
     for name, (kind, shape) in spec.items():
         assert draws[name].shape == (50, *shape)

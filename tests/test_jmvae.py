@@ -28,7 +28,6 @@ from model_cases import (
 from multivae_copies import copied, gradients
 
 from qmvae_core.models import JMVAE, READINGS, JMVAEConfig, build_model, reading
-from qmvae_core.training import TrainingConfig, fit
 
 ALPHAS = [0.0, 0.1, 1.5]
 
@@ -147,12 +146,6 @@ def test_loss_of_a_tiny_batch_sample_by_sample(jmvae_config, names, alpha):
     assert result.loss.item() == pytest.approx(-sum(totals) / 2, rel=1e-10)
 
 
-def test_loss_needs_the_joint_code_and_no_other_draw(jmvae_config):
-    for alpha in ALPHAS:
-        spec = build_model(jmvae_config(*THREE, alpha=alpha)).noise_spec(5)
-        assert {name: tuple(item) for name, item in spec.items()} == {"joint/shared": ("normal", (5, 4))}
-
-
 # The shared posterior
 
 
@@ -228,14 +221,3 @@ def test_readings_are_those_of_mvae_but_for_the_model_and_alpha():
         assert config.alpha == alpha
         assert config.to_dict() == {**mvae.to_dict(), "model": "jmvae", "alpha": alpha}
     assert reading("jmvae+alpha=0.1") == reading("jmvae-kl")
-
-
-# Training
-
-
-def test_jmvae_kl_draws_the_encoders_of_single_modalities_to_the_joint_one(jmvae_config, small_digits):
-    training = TrainingConfig(epochs=6, batch_size=16, rounds=3, learning_rate=3e-3)
-    (history,) = fit(jmvae_config(alpha=5.0), training, small_digits(), progress="none").histories
-    weak = fit(jmvae_config(alpha=0.01), training, small_digits(), progress="none").histories[0]
-    for name in ("kl_to/ink", "kl_to/photo"):
-        assert history[-1][name] < weak[-1][name]

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from model_cases import SMALL, random_images, random_noise
+from model_cases import SMALL, assert_same_run, quiet, random_images, random_noise
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from qmvae_core import kernels
@@ -80,16 +80,6 @@ def test_loss_and_gradient_in_bfloat16_are_those_of_float32_up_to_its_rounding(s
     assert torch.cosine_similarity(gradient, rounded_gradient, dim=0) > 0.99
 
 
-@needs_bfloat16
-def test_posteriors_and_logits_leave_the_networks_in_float32(small_config):
-    model, config = built(small_config, "qmvae", "bfloat16")
-    images = random_images(config, dtype=torch.float32)
-    for name, value in images.items():
-        shared, private = model.posteriors(name, value)
-        assert {each.dtype for each in (*shared, *private)} == {torch.float32}
-        assert model.logits(name, shared.mean, private.mean).dtype == torch.float32
-
-
 def test_a_processor_without_the_instructions_is_an_error_with_the_remedy(small_config, small_digits, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False})
     with pytest.raises(ValueError, match="avx512_bf16 and amx_bf16 that bfloat16 needs; use the precision float32"):
@@ -123,43 +113,19 @@ def test_an_unknown_precision_of_a_cpu_is_an_error():
         arrange_for_cpu(torch.nn.Linear(1, 1), "tf32")
 
 
-class Interruption(Exception):
-    pass
-
-
 @needs_bfloat16
-def test_a_run_in_bfloat16_that_is_stopped_resumes_to_the_same_bits(small_config, small_digits, tmp_path, monkeypatch):
-    config, digits = small_config(), small_digits()
-    whole = fit(config, TRAINING, digits, [0, 4], progress="none")
-    update, taken = kernels.Linear.forward, []
-
-    def stop(self, features):
-        taken.append(1)
-        if len(taken) == 60:
-            raise Interruption
-        return update(self, features)
-
-    monkeypatch.setattr(kernels.Linear, "forward", stop)
-    with pytest.raises(Interruption):
-        fit(config, TRAINING, digits, [0, 4], folder=tmp_path, progress="none", checkpoint_seconds=0.0)
-    monkeypatch.undo()
-    assert (tmp_path / "checkpoint.pt").exists()
-    resumed = fit(config, TRAINING, digits, [0, 4], folder=tmp_path, progress="none")
+def test_a_run_in_bfloat16_that_is_stopped_resumes_to_the_same_bits(small_config, small_digits, tmp_path, interrupted):
+    run = (small_config(), TRAINING, small_digits(), [0, 4])
+    whole = quiet(*run)
+    interrupted(7, *run)
+    resumed = quiet(*run, folder=tmp_path)
     assert resumed.cost["resumed"] == 1
-    assert resumed.histories == whole.histories
-    for one, other in zip(resumed.models, whole.models, strict=True):
-        assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
-        assert {value.dtype for value in one.state_dict().values()} == {torch.float32}
-    in_float32 = fit(config, dataclasses.replace(TRAINING, precision="float32"), digits, [0, 4], progress="none")
-    assert in_float32.histories != whole.histories
-
-
-@needs_bfloat16
-def test_a_checkpoint_of_one_precision_is_not_resumed_in_another(small_config, small_digits, tmp_path):
-    config, digits = small_config(), small_digits()
-    fit(config, TRAINING, digits, folder=tmp_path, progress="none")
+    assert_same_run(resumed, whole)
+    assert {value.dtype for model in resumed.models for value in model.state_dict().values()} == {torch.float32}
+    in_float32 = dataclasses.replace(TRAINING, precision="float32")
+    assert quiet(run[0], in_float32, *run[2:]).histories != whole.histories
     with pytest.raises(RuntimeError, match="another config"):
-        fit(config, dataclasses.replace(TRAINING, precision="float32"), digits, folder=tmp_path, progress="none")
+        quiet(run[0], in_float32, *run[2:], folder=tmp_path)
 
 
 @needs_bfloat16

@@ -221,9 +221,9 @@ def code_grid(model: MMVAE, images, count: int) -> tuple[torch.Tensor, torch.Ten
     return points, widths.prod(dim=1)
 
 
-def tractable(mmvae_config, particles: int, shared: int) -> MMVAE:
+def tractable(mmvae_config) -> MMVAE:
     """Likelihoods so broad, and weights so large, that the integrals are over smooth functions that differ."""
-    config = mmvae_config("ink", "sketch", likelihood="laplace", particles=particles, shared=shared)
+    config = mmvae_config("ink", "sketch", likelihood="laplace", particles=1, shared=2)
     modalities = {name: dataclasses.replace(m, scale=0.75, weight=2.0) for name, m in config.modalities.items()}
     model = build(dataclasses.replace(config, modalities=modalities))
     with torch.no_grad():
@@ -235,27 +235,17 @@ def tractable(mmvae_config, particles: int, shared: int) -> MMVAE:
 
 def expected_by_noise(model: MMVAE, images, count: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The expectations of our objective and gradient over the noise, by all tuples of `count` of its quantiles."""
-    particles, shared = model.config.particles, model.config.shared
     probabilities = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     quantiles = torch.distributions.Laplace(0.0, 1.0).icdf(probabilities)
-    noise = torch.cartesian_prod(*[quantiles] * (particles * shared)).view(-1, particles, shared).transpose(0, 1)
+    noise = torch.cartesian_prod(*[quantiles] * model.config.shared)[None]
     batch = {name: value.expand(noise.shape[1], -1, -1, -1) for name, value in images.items()}
     draws = {f"{name}/shared": noise for name in model.config.modalities}
     objective = model.loss(batch, torch.zeros(noise.shape[1]), draws).objective.mean()
     return objective.detach() + LARGE, parameter_gradients(model, objective)
 
 
-def gap(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((found - expected).norm() / expected.norm()).item()
-
-
-def close_gradients(found, expected, relative: float) -> None:
-    for name, value in expected.items():
-        assert gap(found[name], value) < relative, f"{name}: {gap(found[name], value)}"
-
-
 def test_with_one_particle_the_objective_is_the_elbo_of_the_mixture_and_the_gradient_has_no_bias(mmvae_config):
-    model = tractable(mmvae_config, particles=1, shared=2)
+    model = tractable(mmvae_config)
     images = random_images(model.config, 1)
     codes, sizes = code_grid(model, images, 400)
     logs, value = integrand(model, images, codes)
@@ -263,31 +253,8 @@ def test_with_one_particle_the_objective_is_the_elbo_of_the_mixture_and_the_grad
     elbo = (mixture * value).sum()
     objective, found = expected_by_noise(model, images, 250)
     assert objective.item() == pytest.approx(elbo.item(), abs=0.02)
-    close_gradients(found, parameter_gradients(model, elbo), 5e-2)
-
-
-@pytest.mark.parametrize(("means", "tolerance"), [((0.8, 0.8), 0.01), ((-1.0, 1.5), 0.05)])
-def test_with_two_particles_the_gradient_has_no_bias_where_the_experts_agree_and_else_a_small_one(
-    mmvae_config, means, tolerance
-):
-    model = tractable(mmvae_config, particles=2, shared=1)
-    images = random_images(model.config, 1)
-    with torch.no_grad():
-        for encoder, mean in zip(model.common_encoders.values(), means, strict=True):
-            encoder.head.weight.zero_()
-            encoder.head.bias.copy_(torch.tensor([mean, 0.0]))
-    codes, sizes = code_grid(model, images, 400)
-    logs, value = integrand(model, images, codes)
-    both = torch.logsumexp(torch.stack(torch.broadcast_tensors(value[:, None], value)), dim=0) - math.log(2)
-    densities = logs.exp() * sizes
-    bound = torch.einsum("ri,rj,ij->r", densities, densities, both).mean()
-    objective, found = expected_by_noise(model, images, 250)
-    assert objective.item() == pytest.approx(bound.item(), abs=0.01)
-    expected = parameter_gradients(model, bound)
-    encoders = {name: expected[name] for name in expected if name.startswith("common_encoders") and "head" in name}
-    assert len(encoders) == 4
-    close_gradients(found, encoders, tolerance)
-    close_gradients(found, {name: expected[name] for name in expected if name.startswith("decoders")}, 0.03)
+    for name, value in parameter_gradients(model, elbo).items():
+        assert (found[name] - value).norm() < 5e-2 * value.norm(), name
 
 
 # The function that multiplies by the weights once more

@@ -23,7 +23,7 @@ from model_cases import (
 )
 from multivae_copies import copied, gradients
 
-from qmvae_core.models import MoPoE, build_model, reading
+from qmvae_core.models import MoPoE, reading
 
 LABELS = torch.tensor([3, 1, 1, 7, 7, 3, 1, 7, 3, 3])
 
@@ -98,11 +98,6 @@ def test_the_reading_of_the_book_is_the_model_of_the_package(use_draws):
     compare(use_draws, model, random_images(model.config, 4), rtol=1e-9, atol=1e-9)
 
 
-def test_the_reading_of_the_book_is_the_model_of_the_package_in_single_precision(use_draws):
-    model = build(reading("mopoe"), torch.float32)
-    compare(use_draws, model, random_images(model.config, 4, torch.float32), rtol=1e-4, atol=1e-4)
-
-
 # Against plain loops
 
 
@@ -149,11 +144,6 @@ def test_loss_of_a_tiny_batch_sample_by_sample(mopoe_config, names, places):
         totals.append(sum(likelihoods) - 2.5 * sum(divergences) / len(divergences))
         assert result.objective[i].item() == pytest.approx(totals[-1], rel=1e-10)
     assert result.loss.item() == pytest.approx(-sum(totals) / batch, rel=1e-10)
-
-
-def test_loss_needs_one_code_a_sample_and_no_other_draw(mopoe_config):
-    spec = build_model(mopoe_config(*THREE)).noise_spec(5)
-    assert {name: tuple(item) for name, item in spec.items()} == {"joint/shared": ("normal", (5, 4))}
 
 
 def test_the_weight_of_the_divergences_is_one_unless_it_is_given():

@@ -24,7 +24,7 @@ from model_cases import (
 )
 from multivae_copies import copied, gradients
 
-from qmvae_core.models import MVAE, build_model, reading
+from qmvae_core.models import MVAE, reading
 
 
 @pytest.fixture(scope="session")
@@ -149,10 +149,3 @@ def test_loss_of_a_tiny_batch_sample_by_sample(mvae_config, names):
         totals.append(joint + sum(alone.values()))
         assert result.objective[i].item() == pytest.approx(totals[-1], rel=1e-10)
     assert result.loss.item() == pytest.approx(-sum(totals) / 2, rel=1e-10)
-
-
-def test_loss_needs_one_code_for_each_bound_and_no_other_draw(mvae_config):
-    spec = build_model(mvae_config(*THREE)).noise_spec(5)
-    assert {name: tuple(item) for name, item in spec.items()} == {
-        f"{name}/shared": ("normal", (5, 4)) for name in ("joint", *THREE)
-    }

@@ -45,58 +45,29 @@ def trained(handwritten):
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_predict_is_in_eval_mode_whatever_mode_the_caller_left(modality):
-    model = DigitClassifier(modality, 4)
-    images = noise_digits(modality, 64).batch()
-    model.train()
-    model(images)  # batch statistics that differ from the initial ones
-    stored = {name: value.clone() for name, value in model.named_buffers()}
-    active = []
-    for layer in model.modules():
-        if isinstance(layer, nn.Dropout | nn.BatchNorm2d):
-            layer.register_forward_hook(lambda layer, *_: active.append(layer.training))
-    expected = model.eval()(images).argmax(dim=-1)
-    active.clear()
-    for part in (64, 7):  # statistics of a batch would make the answer depend on the batches
-        model.train()
-        assert torch.equal(model.predict(images, batch_size=part), expected)
-    assert active
-    assert not any(active)
-    assert all(torch.equal(value, stored[name]) for name, value in model.named_buffers())
-
-
-def test_predict_keeps_order_and_length_over_batches(trained, handwritten):
-    images = handwritten["test"].batch()
-    found = trained.predict(images, batch_size=50)
-    assert found.dtype == torch.int64
-    assert torch.equal(found, trained.predict(images))
-    assert torch.equal(found.flip(0), trained.predict(images.flip(0)))
-
-
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_features_are_what_the_last_layer_sees_in_eval_mode_whatever_the_mode_was(modality):
+def test_digits_and_features_are_of_eval_mode_whatever_mode_the_caller_left(modality):
+    """Features are what the last layer sees; statistics of a batch would make them depend on the batches."""
     model = DigitClassifier(modality, 4)
     images = noise_digits(modality, 64).batch()
     model.train()
     model(images)  # batch statistics that differ from the initial ones
     stored = {name: value.clone() for name, value in model.state_dict().items()}
     expected = model.eval()(images)
+    active = []
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout | nn.BatchNorm2d):
+            layer.register_forward_hook(lambda layer, *_: active.append(layer.training or torch.is_grad_enabled()))
     for part in (64, 7):
+        model.train()
+        assert torch.equal(model.predict(images, batch_size=part), expected.argmax(dim=-1))
         model.train()
         features = model.features(images, batch_size=part)
         assert features.shape == (64, 16 * 4)
-        assert not features.requires_grad
         torch.testing.assert_close(model.network[-1](features), expected)
+    assert active
+    assert not any(active)
     assert model.state_dict().keys() == stored.keys()
     assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
-
-
-def test_predict_asks_for_no_gradient(trained, handwritten):
-    grad_mode = []
-    hook = trained.register_forward_hook(lambda *_: grad_mode.append(torch.is_grad_enabled()))
-    trained.predict(handwritten["test"].batch(torch.arange(3)))
-    hook.remove()
-    assert grad_mode == [False]
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 28, 28), (2, 1, 28, 27), (2, 784)])

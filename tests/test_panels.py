@@ -147,14 +147,10 @@ def test_panels_depend_on_the_seed_in_their_styles_alone(made, small_config, dig
     model, panels, folder = made
     again = panels_of(model, digits, tmp_path, seed=1)
     for direction in DIRECTIONS:
-        before, after = (
-            panel_images(Panel(**panels["transfer"][direction]), folder),
-            panel_images(Panel(**again["transfer"][direction]), tmp_path),
-        )
-        assert np.array_equal(before["generated"], after["generated"])
-        crossed = [Panel(**each["cross_generation"][direction]) for each in (panels, again)]
-        pictures = [panel_images(panel, where) for panel, where in zip(crossed, (folder, tmp_path), strict=True)]
-        assert not np.array_equal(pictures[0]["generated"], pictures[1]["generated"])
+        for kind, same in (("transfer", True), ("cross_generation", False)):
+            before = panel_images(Panel(**panels[kind][direction]), folder)["generated"]
+            after = panel_images(Panel(**again[kind][direction]), tmp_path)["generated"]
+            assert np.array_equal(before, after) == same
 
 
 @pytest.mark.parametrize("record", [{"id": "r"}, {"id": "r", "panels": {"transfer": {}}}, {"id": "r", "panels": None}])
@@ -168,17 +164,15 @@ def test_a_missing_panel_is_named(record):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_panel_comes_back_pixel_by_pixel(tmp_path, channels):
-    images = torch.rand((4, 5, channels, 6, 7), generator=torch.Generator().manual_seed(1))
+    images = torch.rand((4, 5, channels, 6, 7), generator=torch.Generator().manual_seed(1)) * 1.2 - 0.1
     save_panel(tmp_path / "a.b=3.png", images)
     found = load_panel(tmp_path / "a.b=3.png", 4, 5)
     assert (found.shape, found.dtype) == (images.shape, np.uint8)
-    assert np.array_equal(found, (images * 255).round().numpy())
+    assert np.array_equal(found, (images.clip(0, 1) * 255).round().numpy())
     assert [path.name for path in tmp_path.iterdir()] == ["a.b=3.png"]
-
-
-def test_values_outside_the_range_are_clipped_and_not_wrapped(tmp_path):
-    save_panel(tmp_path / "p.png", torch.tensor([-0.1, 1.1]).reshape(1, 2, 1, 1, 1))
-    assert load_panel(tmp_path / "p.png", 1, 2).flatten().tolist() == [0, 255]
+    for rows, columns in ((5, 5), (4, 6)):
+        with pytest.raises(RecordError, match=f"does not hold {rows} x {columns} images"):
+            load_panel(tmp_path / "a.b=3.png", rows, columns)
 
 
 def test_a_panel_that_is_not_whole_is_an_error_with_the_remedy(tmp_path):
@@ -195,10 +189,3 @@ def test_a_panel_that_is_not_whole_is_an_error_with_the_remedy(tmp_path):
     path.unlink()
     with pytest.raises(RecordError, match="cannot be read"):
         load_panel(path, 2, 3)
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(3, 3), (2, 5)])
-def test_a_panel_of_another_size_is_refused(tmp_path, rows, columns):
-    save_panel(tmp_path / "p.png", torch.rand(2, 3, 1, 8, 8))
-    with pytest.raises(RecordError, match=f"does not hold {rows} x {columns} images"):
-        load_panel(tmp_path / "p.png", rows, columns)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_cases import SMALL
+from model_cases import SMALL, Interruption, assert_same_run, quiet, same_bits, weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from qmvae_core import files, training
@@ -28,66 +28,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 6  # of an epoch of SHORT: 4 digits, 6 images, 2 rounds are 48 pairs
 
 
-def quiet(*arguments, **options):
-    return fit(*arguments, **{"progress": "none", **options})
-
-
-def weights(model) -> dict[str, torch.Tensor]:
-    return {name: value.detach() for name, value in model.named_parameters()}
-
-
-def same_bits(first, second) -> bool:
-    first, second = weights(first), weights(second)
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def assert_same_run(found, expected) -> None:
-    """To the last bit."""
-    assert found.histories == expected.histories
-    assert all(map(same_bits, found.models, expected.models))
-
-
 def assert_histories_close(first: list[dict], second: list[dict], relative: float = 1e-5) -> None:
     assert len(first) == len(second)
     for epoch, other in zip(first, second, strict=True):
         assert epoch == pytest.approx(other, rel=relative, abs=1e-5)
-
-
-class Interruption(Exception):
-    pass
-
-
-@pytest.fixture
-def stop_after(monkeypatch):
-    """A function: let that many optimiser steps of both loops happen, then raise the given exception."""
-
-    def arrange(steps: int, exception: BaseException):
-        count = 0
-        for loop in (training.learners.Plain, training.learners.Stacked):
-
-            def update(self, *arguments, original=loop.update):
-                nonlocal count
-                if count == steps:
-                    raise exception
-                count += 1
-                return original(self, *arguments)
-
-            monkeypatch.setattr(loop, "update", update)
-
-    return arrange
-
-
-@pytest.fixture
-def interrupted(stop_after, monkeypatch, tmp_path):
-    """A function: a number of steps, what `fit` is given -> starts a run in `tmp_path` that is stopped after them."""
-
-    def run(steps: int, *arguments, **options) -> None:
-        stop_after(steps, Interruption())
-        with pytest.raises(Interruption):
-            quiet(*arguments, folder=tmp_path, **{"checkpoint_seconds": 0.0, **options})
-        monkeypatch.undo()
-
-    return run
 
 
 # What training does
