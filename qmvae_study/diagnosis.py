@@ -340,7 +340,6 @@ def at_a_glance(of: Context, fitted: int = 5000, limit: int = 2000) -> dict[str,
     found = {}
     for direction, (source, target) in few.directions.items():
         images = cross_generated(of.model, source, few.judged[source], target, of.generator("glance", direction))
-        found[f"accuracy/{direction}"] = (
-            (of.judges[target].predict(images) == few.judged[source].labels).float().mean().item()
-        )
+        right = of.judges[target].predict(images) == few.judged[source].labels
+        found[f"accuracy/{direction}"] = right.float().mean().item()
     return found | {f"accuracy/probe {name}": each["accuracy"] for name, each in probe_accuracies(few).items()}
