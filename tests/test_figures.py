@@ -315,8 +315,6 @@ def test_confusion_shows_each_count_and_names_the_worst():
         (figures.training_history, {"histories": [epochs(2), epochs(3)]}, "histories"),
         (figures.training_history, {"histories": [epochs(1), [{"objective": 1.0}]]}, "histories"),
         (figures.comparison, {"paper_rows": {}, "our_rows": {}}, "both empty"),
-        (figures.comparison, {"paper_rows": {"a": Interval(1.0, 2.0, 3.0)}, "our_rows": {}}, "paper, a"),
-        (figures.comparison, {"paper_rows": {"a": Interval(4.0, 2.0, 3.0)}, "our_rows": {}}, "paper, a"),
         *((figures.confusion, {"counts": counts}, "counts must")
           for counts in (np.zeros((2, 3)), np.zeros(4), np.zeros((0, 0)), -np.eye(2))),
     ],

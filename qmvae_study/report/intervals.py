@@ -60,10 +60,6 @@ class Interval(NamedTuple):
         error = float(np.std(values, ddof=1)) / math.sqrt(count)
         return cls.student(float(np.mean(values)), error, count - 1, count)
 
-    def contains(self, value: float) -> bool:
-        """Whether the value lies in it, its ends included."""
-        return self.low <= value <= self.high
-
     def against(self, value: float = 0.0) -> Says:
         """Where all of it lies: ABOVE or BELOW the value, or AGREES where it holds the value."""
         return Says.ABOVE if self.low > value else Says.BELOW if self.high < value else Says.AGREES
