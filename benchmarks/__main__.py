@@ -84,6 +84,8 @@ def main() -> None:
     if options.contender:
         _contend(json.loads(options.contender), options.device)
         return
+    from benchmarks import limits
+
     threads = options.threads
 
     def compare(tasks: dict[str, dict]) -> dict[str, dict]:
@@ -98,7 +100,7 @@ def main() -> None:
         "id": f"speed-{options.device}",
         "provenance": {**provenance(options.device), "threads": threads},
         "settings": {"turns": options.turns},
-        "operations": _operations(),
+        "operations": {model: limits.operations(model) for model in ("mvae", "qmvae", "as-printed")},
         "contenders": {name: {"task": tasks[name], **each} for name, each in found.items()},
         "growth": {},
     }
@@ -128,20 +130,27 @@ def main() -> None:
 def _in_turns(tasks: dict[str, dict], device: str, turns: int, threads: int) -> dict[str, dict]:
     """Set all contenders up, let each warm up, and give each so many turns, one at a time."""
     with ExitStack() as stack:
-        running = {}
-        for name, task in tasks.items():
-            running[name] = _started(stack, name, task, device, threads)
-        for name, process in running.items():
+        running = {name: [_started(stack, name, task, device, threads)] for name, task in tasks.items()}
+        found = _turns(running, turns)
+        return {
+            name: {"ms": [turn[name][0] for turn in found], **_answer(name, process, "end")}
+            for name, (process,) in running.items()
+        }
+
+
+def _turns(running: dict[str, list[subprocess.Popen]], turns: int) -> list[dict[str, list[float]]]:
+    """Turn by turn the milliseconds of a step of each process; those under one name work at the same time."""
+    for name, processes in running.items():
+        for process in processes:
             _answer(name, process)
-        found = {name: {"ms": []} for name in tasks}
-        for number in range(-2, turns):  # the first two warm up
-            for name, process in running.items():
-                milliseconds = _answer(name, process, "go")
-                if number >= 0:
-                    found[name]["ms"].append(milliseconds)
-        for name, process in running.items():
-            found[name] |= _answer(name, process, "end")
-    return found
+    found = []
+    for _ in range(2 + turns):
+        found.append({})
+        for name, processes in running.items():
+            for process in processes:
+                _say_to(process, "go")
+            found[-1][name] = [_answer(name, process) for process in processes]
+    return found[2:]  # the first two warm up
 
 
 def _started(stack: ExitStack, name: str, task: dict, device: str, threads: int) -> subprocess.Popen:
@@ -175,19 +184,7 @@ def _side_by_side(task: dict, turns: int, cores: int) -> list[dict[str, list[flo
     with ExitStack() as stack:
         together = {"one on all cores": [_started(stack, "alone", task, "cpu", cores)]}
         together["one on each core"] = [_started(stack, f"core {n}", task, "cpu", 1) for n in range(cores)]
-        for name, processes in together.items():
-            for process in processes:
-                _answer(name, process)
-        found = []
-        for number in range(-2, turns):
-            turn = {}
-            for name, processes in together.items():
-                for process in processes:
-                    _say_to(process, "go")
-                turn[name] = [_answer(name, process) for process in processes]
-            if number >= 0:
-                found.append(turn)
-        return found
+        return _turns(together, turns)
 
 
 def _times_the_steps(turns: list[dict[str, list[float]]]) -> float:
@@ -227,14 +224,20 @@ class _Turn:
         self.device, self.about, self.started = device, {}, None
 
     def over(self) -> bool:
-        self._wait_for_device()
+        import torch
+
+        on_gpu = self.device == "cuda"
+        if on_gpu:
+            torch.cuda.synchronize()
         if self.started is None:
             self._say("ready")
         else:
             self._say(1000 * (time.perf_counter() - self.started) / self.about["steps"])
         if sys.stdin.readline().strip() != "go":
+            memory = {"peak_host_bytes": provenance("cpu")["peak_host_bytes"]}
+            memory |= {"peak_device_bytes": torch.cuda.max_memory_allocated()} if on_gpu else {}
             settings = {name: os.environ[name] for name in LAYERS_SETTINGS if name in os.environ}
-            self._say({**self.about, **self._memory(), "environment": settings})
+            self._say({**self.about, **memory, "environment": settings})
             return True
         self.started = time.perf_counter()
         return False
@@ -242,32 +245,12 @@ class _Turn:
     def _say(self, answer) -> None:
         print(f"{MARK}{json.dumps(answer)}", flush=True)
 
-    def _wait_for_device(self) -> None:
-        import torch
-
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-    def _memory(self) -> dict:
-        import torch
-
-        memory = {"peak_host_bytes": provenance("cpu")["peak_host_bytes"]}
-        if self.device == "cuda":
-            memory["peak_device_bytes"] = torch.cuda.max_memory_allocated()
-        return memory
-
 
 def _contend(task: dict, device: str) -> None:
     from benchmarks import contenders, limits
 
     start = {"multivae": contenders.multivae, "ceiling": limits.ceiling, "layers": limits.layers}
     start.get(task.pop("what", None), contenders.ours)(_Turn(device), device=device, **task)
-
-
-def _operations() -> dict[str, int]:
-    from benchmarks import limits
-
-    return {model: limits.operations(model) for model in ("mvae", "qmvae", "as-printed")}
 
 
 def _summary(name: str, record: dict) -> dict:

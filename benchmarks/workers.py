@@ -26,7 +26,7 @@ def main() -> None:
     for workers in options.workers:
         with tempfile.TemporaryDirectory() as evidence:
             command = [
-                sys.executable, "-m", "qmvae_core", "run", "--profile", "smoke", "--device", "cpu",
+                sys.executable, "-m", "qmvae_study", "run", "--profile", "smoke", "--device", "cpu",
                 "--evidence", evidence,
                 "--readings", *READINGS, "--scheduler", "local", "--workers", str(workers),
             ]  # fmt: skip

@@ -26,10 +26,7 @@ import qmvae_core
 from qmvae_core.data import STAND_IN, real_data_at_hand
 from qmvae_study import execution
 from qmvae_study.evidence.folder import root_here
-from qmvae_study.evidence.notebooks import (  # Dask sets each of THREADS to 1 unless told otherwise
-    THREADS,
-    TRAINING_NOTEBOOK,
-)
+from qmvae_study.evidence.notebooks import THREADS, TRAINING_NOTEBOOK
 from qmvae_study.execution import Outcome
 from qmvae_study.plan import Run, profile
 
@@ -255,7 +252,7 @@ def _local(workers: int, device: str):
     if gpus and workers > gpus:
         raise ValueError(f"{workers} workers need a GPU each, and there are {gpus}; ask for fewer or --device cpu")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-    threads = {name: str(max(CPU_COUNT // workers, 1)) for name in THREADS}
+    threads = {name: str(max(CPU_COUNT // workers, 1)) for name in THREADS}  # Dask sets 1 unless told otherwise
     # the memory limit is about a worker's own process, which holds nothing: its runs are processes of their own
     shared = {
         "nthreads": 1,

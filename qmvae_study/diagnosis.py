@@ -18,18 +18,7 @@ from torch import Tensor, nn
 
 from qmvae_core import evaluation
 from qmvae_core.data import Digits, tuple_indices
-from qmvae_core.evaluation import (
-    BATCH,
-    Context,
-    all_rows,
-    cross_generated,
-    linear_probe,
-    one_round,
-    probe_accuracies,
-    share,
-    shared_codes,
-    shared_posteriors,
-)  # fmt: skip
+from qmvae_core.evaluation import BATCH, Context, all_rows, cross_generated, one_round, share, shared_codes
 from qmvae_study.oracles import DigitClassifier
 
 LIMIT = 2000  # random images where that many tell enough: a share to 2.2 points either way, at most
@@ -257,7 +246,7 @@ def leakage(of: Context, limit: int = 20_000) -> dict[str, dict]:
         codes, labels = private_codes(of.model, name, known), known.labels.cpu().numpy()
         test_codes, truth = private_codes(of.model, name, judged), judged.labels.cpu().numpy()
         found[name] = {
-            "linear": share(linear_probe(codes, labels).predict(test_codes) == truth),
+            "linear": share(evaluation.linear_probe(codes, labels).predict(test_codes) == truth),
             "nonlinear": share(nonlinear_probe(codes, labels, of.seed).predict(test_codes) == truth),
         }
     return found
@@ -279,7 +268,7 @@ def joint_code(of: Context) -> dict[str, dict]:
         joint = of.probe.predict(shared_codes(of.model, digits, pairs)) == truth
         right, precision = {}, {}
         for name, index in pairs.items():
-            posteriors = list(shared_posteriors(of.model, digits, {name: index}))
+            posteriors = list(evaluation.shared_posteriors(of.model, digits, {name: index}))
             right[name] = of.probe.predict(torch.cat([p.mean.cpu() for p in posteriors]).numpy()) == truth
             precision[name] = float(np.median(torch.cat([(-p.log_var).exp().cpu() for p in posteriors]).numpy()))
         only = {name: hits & (sum(right.values()) == 1) for name, hits in right.items()}
@@ -340,7 +329,8 @@ def at_a_glance(of: Context, fitted: int = 5000, limit: int = 2000) -> dict[str,
     found = {}
     for direction, (source, target) in few.directions.items():
         images = cross_generated(of.model, source, few.judged[source], target, of.generator("glance", direction))
-        found[f"accuracy/{direction}"] = (
-            (of.judges[target].predict(images) == few.judged[source].labels).float().mean().item()
-        )
-    return found | {f"accuracy/probe {name}": each["accuracy"] for name, each in probe_accuracies(few).items()}
+        right = of.judges[target].predict(images) == few.judged[source].labels
+        found[f"accuracy/{direction}"] = right.float().mean().item()
+    return found | {
+        f"accuracy/probe {name}": each["accuracy"] for name, each in evaluation.probe_accuracies(few).items()
+    }

@@ -25,7 +25,6 @@ PAPER_ROUNDS = TrainingConfig().rounds  # which give TRAIN_PAIRS
 class Profile:
     """How much of the study to do. readings, seeds and precisions span its plan; more_seeds replaces those of some."""
 
-    name: str
     training: TrainingConfig
     readings: tuple[str, ...] = (BEST,)
     seeds: tuple[int, ...] = (0,)
@@ -43,33 +42,26 @@ SHORT = TrainingConfig(epochs=10, steps_per_epoch=300, learning_rate=1e-3)
 EPOCH = TrainingConfig(epochs=1, steps_per_epoch=13_141, learning_rate=1e-3, reports=5)
 PROFILES = {
     "smoke": Profile(
-        "smoke",
         TrainingConfig(epochs=2, steps_per_epoch=8, batch_size=64, learning_rate=1e-3, rounds=2, chunk=4),
         data_root=STAND_IN,
         oracles={name: OracleConfig(epochs=2, channels=8, batch_size=32) for name in CONFIGS},
     ),
-    "quick": Profile("quick", SHORT, MODELS_COMPARED),
-    "sensitivity": Profile(
-        "sensitivity", SHORT, sensitivity.PLAN, more_seeds={sensitivity.BASE: sensitivity.SEEDS}, validation=True
-    ),
+    "quick": Profile(SHORT, MODELS_COMPARED),
+    "sensitivity": Profile(SHORT, sensitivity.PLAN, more_seeds={sensitivity.BASE: sensitivity.SEEDS}, validation=True),
     # What we do otherwise than a model's authors, one change at a time, to be compared with the runs of "quick".
     "deviations": Profile(
-        "deviations", SHORT, ("mmvae+particles=1", "dmvae+empty_group=false", "jmvae-kl+alpha=1", "mopoe+beta=2.5")
+        SHORT, ("mmvae+particles=1", "dmvae+empty_group=false", "jmvae-kl+alpha=1", "mopoe+beta=2.5")
     ),
     # Whether bfloat16 changes a result: the same seeds by both precisions.
     "precision": Profile(
-        "precision", SHORT, (f"{hunt.PRINTED}+all.scale=3.75",), tuple(range(5)), precisions=("float32", "bfloat16")
+        SHORT, (f"{hunt.PRINTED}+all.scale=3.75",), tuple(range(5)), precisions=("float32", "bfloat16")
     ),
-    "hunt": Profile("hunt", EPOCH, hunt.PLAN, hunt.SEEDS[:1], validation=True, precisions=("bfloat16",)),
-    "epoch": Profile("epoch", EPOCH, MODELS_COMPARED, (0, 1, 2)),
-    "paper": Profile("paper", TrainingConfig(), MODELS_COMPARED, tuple(range(5)), stacked=True),
+    "hunt": Profile(EPOCH, hunt.PLAN, hunt.SEEDS[:1], validation=True, precisions=("bfloat16",)),
+    "epoch": Profile(EPOCH, MODELS_COMPARED, (0, 1, 2)),
+    "paper": Profile(TrainingConfig(), MODELS_COMPARED, tuple(range(5)), stacked=True),
     # The authors' own length, batch and learning rate, where they trained on MNIST-SVHN and a GPU's hours allow it.
     "published": Profile(
-        "published",
-        TrainingConfig(epochs=50, batch_size=1024, learning_rate=1e-3),
-        ("dmvae",),
-        tuple(range(5)),
-        stacked=True,
+        TrainingConfig(epochs=50, batch_size=1024, learning_rate=1e-3), ("dmvae",), tuple(range(5)), stacked=True
     ),
 }
 
@@ -110,14 +102,8 @@ class Run:
     @property
     def training(self) -> TrainingConfig:
         """The profile's training, with what the reading changes of it."""
-        return from_known_fields(
-            TrainingConfig,
-            {
-                **asdict(profile(self.profile).training),
-                "precision": self.precision,
-                **Reading.parse(self.reading).training(),
-            },
-        )
+        changes = {"precision": self.precision, **Reading.parse(self.reading).training()}
+        return from_known_fields(TrainingConfig, asdict(profile(self.profile).training) | changes)
 
     @property
     def model(self) -> str:

@@ -156,7 +156,8 @@ def judge(
         for number, (seed, model) in enumerate(zip(run.seeds, trained.models, strict=True)):
             device = next(model.parameters()).device
             on_device = data.to(device)
-            metrics = evaluate(model, on_device.train, on_device.test, oracles, seed, METRICS)
+            given = model, on_device.train, on_device.test, oracles, seed
+            metrics = evaluate(*given, METRICS)
             name = run.record_id(seed)
             weights = evidence / "weights" / f"{name}.safetensors"
             save_tensors(weights, model.state_dict())
@@ -165,7 +166,7 @@ def judge(
                 "metrics": metrics,
                 "history": trained.histories[number],
                 **({"plateau": {"left": trained.left[number]}} if trained.left else {}),
-                "panels": make_panels(model, oracles, on_device.test, seed, evidence / "panels", name),
+                "panels": make_panels(Context(*given), evidence / "panels", name),
                 "weights_sha256": file_hash(weights),
                 "cost": trained.cost,
             }

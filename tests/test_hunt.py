@@ -49,18 +49,6 @@ def test_the_plan_can_be_carried_out_on_validation_digits_and_repeats_nothing():
     assert training.learning_rate * 13_141 == pytest.approx(1e-4 * 131_410)
 
 
-def test_the_plan_crosses_what_may_act_together():
-    configs = [reading(name) for name in hunt.PLAN]
-    of_all = [(c, m) for c in configs for m in [c.modalities["svhn"]] if m.likelihood == "laplace"]
-    crossed = {(c.negatives, m.scale) for c, m in of_all}
-    assert {("all-violating", 0.75), ("all-violating", 3.75), ("random", 0.75), ("random", 3.75)} <= crossed
-    prices = {(c.shared_kl_weight, m.private_kl_weight, m.scale) for c, m in of_all}
-    assert {(5, 1, 0.75), (1, 5, 0.75), (5, 5, 0.75), (1, 5, 3.75), (1, 1, 3.75)} <= prices
-    scales = {(c.shared_scales, c.negatives, m.scale) for c, m in of_all}
-    for expected in (("all-violating", 3.75), ("random", 3.75), ("all-violating", 0.75)):
-        assert {("softmax", *expected), ("free", *expected)} <= scales
-
-
 def test_the_score_is_the_mean_of_both_directions_and_the_joint_probe():
     one = record(FIRST, 0.0)
     one["metrics"]["cross_generation"]["mnist->svhn"]["mean"]["accuracy"] = 0.9

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qmvae_core.data import Digits
-from qmvae_core.evaluation import generator_for
+from qmvae_core.evaluation import Context, generator_for
 from qmvae_core.models import build_model
 from qmvae_study.evidence.pictures import ROWS, SWEEP, load_panel, panel_images
 from qmvae_study.evidence.records import Panel, Record, RecordError
@@ -38,7 +38,7 @@ def digits():
 
 
 def panels_of(model, digits, folder, seed=0):
-    return make_panels(model, JUDGES, digits, seed, folder, "run")
+    return make_panels(Context(model, {}, digits, JUDGES, seed), folder, "run")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Records in, tables out: every printed number follows from the records, and the verdict from its rule alone."""
 
 import copy
-import math
 
 import pandas as pd
 import pytest
@@ -12,7 +11,7 @@ from qmvae_core.names import TITLES
 from qmvae_study import paper
 from qmvae_study.evidence.records import Record, RecordError
 from qmvae_study.report import tables
-from qmvae_study.report.intervals import Interval, Verdict
+from qmvae_study.report.intervals import Interval
 
 
 def hits(accuracy: float, n: int = 1000) -> dict:
@@ -96,21 +95,13 @@ def test_one_seed_has_neither_deviation_nor_interval():
 
 
 @pytest.mark.parametrize("values", [FORTH, (0.9, 0.91), (0.921, 0.922, 0.922), (0.1, 0.99, 0.5, 0.6, 0.2, 0.3)])
-@pytest.mark.parametrize("level", [0.95, 0.5])
-def test_the_interval_is_scipys_welch_interval(values, level):
+def test_the_interval_is_scipys_welch_interval(values):
     values = [100 * value for value in values]
-    reported = paper.Reported(81.3, 0.5)
-    series = pd.Series(values)
-    # scipy gives an interval for values, not for their mean and deviation, so the paper's side is made up
-    theirs = made_up(reported)
-    expected = stats.ttest_ind(series, theirs, equal_var=False).confidence_interval(level)
-    assert tables.welch_interval(values, reported, level)[1:3] == pytest.approx((expected.low, expected.high))
-
-
-def made_up(reported: paper.Reported) -> pd.Series:
-    """Five values with exactly the reported mean and standard deviation."""
-    shape = pd.Series([-2.0, -1.0, 0.0, 1.0, 2.0])
-    return reported.mean + shape * reported.std / shape.std(ddof=1)
+    reported, shape = paper.Reported(81.3, 0.5), pd.Series([-2.0, -1.0, 0.0, 1.0, 2.0])
+    # scipy gives an interval for values, not for their mean and deviation, so five are made up that have the paper's
+    theirs = reported.mean + shape * reported.std / shape.std(ddof=1)
+    expected = stats.ttest_ind(pd.Series(values), theirs, equal_var=False).confidence_interval()
+    assert tables.welch_interval(values, reported)[1:3] == pytest.approx((expected.low, expected.high))
 
 
 def test_the_interval_is_a_point_if_nothing_varies():
@@ -131,15 +122,6 @@ def test_changing_any_metric_of_any_record_changes_its_cell_alone():
                 assert same == [other != place for other in range(len(columns))], path
 
 
-@pytest.mark.parametrize("left_out", range(3))
-def test_leaving_a_record_out_changes_the_table(left_out):
-    fewer = [r for r in SEEDS if r["seed"] != left_out]
-    row = cell(tables.table1(fewer))
-    assert row["seeds"] == 2
-    assert row["ours"] != cell(tables.table1(SEEDS))["ours"]
-    assert row["verdict"] == "none: fewer than 3 seeds"
-
-
 def test_the_order_of_the_records_does_not_matter():
     mixed = [*SEEDS, record(0, reading="as-printed"), record(0, profile="quick")]
     pd.testing.assert_frame_equal(tables.table1(mixed), tables.table1(mixed[::-1]))
@@ -156,11 +138,6 @@ def test_each_profile_and_reading_has_rows_of_its_own():
 
 
 # The verdict
-
-
-def test_the_verdict_says_where_the_interval_lies():
-    for ends, word in (((-1.0, 1.0), "agrees"), ((0.01, 1.0), "above"), ((-1.0, -0.01), "below")):
-        assert tables.verdict(SEEDS, Interval(0.0, *ends)) == Verdict(word)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +223,7 @@ def test_a_model_that_the_paper_does_not_have_stands_in_the_tables_without_a_ver
     said, ours = tables.as_points(others, paper.TABLE1, paper.TABLE1_COLUMNS)
     assert set(said.values()) == {None}
     assert ours.keys() == said.keys()
+    assert tables.with_missing_models(tables.table1(others), paper.TABLE1)["model"].iloc[-1] == "JMVAE"
 
 
 # What is refused
@@ -296,14 +274,7 @@ def test_points_are_mean_and_one_deviation_to_both_sides():
     name = "Q-MVAE MNIST→SVHN\ndefault, paper profile"
     assert said.keys() == ours.keys() == {name, "Q-MVAE SVHN→MNIST\ndefault, paper profile"}
     assert said[name][:3] == pytest.approx((92.2, 91.9, 92.5))
-    deviation = math.sqrt(((91.2 - 92.3666667) ** 2 + (93.4 - 92.3666667) ** 2 + (92.5 - 92.3666667) ** 2) / 2)
-    assert ours[name][:3] == pytest.approx((92.3666667, 92.3666667 - deviation, 92.3666667 + deviation))
-
-
-def test_points_of_one_seed_have_no_width_and_empty_cells_no_paper():
-    said, ours = tables.as_points([record(0, model="mmvae")], paper.TABLE2, paper.TABLE2_COLUMNS)
-    assert said["MMVAE MNIST-SVHN\ndefault, paper profile"] is None
-    assert ours["MMVAE MNIST-SVHN\ndefault, paper profile"][:3] == pytest.approx((97.9, 97.9, 97.9))
+    assert ours[name] == pytest.approx(Interval.spread([91.2, 93.4, 92.5]))
 
 
 # The smaller tables
@@ -323,9 +294,12 @@ def test_cross_generation_by_code_keeps_mean_and_sample_apart():
         ("mnist->svhn", 1000, 4), ("svhn->mnist", 500, 4),
     ]  # fmt: skip
     assert found[0]["mean"] == "90.0 (88.0 to 91.7)"  # Wilson, 900 of 1000
-    assert found[0]["sample"].startswith("80.0 (")
-    assert found[1]["mean"].startswith("80.0 (")
-    assert found[1]["sample"].startswith("60.0 (")
+    assert [row[code].split(" (")[0] for row in found for code in ("mean", "sample")] == [
+        "90.0",
+        "80.0",
+        "80.0",
+        "60.0",
+    ]
 
 
 def test_oracle_accuracies_are_in_per_cent():
@@ -457,13 +431,6 @@ def test_models_without_a_record_have_their_rows_and_say_so():
         reported = paper.TABLE2[{v: k for k, v in TITLES.items()}[row["model"]]][row["column"]]
         assert row["paper"] == ("" if reported is None else f"{reported.mean:.1f} ± {reported.std:.1f}")
     assert (table[table["model"] == "MVAE"]["seeds"] == 1).all()
-
-
-def test_a_model_that_the_paper_does_not_have_is_compared_with_nothing():
-    for row in tables.table1([record(reading="mopoe", model="mopoe")]).to_dict("records"):
-        assert (row["paper"], row["verdict"]) == (None, "none: not reported")
-    table = tables.with_missing_models(tables.table1([record(reading="mopoe", model="mopoe")]), paper.TABLE1)
-    assert table["model"].iloc[-1] == "MoPoE"
 
 
 def diagnosed(**fields) -> Record:

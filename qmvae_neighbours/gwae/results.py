@@ -34,7 +34,7 @@ def of_scenes(found: Found) -> dict[str, list[dict]]:
 def over_seeds(rows: list[dict], score: str) -> Interval:
     """The mean of a score over the seeds, from the least to the largest."""
     values = [row[score] for row in rows]
-    return Interval(float(np.mean(values)), min(values), max(values), len(values), None)
+    return Interval(float(np.mean(values)), min(values), max(values), len(values))
 
 
 def objective(found: Found) -> pd.DataFrame:

@@ -124,9 +124,9 @@ def refresh(chapters: Iterable[Path]) -> Iterator[tuple[str, bool]]:
     for path in chapters:
         before = nbformat.read(path, as_version=4)
         content = copy.deepcopy(before)
-        place = {"metadata": {"path": str(path.parent)}}
+        how = {"resources": {"metadata": {"path": str(path.parent)}}, "record_timing": False, "coalesce_streams": True}
         try:
-            NotebookClient(content, timeout=None, kernel_name="python3", resources=place, record_timing=False).execute()
+            NotebookClient(content, kernel_name="python3", **how).execute()
         except CellExecutionError as error:
             raise RuntimeError(f"{path.name} failed with {error.ename}: {error.evalue}") from None
         content.metadata = before.metadata

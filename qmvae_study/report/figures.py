@@ -220,9 +220,7 @@ def _grid(blocks: Sequence[Block], column_labels, title: str | None, alt: str) -
             labels.append(block.row_labels[row] if block.row_labels is not None else "")
             top += pitch
         top += between
-    axes.set_xlim(-0.03, columns * (1 + GAP) - GAP + 0.03)
-    axes.set_ylim(height, -0.03)
-    axes.set_aspect("equal")
+    axes.set(xlim=(-0.03, columns * (1 + GAP) - GAP + 0.03), ylim=(height, -0.03), aspect="equal")
     axes.spines[:].set_visible(False)
     axes.xaxis.tick_top()
     centres = [column * (1 + GAP) + 0.5 for column in range(columns)]
@@ -285,8 +283,7 @@ def quadruplet_geometry(
         _draw_hinges(axes, *both, quadruplet, alpha1, alpha2)
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.12)
-        axes.set_xlabel("first dimension of the code")
-        axes.set_ylabel("second dimension" if panel == 0 else "")
+        axes.set(xlabel="first dimension of the code", ylabel="second dimension" if panel == 0 else "")
         _title(axes, titles[panel])
     named = zip("os", ("x (MNIST)", "y (SVHN)"), strict=True)
     handles = [axes.scatter([], [], marker=marker, edgecolors=GREY, label=name, **HOLLOW) for marker, name in named]
@@ -350,9 +347,8 @@ def training_history(histories) -> Picture:
         for history in histories:
             axes.plot(epochs, [epoch[name] for epoch in history], marker="o" if len(epochs) <= 20 else "", markersize=3)
         _title(axes, name)
-        axes.set_ylabel(unit_of(name))
+        axes.set(xlabel="epoch", ylabel=unit_of(name))
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel("epoch")
     for axes in panels[len(names) :]:
         axes.remove()
     return picture
@@ -363,34 +359,28 @@ def comparison(paper_rows: Mapping[str, Interval | None], our_rows: Mapping[str,
 
     paper_rows, our_rows: the cell's name -> its accuracy with an interval, in per cent; None or a missing name where
     there is no value. Rows are in the order of paper_rows, then what only our_rows has.
-    Raises ValueError if both are empty or if a value lies outside its interval.
+    Raises ValueError if both are empty.
     """
     cells = list(dict.fromkeys([*paper_rows, *our_rows]))
     if not cells:
         raise ValueError("paper_rows and our_rows are both empty: there is nothing to compare")
     series = (("paper", paper_rows, "D", "white", BLACK, -0.16), ("ours", our_rows, "o", BLUE, BLUE, 0.16))
-    said = {name: [rows.get(cell) for cell in cells] for name, rows, *_ in series}
-    for name, values in said.items():
-        for cell, value in zip(cells, values, strict=True):
-            if value is not None and not value.contains(value.centre):
-                raise ValueError(f"{name}, {cell}: must have low <= centre <= high, got {value}")
     alt = "accuracy, %: " + "; ".join(
-        f"{cell}, " + ", ".join(f"{name} {v[i].in_full() if v[i] else 'none'}" for name, v in said.items())
-        for i, cell in enumerate(cells)
+        f"{cell}, " + ", ".join(f"{name} {of[cell].in_full() if of.get(cell) else 'none'}" for name, of, *_ in series)
+        for cell in cells
     )
     picture = Picture(6.4, 0.42 * len(cells) + 1.0, alt)
     axes = picture.subplots()
-    for name, _, marker, face, edge, shift in series:
-        places = [(i + shift, value) for i, value in enumerate(said[name]) if value is not None]
+    for name, of, marker, face, edge, shift in series:
+        places = [(i + shift, of[cell]) for i, cell in enumerate(cells) if of.get(cell)]
         for place, value in places:
             axes.plot([value.low, value.high], [place, place], color=edge, linestyle="-", linewidth=1.5, zorder=2)
         axes.plot([v.centre for _, v in places], [p for p, _ in places], linestyle="none", marker=marker,
                   markerfacecolor=face, markeredgecolor=edge, markersize=5, label=name, zorder=3)  # fmt: skip
     axes.set_yticks(range(len(cells)), cells)
-    axes.set_ylim(len(cells) - 0.5, -0.5)
+    axes.set(ylim=(len(cells) - 0.5, -0.5), xlabel="accuracy, %")
     for place in range(len(cells) - 1):
         axes.axhline(place + 0.5, color="#DDDDDD", linewidth=0.6, linestyle="-", zorder=1)
-    axes.set_xlabel("accuracy, %")
     _legend(picture, loc="outside upper right", ncols=2)
     return picture
 
@@ -455,8 +445,7 @@ def confusion(counts, row_label: str, column_label: str) -> Picture:
         raise ValueError(f"counts must be square, (k, k), got {counts.shape}")
     if (counts < 0).any():
         raise ValueError("counts must not be negative")
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = 100.0 * counts / np.maximum(totals, 1)
+    shares = 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = len(counts)
     off = np.where(np.eye(size, dtype=bool), -1, counts)
     worst = np.unravel_index(off.argmax(), off.shape)
@@ -466,16 +455,11 @@ def confusion(counts, row_label: str, column_label: str) -> Picture:
     picture = Picture(0.5 * size + 1.7, 0.44 * size + 0.8, alt)
     axes = picture.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    for row in range(size):
-        for column in range(size):
-            colour = "white" if shares[row, column] > 55 else BLACK if counts[row, column] else "#AAAAAA"
-            weight = "bold" if row == column else "normal"
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, weight=weight,
-                      size=STYLE["font.size"] - 1)  # fmt: skip
-    axes.set_xticks(range(size))
-    axes.set_yticks(range(size))
-    axes.set_xlabel(column_label)
-    axes.set_ylabel(row_label)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 55 else BLACK if count else "#AAAAAA"
+        look = {"color": colour, "weight": "bold" if row == column else "normal", "size": STYLE["font.size"] - 1}
+        axes.text(column, row, str(count), ha="center", va="center", **look)
+    axes.set(xticks=range(size), yticks=range(size), xlabel=column_label, ylabel=row_label)
     picture.colorbar(image, ax=axes, label="share of the row, %")
     return picture
 

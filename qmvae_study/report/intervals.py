@@ -27,45 +27,38 @@ class Says(StrEnum):
 
 
 class Interval(NamedTuple):
-    """A number with the ends of an interval. n: how many values it is of. level: of confidence; None for a spread."""
+    """A number with the ends of an interval, of LEVEL or a spread. n: how many values it is of."""
 
     centre: float
     low: float
     high: float
     n: int | None = None
-    level: float | None = LEVEL
 
     @classmethod
-    def around(cls, centre: float, half: float, n: int | None = None, level: float | None = LEVEL) -> Interval:
+    def around(cls, centre: float, half: float, n: int | None = None) -> Interval:
         """The same distance to both sides."""
-        return cls(centre, centre - half, centre + half, n, level)
+        return cls(centre, centre - half, centre + half, n)
 
     @classmethod
     def spread(cls, values: Sequence[float]) -> Interval:
         """Mean ± standard deviation (with n - 1) of the values; without width for one value alone."""
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-        return cls.around(float(np.mean(values)), deviation, len(values), None)
+        return cls.around(float(np.mean(values)), deviation, len(values))
 
     @classmethod
-    def student(
-        cls, centre: float, error: float, freedom: float, n: int | None = None, level: float = LEVEL
-    ) -> Interval:
+    def student(cls, centre: float, error: float, freedom: float, n: int | None = None) -> Interval:
         """By Student's t, from a standard error and its degrees of freedom."""
-        reach = stats.t.ppf(0.5 + level / 2, freedom) * error if error else 0.0
-        return cls.around(centre, float(reach), n, level)
+        reach = stats.t.ppf(0.5 + LEVEL / 2, freedom) * error if error else 0.0
+        return cls.around(centre, float(reach), n)
 
     @classmethod
-    def of_mean(cls, values: Sequence[float], level: float = LEVEL) -> Interval | None:
+    def of_mean(cls, values: Sequence[float]) -> Interval | None:
         """Of the mean of values, such as paired differences over seeds, by Student's t; None for fewer than two."""
         count = len(values)
         if count < 2:
             return None
         error = float(np.std(values, ddof=1)) / math.sqrt(count)
-        return cls.student(float(np.mean(values)), error, count - 1, count, level)
-
-    def contains(self, value: float) -> bool:
-        """Whether the value lies in it, its ends included."""
-        return self.low <= value <= self.high
+        return cls.student(float(np.mean(values)), error, count - 1, count)
 
     def against(self, value: float = 0.0) -> Says:
         """Where all of it lies: ABOVE or BELOW the value, or AGREES where it holds the value."""

@@ -16,7 +16,7 @@ import pandas as pd
 from qmvae_core.names import TITLES
 from qmvae_study import paper
 from qmvae_study.evidence.records import Record, RecordError, Share
-from qmvae_study.report.intervals import LEVEL, Interval, Says, Verdict
+from qmvae_study.report.intervals import Interval, Says, Verdict
 
 LEAST_SEEDS = 3
 NOT_APPLICABLE = "not applicable"
@@ -43,12 +43,12 @@ def called(group: Sequence[Record]) -> str:
     return group[0].reading + (f" ({', '.join(words)})" if words else "")
 
 
-def welch_interval(ours: Sequence[float], reported: paper.Reported, level: float = LEVEL) -> Interval:
+def welch_interval(ours: Sequence[float], reported: paper.Reported) -> Interval:
     """The interval of (our mean - the paper's) by Welch's t; ours: at least two values, in per cent."""
     parts = [(np.var(ours, ddof=1) / len(ours), len(ours)), (reported.std**2 / paper.SEEDS, paper.SEEDS)]
     variance = sum(value for value, _ in parts)
     freedom = variance**2 / sum(value**2 / (count - 1) for value, count in parts) if variance else 1
-    return Interval.student(float(np.mean(ours)) - reported.mean, variance**0.5, freedom, len(ours), level)
+    return Interval.student(float(np.mean(ours)) - reported.mean, variance**0.5, freedom, len(ours))
 
 
 def verdict(records: Sequence[Record], interval: Interval | None) -> Verdict:
@@ -158,7 +158,7 @@ def as_points(
             if record.applies(*path):
                 values.setdefault(cell, []).append(record.share(*path).per_cent)
             given = reported.get(record.model, {}).get(column)
-            said[cell] = given and Interval.around(given.mean, given.std, paper.SEEDS, None)
+            said[cell] = given and Interval.around(given.mean, given.std, paper.SEEDS)
     return said, {cell: Interval.spread(found) for cell, found in values.items()}
 
 
