@@ -90,7 +90,7 @@ class Panel(NamedTuple):
 
 
 class JointCode(NamedTuple):
-    """`evaluation.joint_code` on one split: of the codes of each modality alone, of joint codes, and of precisions.
+    """`diagnosis.joint_code` on one split: of the codes of each modality alone, of joint codes, and of precisions.
 
     only: of the pairs that one modality alone reads rightly, the share that the joint code does too.
     """

@@ -220,7 +220,7 @@ def probe_gaps(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def joint_codes(records: Sequence[Record]) -> pd.DataFrame:
-    """`evaluation.joint_code` in per cent: a row of training pairs and one of test pairs for each record with it."""
+    """`diagnosis.joint_code` in per cent: a row of training pairs and one of test pairs for each record with it."""
 
     def cells(record):
         measured = record.joint_code
