@@ -242,6 +242,17 @@ def test_arranged_model_in_single_precision(model):
     compare_losses(small(model), 5, torch.float32, torch.channels_last, rtol=1e-4, atol=1e-4)
 
 
+def test_arranged_model_gives_the_same_images():
+    config = small("qmvae")
+    plain, arranged = pair(build_model(config, seed=0).double())
+    with torch.no_grad():
+        for source, target in (("odd", "even"), ("flat", "odd"), ("even", "flat")):
+            images = random(2, *config.modalities[source].shape).sigmoid()
+            style = random(2, *config.modalities[target].shape).sigmoid()
+            made = [model.transfer(content=(source, images), style=(target, style)) for model in (arranged, plain)]
+            same(*made)
+
+
 # Weights
 
 

