@@ -20,6 +20,7 @@ from distributed import LocalCluster
 from threadpoolctl import threadpool_limits
 
 from qmvae_core.training import Trained
+from qmvae_core.training.checkpoint import read
 from qmvae_study import __main__ as command_line
 from qmvae_study import cluster, execution
 from qmvae_study import plan as study_plan
@@ -366,7 +367,7 @@ def test_a_killed_worker_costs_its_run_what_came_after_the_checkpoint_and_change
             orphans = kill_the_worker_of(runs[0], evidence, process)
             assert not psutil.wait_procs(orphans, timeout=10)[1], "papermill or its kernel lives on without its worker"
             (checkpoint,) = (evidence / "work" / runs[0].id).glob("*/checkpoint.pt")
-            assert torch.load(checkpoint)["position"]["epoch"] == 1  # of 2: it was in the middle of its training
+            assert read(checkpoint)["position"]["epoch"] == 1  # of 2: it was in the middle of its training
             started = time.monotonic()
             while process.poll() is None:
                 assert time.monotonic() - started < PATIENCE, "the command never ended"

@@ -97,7 +97,7 @@ class Reading(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> Reading:
-        """From "best", or for example "default+negatives=hardest+svhn.private=4". Raises ValueError like Change."""
+        """From "best", or for example "default+svhn.private=4". Raises ValueError like Change."""
         base, *changes = name.split("+")
         return cls(base, tuple(map(Change.parse, changes)))
 
