@@ -36,12 +36,6 @@ SMALL_MODALITIES = {
 }
 
 
-def pytest_collection_modifyitems(items):
-    """Files with slow tests come first: a process that begins one at the end would work while the others wait."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(scope="session")
 def small_config():
     """A function that makes a config that trains at once, from names of SMALL_MODALITIES; of_all: fields of each."""
