@@ -1,4 +1,4 @@
-"""Q-MVAE, a multimodal variational auto-encoder with a quadruplet metric loss: model, losses, training and judging.
+"""Q-MVAE, a multimodal variational auto-encoder with a quadruplet metric loss: model, losses, training, evaluation.
 
 None of it knows of a record, a paper or a notebook: those are `qmvae_study`'s.
 

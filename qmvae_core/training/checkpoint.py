@@ -72,7 +72,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict:
     """What a checkpoint holds. Raises CheckpointError for a file that is not byte for byte what was written."""
     content = path.read_bytes()
     if content[:64] != _digest_of(content[64:]):
-        raise CheckpointError(f"{path} is damaged: it is not what was written; delete it to start this run anew")
+        raise CheckpointError(f"{path} is damaged: it is not what this version wrote; delete it to start this run anew")
     return torch.load(io.BytesIO(content[64:]), map_location=device, weights_only=True)
 
 
