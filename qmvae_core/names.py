@@ -18,6 +18,7 @@ UNITS = {
     "quadruplet": "code units",  # distances of codes
     "particles": "particles",  # a count
     "accuracy": SHARE,
+    "single_digit": SHARE,  # of the batches, those without a negative, which have no quadruplet term
 }
 
 

@@ -34,7 +34,7 @@ def draw_negatives(labels: Tensor, uniform: Tensor) -> Tensor:
 
     labels: (batch,) digits. uniform: (..., batch) draws from U[0, 1). Returns int64 positions (..., batch).
     A batch is a random part of the data set, so this is a random draw from the data set that costs no further encoding.
-    Where a whole batch shows one digit there is no negative: `check_labels` finds that before a step is taken.
+    Where a whole batch shows one digit there is no negative, and the positions are of no use: see `has_negatives`.
     """
     order = torch.argsort(labels, stable=True)
     start = (labels.unsqueeze(-2) < labels.unsqueeze(-1)).sum(dim=-1)  # in label order, the anchor's digit fills
@@ -45,14 +45,17 @@ def draw_negatives(labels: Tensor, uniform: Tensor) -> Tensor:
     return order[rank]
 
 
-def check_labels(labels: Tensor) -> None:
-    """Raise ValueError if a batch holds a single digit; labels: (..., batch), checked along the last dimension."""
-    single = labels.amin(dim=-1) == labels.amax(dim=-1)
-    if bool(single.any()):
-        digit = int(labels[single].flatten()[0])
+def has_negatives(labels: Tensor) -> Tensor:
+    """Whether a batch shows more than one digit, so that there are negatives in it: a boolean, for labels (batch,)."""
+    return labels.amin() != labels.amax()
+
+
+def check_labels(labels: Tensor, batch: int) -> None:
+    """Raise ValueError if no batch of so many samples can ever hold a negative; labels: (n,), all that there are."""
+    if batch < 2 or not has_negatives(labels):
         raise ValueError(
-            f"a batch shows only the digit {digit}, so no negative of another digit can be drawn from it; "
-            "use larger batches or data with at least two digits, well mixed"
+            f"batches of {batch} from samples of the digits {labels.unique().tolist()} never hold a negative; "
+            "use batches of at least two and data with at least two digits, or beta=0"
         )
 
 

@@ -152,6 +152,15 @@ def test_loss_is_that_of_the_equations(small_config, names, rule, mask):
         assert result.terms[name].tolist() == pytest.approx(values, abs=1e-6), name
 
 
+def test_a_batch_of_one_digit_has_no_quadruplet_term_and_no_gradient_of_it(three_model):
+    images, noise = random_images(three_model.config, 6), random_noise(three_model, 6)
+    found = three_model.loss(images, torch.full((6,), 7), noise)
+    assert not found.terms["quadruplet"].any()
+    assert found.terms["single_digit"].tolist() == [1.0] * 6
+    gradients = torch.autograd.grad(found.terms["quadruplet"].sum(), list(three_model.parameters()), allow_unused=True)
+    assert not any(each.any() for each in gradients if each is not None)
+
+
 def test_no_decoder_sees_the_quadruplet_term_and_no_private_encoder_does(three_model):
     terms = three_model.loss(random_images(three_model.config, 6), LABELS, random_noise(three_model, 6)).terms
     gradients = torch.autograd.grad(terms["quadruplet"].sum(), list(three_model.parameters()), allow_unused=True)

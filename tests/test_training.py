@@ -554,9 +554,9 @@ def test_impossible_training_config_is_an_error(field, value, message):
         ({"progress": "loud"}, "unknown progress 'loud'"),
         ({"loop": "quick"}, r"unknown loop 'quick'; the known ones are \['fast', 'plain', 'stacked'\]"),
         ({"minutes": 1}, "needs a folder"),
-        ({"training": dataclasses.replace(SHORT, batch_size=1)}, "only the digit"),
+        ({"training": dataclasses.replace(SHORT, batch_size=1)}, "batches of 1 .*never hold a negative"),
         ({"training": dataclasses.replace(SHORT, precision="tf32")}, "tf32 is a precision of a GPU's tensor cores"),
-        ({"train": lambda d: {name: each.select(each.labels == 2) for name, each in d.items()}}, "only the digit 2"),
+        ({"train": lambda d: {name: each.select(each.labels == 2) for name, each in d.items()}}, r"digits \[2\] never"),
         ({"train": lambda d: {"ink": d["ink"]}}, r"lacks: \['photo'\].*\['ink'\]"),
     ],
 )
@@ -567,6 +567,25 @@ def test_what_cannot_be_is_an_error_before_any_step(small_config, small_digits, 
         run["train"] = run["train"](small_digits())
     with pytest.raises(ValueError, match=message):
         quiet(**run)
+
+
+def test_a_chance_batch_of_a_single_digit_has_no_quadruplet_term_and_is_counted(small_config, small_digits):
+    pairs_of_two = dataclasses.replace(SHORT, batch_size=2, epochs=1, steps_per_epoch=40)
+    for loop in training.LOOPS:
+        (found,) = quiet(small_config(), pairs_of_two, small_digits(digits=2), loop=loop).histories[0]
+        assert 0.2 < found["single_digit"] < 0.8
+        assert found["quadruplet"] > 0
+
+
+@pytest.mark.parametrize(("model", "choices"), [("mvae", {}), ("qmvae", {"beta": 0.0})])
+def test_what_draws_no_negatives_trains_on_a_single_digit(small_config, small_digits, model, choices):
+    of_all = {"private": 0} if model == "mvae" else {}
+    one = {name: digits.select(digits.labels == 2) for name, digits in small_digits().items()}
+    for batch in (1, 4):
+        trained = quiet(
+            small_config(model=model, of_all=of_all, **choices), dataclasses.replace(SHORT, batch_size=batch), one
+        )
+        assert math.isfinite(trained.histories[0][-1]["objective"])
 
 
 def test_images_of_another_shape_are_an_error_that_names_the_modality(small_config, small_digits):

@@ -116,8 +116,8 @@ class MultimodalVAE(nn.Module, ABC):
         """`loss`, under the name that torch.func.functional_call calls."""
         return self.loss(*batch)
 
-    def check_labels(self, labels: Tensor) -> None:
-        """Raise ValueError, before an epoch, if the model cannot train on a batch of it; labels (..., batch)."""
+    def check_labels(self, labels: Tensor, batch: int) -> None:
+        """Raise ValueError, before the first step, if it can never train on batches of so many; labels (n,) of all."""
 
     # Inference
 

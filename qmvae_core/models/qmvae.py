@@ -74,9 +74,10 @@ class QMVAE(MultimodalVAE):
             spec[f"{name}/negatives"] = NoiseSpec("uniform", (self.config.candidates, batch))
         return spec
 
-    def check_labels(self, labels: Tensor) -> None:
-        """Raise ValueError for a batch that shows a single digit; labels (..., batch)."""
-        negatives.check_labels(labels)
+    def check_labels(self, labels: Tensor, batch: int) -> None:
+        """Raise ValueError if the quadruplet loss counts and no batch can ever hold a negative."""
+        if self.config.beta:
+            negatives.check_labels(labels, batch)
 
     def loss(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> losses.LossTerms:
         """Equation (20) for a batch of matching images.
@@ -104,6 +105,7 @@ class QMVAE(MultimodalVAE):
         quadruplet = self._quadruplet(shared, labels, noise)
 
         terms = {"elbo/joint": joint_bound, "quadruplet": quadruplet, "kl/joint": joint.kl_to_prior()}
+        terms["single_digit"] = (~negatives.has_negatives(labels)).to(joint_bound.dtype).expand_as(joint_bound)
         for name in config.modalities:
             terms[f"elbo/{name}"] = unimodal[name]
             terms[f"kl_private/{name}"] = private[name].kl_to_prior()
@@ -118,7 +120,10 @@ class QMVAE(MultimodalVAE):
     def _quadruplet(
         self, shared: Mapping[str, DiagonalGaussian], labels: Tensor, noise: Mapping[str, Tensor]
     ) -> Tensor:
-        """Equation (19) summed over the pairs of modalities, with the screened negatives of the batch: (batch,)."""
+        """Equation (19) summed over the pairs of modalities, with the screened negatives of the batch: (batch,).
+
+        Zero where the batch shows a single digit, and so has no negatives.
+        """
         config = self.config
         picks = {name: negatives.draw_negatives(labels, noise[f"{name}/negatives"]) for name in shared}
         total = torch.zeros_like(labels, dtype=torch.get_default_dtype())
@@ -132,4 +137,4 @@ class QMVAE(MultimodalVAE):
                 nearer = torch.minimum(losses.distance(mu_x, mu_y_neg), losses.distance(mu_x_neg, mu_y))
             weights = negatives.screen(config.negatives, negatives.Candidates(each, positive, nearer, config.alpha1))
             total = total + (weights * each).sum(dim=0)
-        return total
+        return torch.where(negatives.has_negatives(labels), total, 0.0)

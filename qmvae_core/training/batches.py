@@ -26,6 +26,7 @@ class Steps:
         }
         first = next(iter(self.pairs))
         self.labels = self.digits[first].labels[self.pairs[first].long()]
+        learner.model.check_labels(self.labels, training.batch_size)
         self.steps = training.steps_per_epoch or -(-len(self.labels) // training.batch_size)
         self.order = torch.zeros((len(seeds), self.steps, training.batch_size), dtype=torch.int32, device=device)
         self.step_in_epoch = torch.zeros(1, dtype=torch.int64, device=device)
@@ -44,7 +45,6 @@ class Steps:
             order = torch.randperm(len(self.labels), generator=generator, dtype=torch.int32)
             repeated = order.repeat(-(-rows // len(order)))[:rows]
             self.order[i].copy_(repeated.view(self.steps, -1))
-        self.learner.model.check_labels(self.labels[self.order.long()])
 
     def run_chunk(self, epoch: int, chunk: int) -> int:
         """Queue the steps of one chunk, without waiting for the device; returns how many."""

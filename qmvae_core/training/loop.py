@@ -59,8 +59,8 @@ def fit(
     takes is not counted as training.
 
     Raises NonFiniteLoss, CheckpointError, OutOfTime, and ValueError for modalities that do not match, an unknown loop
-    or precision, a precision that this loop or processor lacks, no seed, minutes without a folder, or a batch with a
-    single digit. An interrupt or a kill loses the work since the last checkpoint, no more.
+    or precision, a precision that this loop or processor lacks, no seed, minutes without a folder, or batches that can
+    never hold what the model needs. An interrupt or a kill loses the work since the last checkpoint, no more.
     """
     device = torch.device(device)
     loop = loop or default_loop(device)

@@ -323,7 +323,7 @@ def _draw_hinges(axes: Axes, codes_x, codes_y, quadruplet, alpha1: float, alpha2
 
 
 def training_history(histories) -> Picture:
-    """Every term over the epochs, a panel a term and a line a seed.
+    """Every term over the epochs, a panel a term and a line a seed; but batches without negatives only if there were.
 
     histories: one list for each seed; in it, for each epoch, a mapping from the term's name to its mean over the
     epoch; its unit is that of `names.unit_of`.
@@ -335,6 +335,8 @@ def training_history(histories) -> Picture:
     for seed, history in enumerate(histories):
         if len(history) != len(histories[0]) or any(list(epoch) != names for epoch in history):
             raise ValueError(f"histories: seed number {seed} differs from the first in its epochs or terms")
+    if not any(epoch.get("single_digit") for history in histories for epoch in history):
+        names = [name for name in names if name != "single_digit"]
     epochs = np.arange(1, len(histories[0]) + 1)
     columns = min(len(names), 4)
     rows = math.ceil(len(names) / columns)
