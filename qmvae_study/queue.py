@@ -59,15 +59,22 @@ def runs() -> list[Run]:
     return list(dict.fromkeys(run for stage in STAGES for run in stage()))
 
 
+def evidence_of(run: Run) -> Path:
+    """Where a run of the queue goes."""
+    return default_evidence(run.profile)
+
+
+def over(run: Run) -> bool:
+    """Whether a run need not be begun: it is done, or has failed."""
+    return state(run, evidence_of(run), real_data=True) in ("done", "failed")
+
+
 def carry_out(data_root: str | None, device: str, workers: int, minutes: float | None = None) -> Iterator[Outcome]:
     """Carry out the queue side by side, to its end or for so many minutes; arguments as of `side_by_side`."""
 
-    def evidence_of(run: Run) -> Path:
-        return default_evidence(run.profile)
-
     def next_run(begun: set[Run]) -> tuple[Run, str] | None:
         for run in runs():
-            if run not in begun and state(run, evidence_of(run), real_data=True) not in ("done", "failed"):
+            if run not in begun and not over(run):
                 return run, f"{run.profile} {run.id}"
         return None
 

@@ -30,6 +30,7 @@ from qmvae_study.judges import prepare_oracles
 from qmvae_study.oracles import DigitClassifier
 from qmvae_study.panels import make_panels
 from qmvae_study.plan import Run, profile, steps_of
+from qmvae_study.signals import STOPPED, sigterm_later
 
 
 def device_here() -> str:
@@ -121,7 +122,8 @@ def train(
 
     minutes: of training, after which OutOfTime is raised and the checkpoint is there to go on from. oracles: the judges
     by which each report of the history has accuracies (`diagnosis.at_a_glance`); None: it has none.
-    Raises what `fit` raises, and RuntimeError if another process works on this run and does not end.
+    Raises what `fit` raises, and RuntimeError if another process works on this run and does not end. SIGTERM ends the
+    process after a checkpoint.
     """
     folder = evidence / "work" / run.id / data.identity["content_hash"][:8]  # a checkpoint belongs to its data
     measure = None
@@ -132,10 +134,10 @@ def train(
             return at_a_glance(Context(model.eval(), here.train, here.test, oracles, seed))
 
     try:
-        with alone(evidence / "work" / run.id):
+        with alone(evidence / "work" / run.id), sigterm_later() as came:
             return fit(
-                reading(run.reading), run.training, data.train, run.seeds,
-                folder=folder, device=device, progress=progress, minutes=minutes, measure=measure,
+                reading(run.reading), run.training, data.train, run.seeds, folder=folder, device=device,
+                progress=progress, minutes=minutes, stop=lambda: STOPPED if came else "", measure=measure,
             )  # fmt: skip
     except NonFiniteLoss as error:
         for seed in run.seeds:

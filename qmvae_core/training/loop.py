@@ -48,13 +48,15 @@ def fit(
     progress: str = "auto",
     checkpoint_seconds: float = 30.0,
     minutes: float | None = None,
+    stop: Callable[[], str] = str,
     measure: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
 ) -> Trained:
     """Train one model for each seed, all together.
 
     train: modality -> Digits. folder: where the checkpoint lives; a run found there is resumed, to the same bits on
     the CPU. loop: one of LOOPS; None takes "stacked" on a GPU and "fast" elsewhere. progress: "bar", "lines" (one an
-    epoch), "none", or "auto": a bar on a terminal, else lines. minutes: stop after so many, with a checkpoint.
+    epoch), "none", or "auto": a bar on a terminal, else lines. minutes: stop after so many, with a checkpoint. stop:
+    asked after each chunk of steps for another reason to stop so; "" for none.
     measure: a function of a model and its seed that finds named values for the history at each report; the time that it
     takes is not counted as training.
 
@@ -73,6 +75,10 @@ def fit(
     key = f"{run_key(model, training, seeds, train)} on {device.type}"  # whose generators draw other noise
     checkpoint = Path(folder) / "checkpoint.pt" if folder is not None else None
     stop_at = math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+    def over() -> str:
+        return stop() or ("the time given is over" if time.monotonic() > stop_at else "")
+
     with in_precision(training.precision):
         learner = LOOPS[loop](model, training, seeds, device)
         steps = Steps(learner, training, train, seeds, device)
@@ -82,7 +88,7 @@ def fit(
         taken = min(at.chunk * training.chunk, steps.steps)
         report = Report(progress, training.epochs, steps.steps, training.chunk, at, taken)
         with report:
-            _run(steps, at, report, training, checkpoint, key, checkpoint_seconds, stop_at, measure)
+            _run(steps, at, report, training, checkpoint, key, checkpoint_seconds, over, measure)
     histories = [[{name: row[i] for name, row in each.items()} for each in at.history] for i in range(len(seeds))]
     left = [at.left.get(i) for i in range(len(seeds))] if model.plateau else []
     return Trained(learner.models(), histories, {"loop": loop, **_cost(at, steps, device)}, left)
@@ -96,7 +102,7 @@ def _check(model: ModelConfig, train: Mapping[str, Digits], seeds: Sequence[int]
         raise ValueError("fit needs at least one seed")
 
 
-def _run(loop: Steps, at: Position, report, training, checkpoint, key, checkpoint_seconds, stop_at, measure) -> None:
+def _run(loop: Steps, at: Position, report, training, checkpoint, key, checkpoint_seconds, over, measure) -> None:
     """The host looks at the losses when a report or a checkpoint is due; between two looks it queues steps."""
     clock, saved = Clock(at.seconds), time.monotonic()
     loop.start_epoch(at.epoch)
@@ -117,11 +123,11 @@ def _run(loop: Steps, at: Position, report, training, checkpoint, key, checkpoin
             if ended:  # the next epoch is begun before it is saved
                 at.epoch, at.chunk = at.epoch + 1, 0
             now = time.monotonic()
-            if checkpoint is not None and (ended or now - saved > checkpoint_seconds or now > stop_at):
+            if checkpoint is not None and (ended or now - saved > checkpoint_seconds or over()):
                 _check_finite(loop, at)
                 save(checkpoint, key, loop, at)
                 saved = time.monotonic()
-                _check_time(stop_at, at, training)
+                _check_time(over(), at, training)
             if ended and at.epoch < training.epochs:
                 loop.start_epoch(at.epoch)
     except KeyboardInterrupt:
@@ -148,11 +154,9 @@ def _add_to_history(loop: Steps, at: Position, before: int, measure) -> None:
     at.history.append(row)
 
 
-def _check_time(stop_at: float, at: Position, training: TrainingConfig) -> None:
-    if time.monotonic() > stop_at and at.epoch < training.epochs:
-        raise OutOfTime(
-            f"the time given is over in epoch {at.epoch + 1} of {training.epochs}; the same command goes on from there"
-        )
+def _check_time(over: str, at: Position, training: TrainingConfig) -> None:
+    if over and at.epoch < training.epochs:
+        raise OutOfTime(f"{over} in epoch {at.epoch + 1} of {training.epochs}; the same command goes on from there")
 
 
 def _check_finite(loop: Steps, at: Position) -> None:
