@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from qmvae_study.plan import Run
 from qmvae_study.runs import state
 from qmvae_study.signals import STOPPED, sigterm_later
 
+PARTS = ("runs", "weights", "panels", "oracles", "work")  # of an evidence folder
 SIDE_BY_SIDE = 2  # processes that train on a CPU by default
 
 
@@ -55,23 +57,30 @@ def carry_out(
 def check_room(runs: Iterable[Run], evidence_of: Callable[[Run], Path]) -> None:
     """Raise RuntimeError where a run's evidence folder cannot be written, or its disk has no room for what runs leave.
 
-    That is, of each seed, its weights and a checkpoint, with Adam's two moments; and one checkpoint while it is replaced.
+    That is, of each seed, its weights and a checkpoint with Adam's two moments, and one checkpoint that is replaced.
     """
     needed: dict[int, int] = defaultdict(int)
-    largest, parameters = 0, {}
+    folders, largest = {}, 0
     for run in runs:
         evidence = evidence_of(run)
-        if run.reading not in parameters:
-            parameters[run.reading] = sum(each.numel() for each in build_model(reading(run.reading)).parameters())
-        weights = 4 * parameters[run.reading] * len(run.seeds)
+        if evidence not in folders:
+            folders[evidence] = _disk(evidence)
+        weights = 4 * _parameters(run.reading) * len(run.seeds)
         there = sum(path.stat().st_size for path in (evidence / "work" / run.id).glob("*/checkpoint.pt"))
         largest = max(largest, 3 * weights)
-        needed[_disk(evidence)] += weights + max(3 * weights - there, 0)
-        if (missing := needed[_disk(evidence)] + largest - shutil.disk_usage(evidence).free) > 0:
+        needed[folders[evidence]] += weights + max(3 * weights - there, 0)
+    for evidence, disk in folders.items():
+        if (missing := needed[disk] + largest - shutil.disk_usage(evidence).free) > 0:
             raise RuntimeError(
                 f"the disk of {evidence} is too small for these runs: {missing:,} bytes or more are missing; make room "
                 "or name another folder with --evidence"
             )
+
+
+@functools.cache
+def _parameters(name: str) -> int:
+    """How many parameters a reading's model has."""
+    return sum(each.numel() for each in build_model(reading(name)).parameters())
 
 
 def _disk(evidence: Path) -> int:
@@ -79,7 +88,7 @@ def _disk(evidence: Path) -> int:
     folder = evidence
     try:
         evidence.mkdir(parents=True, exist_ok=True)
-        for folder in (evidence, *evidence.glob("[!.]*/")):
+        for folder in (evidence, *(evidence / part for part in PARTS if (evidence / part).exists())):
             with tempfile.TemporaryFile(dir=folder):
                 pass
     except OSError as error:

@@ -12,16 +12,23 @@ STOPPED = "stopped by SIGTERM"
 
 @contextlib.contextmanager
 def sigterm_later(meanwhile: Callable[[], object] = lambda: None) -> Iterator[list[int]]:
-    """SIGTERM calls `meanwhile` at once, and does what it did before when the block has ended: by default, end it all.
+    """SIGTERM does what it did before, by default end the process, only when the block has ended.
 
-    The block gets the list of the signals that came so far. What it raises after one is printed, as nobody else may
-    come to see it. Outside the main thread, and where SIGTERM is ignored, nothing is changed.
+    The first one calls `meanwhile` at once. The block gets the list of those that came so far. What it raises after
+    one is printed, as nobody else may come to see it. Outside the main thread, and where SIGTERM is ignored, nothing is
+    changed.
     """
     came: list[int] = []
     before = signal.getsignal(signal.SIGTERM)
     mine = threading.current_thread() is threading.main_thread() and before not in (None, signal.SIG_IGN)
+
+    def note(number: int, frame) -> None:
+        came.append(number)
+        if len(came) == 1:
+            meanwhile()
+
     if mine:
-        signal.signal(signal.SIGTERM, lambda number, frame: (came.append(number), meanwhile()))
+        signal.signal(signal.SIGTERM, note)
     try:
         yield came
     except Exception as error:
