@@ -318,6 +318,7 @@ def _slurm_cluster() -> type:
 def _slurm(device: str):
     """A cluster whose jobs hold one worker each, by Dask's configuration of jobqueue.slurm."""
     import dask
+    from distributed import Security
 
     slurm_cluster = _slurm_cluster()
     wanted = dask.config.get("jobqueue.slurm")
@@ -327,8 +328,10 @@ def _slurm(device: str):
         )
     if shutil.which("sbatch") is None:
         raise RuntimeError("there is no sbatch here; give the command on a machine that submits jobs to Slurm")
+    encrypted = dask.config.get("distributed.comm.require-encryption")
     return slurm_cluster(
         processes=1,
+        **({"security": Security(), "protocol": "tls://"} if encrypted else {}),
         # the last of two equal options counts: one run at a time in a worker, which has all the cores of its job
         worker_extra_args=[
             *wanted["worker-extra-args"], "--nthreads", "1", *(["--resources", "GPU=1"] if device == "cuda" else []),

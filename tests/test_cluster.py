@@ -156,22 +156,24 @@ def mortal(tmp_path):
     file = tmp_path / "scheduler.json"
     where = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
     process = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", *where])
-    over = threading.Event()
+    ready, over = threading.Event(), threading.Event()
 
     async def work() -> None:
         while not file.exists() or not file.read_text():
             await asyncio.sleep(0.1)
         async with Worker(scheduler_file=str(file), nthreads=1, host="127.0.0.1", dashboard=False):
+            ready.set()
             while not over.is_set():
                 await asyncio.sleep(0.1)
 
-    thread = threading.Thread(target=asyncio.run, args=(work(),))
+    thread = threading.Thread(target=asyncio.run, args=(work(),), daemon=True)
     thread.start()
+    assert ready.wait(PATIENCE)
     yield file, process
     over.set()
+    thread.join(timeout=20)
     process.kill()
     process.wait()
-    thread.join()
 
 
 def test_a_scheduler_that_dies_is_named_and_no_run_with_a_record_is_called_failed(
@@ -186,7 +188,7 @@ def test_a_scheduler_that_dies_is_named_and_no_run_with_a_record_is_called_faile
             process.wait()
 
     monkeypatch.setattr(execution, "carry_out", carry_out)
-    monkeypatch.setattr(cluster, "PATIENCE", 8.0)  # in which it may come back
+    monkeypatch.setattr(cluster, "PATIENCE", 10.0)  # in which it may come back
     assert run(tmp_path, "--seeds", 0, 1, 2, "--device", "cpu", "--scheduler", file) == 1
     *_, named, total = capsys.readouterr().err.splitlines()
     assert named == f"qmvae_study: run 3 of 3: {cluster.GONE}"

@@ -122,12 +122,12 @@ def _run(loop: Steps, at: Position, report, training, checkpoint, key, checkpoin
             ended = at.chunk == loop.chunks
             if ended:  # the next epoch is begun before it is saved
                 at.epoch, at.chunk = at.epoch + 1, 0
-            now = time.monotonic()
-            if checkpoint is not None and (ended or now - saved > checkpoint_seconds or over()):
+            now, why = time.monotonic(), over()
+            if checkpoint is not None and (ended or now - saved > checkpoint_seconds or why):
                 _check_finite(loop, at)
                 save(checkpoint, key, loop, at)
                 saved = time.monotonic()
-                _check_time(over(), at, training)
+                _check_time(why, at, training)
             if ended and at.epoch < training.epochs:
                 loop.start_epoch(at.epoch)
     except KeyboardInterrupt:
@@ -154,9 +154,9 @@ def _add_to_history(loop: Steps, at: Position, before: int, measure) -> None:
     at.history.append(row)
 
 
-def _check_time(over: str, at: Position, training: TrainingConfig) -> None:
-    if over and at.epoch < training.epochs:
-        raise OutOfTime(f"{over} in epoch {at.epoch + 1} of {training.epochs}; the same command goes on from there")
+def _check_time(why: str, at: Position, training: TrainingConfig) -> None:
+    if why and at.epoch < training.epochs:
+        raise OutOfTime(f"{why} in epoch {at.epoch + 1} of {training.epochs}; the same command goes on from there")
 
 
 def _check_finite(loop: Steps, at: Position) -> None:
