@@ -124,14 +124,16 @@ def test_a_half_written_notebook_is_no_traceback(tmp_path, monkeypatch):
         notebooks.execute(write(tmp_path / "tiny.ipynb"), output, {})
 
 
-def test_a_disk_without_room_for_the_notebook_does_not_end_what_it_does(tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("then", ["", "\nraise OSError(28, 'No space left on device')"])
+def test_a_disk_without_room_for_the_notebook_does_not_end_what_it_does(tmp_path, monkeypatch, capfd, then):
     """A folder in the place of the notebook stands for the full disk."""
     (tmp_path / "out.ipynb").mkdir()
-    path = write(tmp_path / "tiny.ipynb", f"open({str(tmp_path / 'record')!r}, 'w').write('done')")
+    path = write(tmp_path / "tiny.ipynb", f"open({str(tmp_path / 'record')!r}, 'w').write('done'){then}")
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
     with pytest.raises(RuntimeError, match=r"out.ipynb could not be written to .*, where [\d,]+ bytes are free"):
         notebooks.execute(path, tmp_path / "out.ipynb", {})
     assert (tmp_path / "record").read_text() == "done"
+    assert ("No space left on device" in capfd.readouterr().err) == bool(then)
 
 
 # What a kernel leaves

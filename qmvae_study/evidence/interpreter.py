@@ -104,9 +104,11 @@ def main(notebook: str, output: str, parameters: str) -> int:
             try:
                 with replacing(path, len(buf.encode())) as part:
                     part.write_text(buf, encoding="utf-8")
+                Whole.failed = False
             except OSError as error:
+                if not Whole.failed:  # said once, and tried again after the next cell
+                    print(error, flush=True)
                 Whole.failed = True
-                print(error, flush=True)
 
     papermill_io.register(os.sep, Whole())
     where = {"cwd": str(Path(notebook).parent), "kernel_name": "python3", "kernel_manager_class": kernel_manager()}
@@ -115,6 +117,10 @@ def main(notebook: str, output: str, parameters: str) -> int:
         papermill.execute_notebook(notebook, output, json.loads(parameters), **where, **shown)
     except DeadKernelError:
         return 128 - kernel_manager().exit_status
+    except papermill.PapermillExecutionError as error:
+        if not Whole.failed:
+            raise
+        print(error, file=sys.stderr)
     return os.EX_IOERR if Whole.failed else 0
 
 

@@ -101,7 +101,8 @@ def _error(status: int, notebook: Path, output: Path) -> RuntimeError:
         return OutOfTime(text)
     if status == os.EX_IOERR:
         free = shutil.disk_usage(output.parent).free
-        return RuntimeError(f"{output.name} could not be written to {output.parent}, where {free:,} bytes are free")
+        text = f"{output.name} could not be written to {output.parent}, where {free:,} bytes are free"
+        return RuntimeError(f"{text}; its cells said why above or in the log; make room and give the command again")
     return RuntimeError(f"{notebook.name} failed{f' with {name}: {text}' if name else ''}; the cell is in {output}")
 
 
