@@ -20,7 +20,7 @@ from qmvae_study.execution import SIDE_BY_SIDE, Outcome, side_by_side
 from qmvae_study.judges import OracleError, prepare_oracles
 from qmvae_study.plan import PROFILES, Run, plan
 from qmvae_study.report import tables
-from qmvae_study.runs import amend, device_here, expected_hours, state
+from qmvae_study.runs import OTHER_DATA, amend, data_for, device_here, expected_hours, state
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -94,11 +94,19 @@ def _run(options: argparse.Namespace) -> int:
         for run in runs:
             check_precision(run.training.precision, _device(options))
     data_root = absolute_root(options.data_root)
-    real_data = real_data_at_hand(data_root)
+    if options.scheduler:  # whose workers may have data that this machine lacks
+        at_hand = {"kind": "real"} if real_data_at_hand(data_root) else None
+    else:
+        at_hand = data_for(options.profile, data_root).identity
     todo = {}
     for number, run in enumerate(runs, start=1):
-        found = state(run, evidence, real_data)
+        found = state(run, evidence, at_hand)
         print(f"run {number} of {len(runs)}: {run.profile} {run.id} ({found})", flush=True)
+        if found == OTHER_DATA:
+            raise RecordError(
+                f"{evidence} holds a record of this run on other real data than those at hand; "
+                "name their root with --data-root, or another folder with --evidence"
+            )
         if found != "done":
             todo[run] = f"run {number} of {len(runs)}"
     if options.scheduler and todo:
@@ -144,7 +152,8 @@ def _queue(options: argparse.Namespace) -> int:
         raise ValueError("the queue needs real data; name a root with MNIST and SVHN with --data-root")
     runs = queue.runs()
     if options.list:
-        states = {run: state(run, default_evidence(run.profile), real_data=True) for run in runs}
+        at_hand = load_digits(data_root).identity
+        states = {run: state(run, default_evidence(run.profile), at_hand) for run in runs}
         for run, found in states.items():
             print(f"{run.profile}  {run.id}  {found}", flush=True)
         _expect([run for run, found in states.items() if found not in ("done", "failed")], options)
@@ -155,8 +164,9 @@ def _queue(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> None:
     """Say which runs are done, failed, started or to do."""
     evidence = _evidence(options)
+    at_hand = {"kind": "real"} if real_data_at_hand() else None
     for number, run in enumerate(_runs(options)):
-        found = state(run, evidence, real_data_at_hand())
+        found = state(run, evidence, at_hand)
         print(f"{number:3d}  {run.profile}  {run.id}  {found}")
 
 

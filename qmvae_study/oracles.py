@@ -44,6 +44,7 @@ class DigitClassifier(nn.Module):
     def __init__(self, modality: str, channels: int, shape: Sequence[int] | None = None):
         super().__init__()
         self.modality = modality
+        self.sha256: str | None = None  # of the file of its weights, if it comes from one
         self.shape = tuple(shape or known(MODALITIES, "modality", modality))
         sizes = [self.shape[0], channels, 2 * channels, 4 * channels]
         blocks = [_block(before, after) for before, after in zip(sizes, sizes[1:], strict=False)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from qmvae_core.data import load_digits
 from qmvae_core.names import DEFAULT
 from qmvae_study import hunt
 from qmvae_study.evidence.folder import default_evidence
@@ -65,9 +66,11 @@ def carry_out(data_root: str | None, device: str, workers: int, minutes: float |
     def evidence_of(run: Run) -> Path:
         return default_evidence(run.profile)
 
+    at_hand = load_digits(data_root).identity
+
     def next_run(begun: set[Run]) -> tuple[Run, str] | None:
         for run in runs():
-            if run not in begun and state(run, evidence_of(run), real_data=True) not in ("done", "failed"):
+            if run not in begun and state(run, evidence_of(run), at_hand) in ("to do", "started"):
                 return run, f"{run.profile} {run.id}"
         return None
 
