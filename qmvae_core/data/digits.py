@@ -33,6 +33,8 @@ class Digits:
                 f"labels must be ({len(self.images)},) int64, one an image, "
                 f"not {_shape(self.labels)} {self.labels.dtype}"
             )
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) <= 9:
+            raise DataError(f"labels must be 0 to 9, not {int(self.labels.min())} to {int(self.labels.max())}")
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -85,6 +85,7 @@ class QMVAE(MultimodalVAE):
         images: modality -> (batch, *shape) in [0, 1]; labels: (batch,) digits; noise: draws of `noise_spec`.
         Returns LossTerms of (batch,) nats.
         """
+        self.check(images, labels, noise)
         config = self.config
         posteriors = {name: self.posteriors(name, images[name]) for name in config.modalities}
         shared = {name: both.shared for name, both in posteriors.items()}

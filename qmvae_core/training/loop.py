@@ -68,8 +68,8 @@ def fit(
     device = torch.device(device)
     loop = loop or default_loop(device)
     known(LOOPS, "loop", loop)
-    if minutes is not None and folder is None:
-        raise ValueError("a training that stops after some minutes needs a folder to go on from")
+    if minutes is not None and (folder is None or not 0 < minutes < math.inf):
+        raise ValueError(f"a training that stops needs a folder to go on from, and minutes above zero, not {minutes}")
     _check(model, train, seeds)
     check_precision(training.precision, device, loop)
     train = {name: train[name] for name in model.modalities}  # no other modality, and no other order, has a say
@@ -98,8 +98,10 @@ def _check(model: ModelConfig, train: Mapping[str, Digits], seeds: Sequence[int]
     missing = sorted(set(model.modalities) - set(train))
     if missing:
         raise ValueError(f"the model has modalities that the data lacks: {missing}; the data has {sorted(train)}")
-    if not seeds:
-        raise ValueError("fit needs at least one seed")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"fit needs at least one seed and none twice, got {list(seeds)}")
+    if torch.get_default_dtype() != torch.float32:
+        raise ValueError(f"a training is in float32, not {torch.get_default_dtype()}; set it with set_default_dtype")
 
 
 def _run(loop: Steps, at: Position, report, training, checkpoint, key, checkpoint_seconds, stop_at, measure) -> None:
