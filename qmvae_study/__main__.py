@@ -20,7 +20,7 @@ from qmvae_study.execution import SIDE_BY_SIDE, Outcome, side_by_side
 from qmvae_study.judges import OracleError, prepare_oracles
 from qmvae_study.plan import PROFILES, Run, plan
 from qmvae_study.report import tables
-from qmvae_study.runs import OTHER_DATA, amend, data_for, device_here, expected_hours, state
+from qmvae_study.runs import OTHER_DATA, amend, data_for, device_named, expected_hours, state
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,7 +57,8 @@ def _runs(options: argparse.Namespace) -> list[Run]:
 
 
 def _device(options: argparse.Namespace) -> str:
-    return device_here() if options.device == "auto" else options.device
+    elsewhere = getattr(options, "scheduler", None) and options.device != "auto"
+    return options.device if elsewhere else device_named(options.device)
 
 
 def _workers(options: argparse.Namespace, runs: int) -> int:
@@ -88,7 +89,7 @@ def _expect(runs: list[Run], options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Carry out the runs that are not done."""
     runs, evidence = _runs(options), _evidence(options)
-    if options.minutes is not None and (options.scheduler or options.minutes <= 0):
+    if options.minutes is not None and (options.scheduler or not 0 < options.minutes < math.inf):
         raise ValueError("--minutes must be positive, and is for runs on this machine, without --scheduler")
     if not options.scheduler:  # whose workers may be of another kind
         for run in runs:
@@ -145,7 +146,7 @@ def _report(outcomes: Iterator[Outcome], todo: Mapping[Run, str] | None = None) 
 
 def _queue(options: argparse.Namespace) -> int:
     """Carry out all runs that the book's verdicts wait for, in order."""
-    if options.minutes is not None and options.minutes <= 0:
+    if options.minutes is not None and not 0 < options.minutes < math.inf:
         raise ValueError("--minutes must be positive")
     data_root = absolute_root(options.data_root)
     if not real_data_at_hand(data_root):
@@ -158,7 +159,7 @@ def _queue(options: argparse.Namespace) -> int:
             print(f"{run.profile}  {run.id}  {found}", flush=True)
         _expect([run for run, found in states.items() if found not in ("done", "failed")], options)
         return 0
-    return _report(queue.carry_out(data_root, options.device, _workers(options, len(runs)), options.minutes))
+    return _report(queue.carry_out(data_root, _device(options), _workers(options, len(runs)), options.minutes))
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -207,9 +208,9 @@ def _refresh(options: argparse.Namespace) -> None:
 
 def _oracles(options: argparse.Namespace) -> None:
     """Train the digit judges that are missing."""
-    data = load_digits(options.data_root)
-    for name, oracle in prepare_oracles(data, options.out, device=options.device).items():
-        print(f"{name}: {100 * oracle.accuracy(data.test[name].to(options.device)):.2f} % of the test digits")
+    device, data = _device(options), load_digits(options.data_root)
+    for name, oracle in prepare_oracles(data, options.out, device=device).items():
+        print(f"{name}: {100 * oracle.accuracy(data.test[name].to(device)):.2f} % of the test digits")
 
 
 TO_BE_CONTINUED = 75  # the exit status by which shells and schedulers know a command that should be given again

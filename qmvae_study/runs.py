@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,9 +33,18 @@ from qmvae_study.panels import make_panels
 from qmvae_study.plan import Run, profile, steps_of
 
 
-def device_here() -> str:
-    """What "auto" stands for on this machine: "cuda" where there is a GPU, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def device_named(name: str) -> str:
+    """A device of this machine: "cpu", "cuda" or "cuda:1"; "auto" is "cuda" where there is a GPU, else "cpu".
+
+    Raises ValueError for another name and for a device that is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise ValueError(f"unknown device {name!r}; the known ones are auto, cpu, cuda and cuda:NUMBER")
+    if name != "cpu" and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise ValueError(f"this machine has {torch.cuda.device_count()} GPUs and no {name!r}; use --device cpu")
+    return name
 
 
 def seconds_a_step(

@@ -48,8 +48,8 @@ def tuple_indices(labels: dict[str, Tensor], rounds: int = 30, seed: int = 0) ->
         absent = np.flatnonzero((count == 0) & (np.max(list(counts.values()), axis=0) > 0))
         if len(absent):
             raise DataError(f"labels of {name} lack digit {', '.join(map(str, absent))}, so it cannot be paired")
-    if sizes.sum() == 0:
-        raise DataError("there are no labels to pair")
+    if not 0 < sizes.sum() * rounds < 2**31:
+        raise DataError(f"{rounds} rounds give {sizes.sum() * rounds} pairs; there must be some, and fewer than 2**31")
 
     firsts = {name: _first_of_each(values, counts[name], sizes) for name, values in labels.items()}
     random = np.random.RandomState(seed)

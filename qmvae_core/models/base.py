@@ -22,11 +22,10 @@ from qmvae_core.models.configs import ModalityConfig, ModelConfig
 from qmvae_core.names import known
 
 # How z is taken from q(z|x) after training: model, posterior and generator -> code.
-_TEST_CODES = {
+TEST_CODES = {
     "mean": lambda model, posterior, generator: posterior.mean,
     "sample": lambda model, posterior, generator: model.sample_posterior(posterior, generator),
 }
-TEST_CODES = tuple(_TEST_CODES)
 
 
 class Posteriors(NamedTuple):
@@ -75,7 +74,7 @@ class MultimodalVAE(nn.Module, ABC):
         private = sorted(name for name, m in config.modalities.items() if m.private)
         if private and not self.has_private_codes:
             raise ValueError(f"{config.model} has no private codes; set private=0 for {private}")
-        known(_TEST_CODES, "test code", config.test_code)
+        known(TEST_CODES, "test code", config.test_code)
         self.config = config
         self.shared_encoders = nn.ModuleDict()
         self.private_encoders = nn.ModuleDict()
@@ -202,7 +201,7 @@ class MultimodalVAE(nn.Module, ABC):
         """
         self._known(target)
         posterior = self.encode_shared({source: images})
-        shared = known(_TEST_CODES, "test code", code or self.config.test_code)(self, posterior, generator)
+        shared = known(TEST_CODES, "test code", code or self.config.test_code)(self, posterior, generator)
         return self.decode(target, shared, self.sample_private(target, len(images), generator))
 
     def transfer(self, content: tuple[str, Tensor], style: tuple[str, Tensor]) -> Tensor:

@@ -108,12 +108,15 @@ class ModelConfig(Checked):
         """The inverse of `to_dict`. Raises ValueError for an unknown model or field."""
         values = dict(values)
         kind = known(ModelConfig.of_model, "model", values.get("model"))
-        modalities = {name: from_known_fields(ModalityConfig, m) for name, m in values.pop("modalities", {}).items()}
-        return from_known_fields(kind, {**values, "modalities": modalities})
+        if isinstance(given := values.get("modalities", {}), Mapping):
+            values["modalities"] = {name: from_known_fields(ModalityConfig, m) for name, m in given.items()}
+        return from_known_fields(kind, values)
 
 
 def from_known_fields(cls: type, values: Mapping):
     """cls(**values), lists as tuples, with a ValueError that lists the known fields if one of them is unknown."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{cls.__name__} needs a mapping of its fields, not {values!r}")
     known = {f.name for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:

@@ -26,6 +26,7 @@ class RecordError(RuntimeError):
 
 SEAL = "sha256"  # the field that holds the digest of all other fields
 STATUSES = ("ok", "failed")
+MISSING = object()
 
 
 class Share(NamedTuple):
@@ -130,7 +131,8 @@ def _measured(value, where: str):
 
 def _is_share(found: Mapping, where: str) -> bool:
     ends = [found[name] for name in ("low", "accuracy", "high") if name in found]
-    if [0.0, *ends, 1.0] != sorted([0.0, *ends, 1.0]) or found.get("n", 1) < 1:
+    numbers = all(isinstance(each, int | float) for each in (*ends, found.get("n", 1)))
+    if not numbers or [0.0, *ends, 1.0] != sorted([0.0, *ends, 1.0]) or found.get("n", 1) < 1:
         raise RecordError(f"{where} holds {dict(found)}, which is no share from 0 to 1 of some images; run it again")
     return True
 
@@ -191,7 +193,7 @@ class Record(dict):
     def _at(self, part: str, *path: str):
         value = self.get(part, {})
         for key in path:
-            if key not in value:
+            if not isinstance(value, Mapping) or key not in value:
                 raise RecordError(f"record {self.id} has no {part.rstrip('s')} {' / '.join(path)}; run it again")
             value = value[key]
         return _measured(value, f"record {self.id}: {' / '.join((part, *path))}") if part == "metrics" else value
@@ -204,7 +206,10 @@ class Record(dict):
         """
         if path[0] == "cross_generation":
             path = (*path, code or self.setting("model", "test_code"))
-        return self._at("metrics", *path)
+        found = self._at("metrics", *path)
+        if not isinstance(found, Share):
+            raise RecordError(f"record {self.id}: metrics / {' / '.join(path)} holds no share of images; run it again")
+        return found
 
     def applies(self, *path: str) -> bool:
         """Whether the model has the metric at a path: the probe of one without joint codes has no "joint"."""
@@ -330,8 +335,33 @@ def read_record(path: Path) -> Record:
     return record
 
 
+# What a record of a run must have, and of which type; a dotted name is of a field in a field.
+FORM = {
+    **dict.fromkeys(("id", "profile", "model", "reading", "status", "config_hash", "data.kind"), str),
+    **dict.fromkeys(("data.content_hash", "config.model.model"), str),
+    "seed": int, "trained_together": list, "data.notes": list,
+}  # fmt: skip
+# What it may lack, as one that is older or that failed.
+OPTIONAL = {
+    **dict.fromkeys(("metrics", "panels", "provenance", "cost", "plateau", "judges"), dict), "history": list,
+    "cost.steps": int, "cost.seconds": int | float, "plateau.left": int | None,
+}  # fmt: skip
+
+
+def _misfits(record: Record) -> Iterator[str]:
+    """Fields that are missing or of another type."""
+    for path, kind in (FORM | OPTIONAL).items():
+        value = record
+        for key in path.split("."):
+            value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
+        lacks = value is MISSING and (path in FORM or (path == "metrics" and record.get("status") == "ok"))
+        if lacks or (value is not MISSING and (not isinstance(value, kind) or isinstance(value, bool))):
+            yield f"it has no {path}" if lacks else f"its {path} is {value!r}"
+
+
 def _faults(record: Record, name: str) -> Iterator[str]:
     """What cannot be true of the record of a run in a file of this name."""
+    yield from _misfits(record)
     if record.id != name:
         yield f"its id is {record.id!r}"
     if config_hash(record["config"]) != record.config_hash:
