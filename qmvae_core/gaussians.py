@@ -54,7 +54,7 @@ def product_of_experts(experts: Sequence[DiagonalGaussian], prior: bool = True) 
     """
     if not experts:
         raise ValueError("product_of_experts needs at least one expert, got none")
-    shapes = [tuple(expert.mean.shape) for expert in experts]
+    shapes = [tuple(values.shape) for expert in experts for values in expert]
     if len(set(shapes)) > 1:
         raise ValueError(f"the experts of a product must have one shape, got {shapes}")
     means = [expert.mean for expert in experts]

@@ -27,7 +27,7 @@ class Likelihood:
     dims: int = 3
 
     def __post_init__(self):
-        if not isinstance(self.scale, Tensor) and self.scale <= 0:
+        if not isinstance(self.scale, Tensor) and not 0 < self.scale < math.inf:
             raise ValueError(f"the scale of a likelihood must be positive, got {self.scale}")
 
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ def quadruplet_loss(
     sizes = {name: value.shape[-1] for name, value in zip(QUADRUPLET, (mu_x, mu_y, mu_x_neg, mu_y_neg), strict=True)}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"the four codes of a quadruplet must have one number of dimensions, got {sizes}")
-    if alpha1 < 0 or alpha2 < 0:
+    if not (alpha1 >= 0 and alpha2 >= 0):
         raise ValueError(f"the margins must not be negative, got alpha1={alpha1}, alpha2={alpha2}")
     positive = distance(mu_x, mu_y)
     first = F.relu(positive - distance(mu_x, mu_y_neg) + alpha1)

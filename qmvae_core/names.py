@@ -24,7 +24,7 @@ UNITS = {
 
 def known(table: Mapping, what: str, name: str):
     """table[name], with a ValueError that lists the known names if it has none."""
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ValueError(f"unknown {what} {name!r}; the known ones are {sorted(table)}")
     return table[name]
 

@@ -50,15 +50,6 @@ def has_negatives(labels: Tensor) -> Tensor:
     return labels.amin() != labels.amax()
 
 
-def check_labels(labels: Tensor, batch: int) -> None:
-    """Raise ValueError if no batch of so many samples can ever hold a negative; labels: (n,), all that there are."""
-    if batch < 2 or not has_negatives(labels):
-        raise ValueError(
-            f"batches of {batch} from samples of the digits {labels.unique().tolist()} never hold a negative; "
-            "use batches of at least two and data with at least two digits, or beta=0"
-        )
-
-
 def _random(candidates: Candidates) -> Tensor:
     return _one_hot_first(torch.ones_like(candidates.loss, dtype=torch.bool))
 

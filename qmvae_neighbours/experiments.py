@@ -5,7 +5,9 @@ A chapter shows the committed record of its experiment, or carries the experimen
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -17,10 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from qmvae_core.data import STAND_IN
-from qmvae_core.data.sources import DEFAULT_ROOT, chosen_root
 from qmvae_core.files import file_hash
+from qmvae_core.stops import CheckpointError
+from qmvae_core.training import checkpoint
 from qmvae_study.evidence.folder import REPOSITORY
-from qmvae_study.evidence.provenance import provenance
+from qmvae_study.evidence.provenance import code, provenance
 from qmvae_study.evidence.records import FORMAT, Record, RecordError, config_hash, read_record, write_json
 from qmvae_study.evidence.weights import save_tensors
 from qmvae_study.report import pages
@@ -61,20 +64,22 @@ class Workshop(NamedTuple):
         """Give the model the weights of an earlier run with these settings, or train it now; leave it frozen.
 
         settings: whatever the weights depend on: configuration, length, seed, the content hash of the data.
-        Raises RecordError where the weights that were kept do not fit the model.
+        Raises CheckpointError for a file that is damaged, or whose weights are of other settings or another model.
         """
-        path = self.folder / f"{config_hash(settings)}.safetensors"
+        path = self.folder / f"{config_hash(settings)}.pt"
+        asked = json.dumps(settings, sort_keys=True)
         if not path.exists():
-            best = train(model)
-            save_tensors(path, best.weights | {"best": torch.tensor(best[:2], dtype=torch.float64)})
-        weights = load_file(path)
-        step, least = weights.pop("best").tolist()
+            checkpoint.write(path, {"settings": asked, **train(model)._asdict()})
+        content = checkpoint.read(path)
         try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
-            raise RecordError(f"{path} holds weights of another network; delete it: {error}") from None
+            if content.pop("settings") != asked:
+                raise ValueError("they were trained with other settings")
+            best = Best(**content)
+            model.load_state_dict(best.weights)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{path} does not hold the weights of this training; delete it: {error}") from None
         model.eval().requires_grad_(False)
-        return Best(int(step), least, weights)
+        return best
 
 
 class Validation(NamedTuple):
@@ -143,20 +148,6 @@ def _looked(model: nn.Module, validation: Validation | None, step: int, best: Be
     return Best(step, error, {name: value.clone() for name, value in model.state_dict().items()})
 
 
-def series_file(root: str | Path | None, file: str) -> Path | None:
-    """A file below a data root (without one: QMVAE_DATA_ROOT or data/), or None where the root has none.
-
-    For the root "stand-in" it is None too. That the series is then made up is printed.
-    """
-    root = Path(chosen_root(root) or DEFAULT_ROOT).expanduser()
-    if str(root) != STAND_IN and (root / file).is_file():
-        return root / file
-    reason = "was wanted" if str(root) == STAND_IN else f"{root} has no {file}"
-    # Printed and not warned: a warning goes to standard error, which a strict notebook check reads as a failure.
-    print(f"STAND-IN DATA ({reason}): the series is made up. Its numbers say that the code runs, and nothing else.")
-    return None
-
-
 def obtain(
     name: str, profile: str, settings: Mapping[str, object],
     carry_out: Callable[[object, Workshop], tuple[Mapping, Mapping, Mapping[str, Tensor]]],
@@ -183,7 +174,8 @@ def obtain(
 
 
 def _record(name: str, profile: str, settings, carry_out: Callable, data_root: str | None, folder: Path) -> None:
-    start, code = time.monotonic(), provenance()  # before the files that this run adds to the repository
+    code(REPOSITORY)  # which commit this is, asked for before the work
+    start = time.monotonic()
     workshop = Workshop(folder / "work" / name, data_root or (STAND_IN if profile == "smoke" else None))
     identity, metrics, tensors = carry_out(settings, workshop)
     save_tensors(folder / f"{name}.safetensors", tensors)
@@ -191,15 +183,24 @@ def _record(name: str, profile: str, settings, carry_out: Callable, data_root: s
         "format": FORMAT, "id": name, "profile": profile, "settings": asdict(settings),
         "data": identity, "metrics": metrics, "seconds": time.monotonic() - start,
         "tensors_sha256": file_hash(folder / f"{name}.safetensors"),
-        "provenance": {**provenance(), "commit": code["commit"], "dirty": code["dirty"]},
+        "provenance": provenance(),
     }  # fmt: skip
     write_json(folder / f"{name}.json", record)
 
 
 def read(folder: Path, name: str) -> Found:
-    """The record of an experiment in a folder, with its tensors."""
-    record = read_record(folder / f"{name}.json")
-    path = folder / f"{name}.safetensors"
-    if not record.holds(path):
-        raise RecordError(f"{path} is missing or not the one that its record names; run the experiment again")
-    return Found(record, load_file(path))
+    """The record of an experiment in a folder, with its tensors.
+
+    Raises RecordError for one that is missing, damaged, of another experiment or without its tensors, and for a metric
+    that is not a number.
+    """
+    path = folder / f"{name}.json"
+    record, again = read_record(path), "run the experiment again"
+    if record.id != name:
+        raise RecordError(f"{path} is the record of {record.id}; {again}")
+    if wrong := re.search(r'"(nan|-?inf)"', json.dumps(record["metrics"])):
+        raise RecordError(f"{path} has a metric that is {wrong[1]}, so nothing follows from it; {again}")
+    tensors = path.with_suffix(".safetensors")
+    if not record.holds(tensors):
+        raise RecordError(f"{tensors} is missing or not the one that its record names; {again}")
+    return Found(record, load_file(tensors))

@@ -21,7 +21,7 @@ from qmvae_study.execution import SIDE_BY_SIDE, Outcome, check_room, recorded, s
 from qmvae_study.judges import OracleError, prepare_oracles
 from qmvae_study.plan import PROFILES, Run, plan
 from qmvae_study.report import tables
-from qmvae_study.runs import amend, device_here, expected_hours, state
+from qmvae_study.runs import OTHER_DATA, amend, data_for, device_named, expected_hours, state
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,7 +63,8 @@ def _runs(options: argparse.Namespace) -> list[Run]:
 
 
 def _device(options: argparse.Namespace) -> str:
-    return device_here() if options.device == "auto" else options.device
+    elsewhere = getattr(options, "scheduler", None) and options.device != "auto"
+    return options.device if elsewhere else device_named(options.device)
 
 
 def _workers(options: argparse.Namespace, runs: int) -> int:
@@ -94,17 +95,25 @@ def _expect(runs: list[Run], options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> int:
     """Carry out the runs that are not done."""
     runs, evidence = _runs(options), _evidence(options)
-    if options.minutes is not None and (options.scheduler or options.minutes <= 0):
+    if options.minutes is not None and (options.scheduler or not 0 < options.minutes < math.inf):
         raise ValueError("--minutes must be positive, and is for runs on this machine, without --scheduler")
     if not options.scheduler:  # whose workers may be of another kind
         for run in runs:
             check_precision(run.training.precision, _device(options))
     data_root = absolute_root(options.data_root)
-    real_data = real_data_at_hand(data_root)
+    if options.scheduler:  # whose workers may have data that this machine lacks
+        at_hand = {"kind": "real"} if real_data_at_hand(data_root) else None
+    else:
+        at_hand = data_for(options.profile, data_root).identity
     todo = {}
     for number, run in enumerate(runs, start=1):
-        found = state(run, evidence, real_data)
+        found = state(run, evidence, at_hand)
         print(f"run {number} of {len(runs)}: {run.profile} {run.id} ({found})", flush=True)
+        if found == OTHER_DATA:
+            raise RecordError(
+                f"{evidence} holds a record of this run on other real data than those at hand; "
+                "name their root with --data-root, or another folder with --evidence"
+            )
         if found != "done":
             todo[run] = f"run {number} of {len(runs)}"
     check_room(todo, lambda run: evidence)
@@ -116,7 +125,7 @@ def _run(options: argparse.Namespace) -> int:
         waiting, workers = iter(todo.items()), _workers(options, len(todo))
         where = data_root, options.device, workers, options.minutes
         outcomes = side_by_side(lambda begun: next(waiting, None), lambda run: evidence, *where)
-    return _report(outcomes, lambda run: recorded(run, evidence, real_data), todo)
+    return _report(outcomes, lambda run: recorded(run, evidence, at_hand), todo)
 
 
 def _report(outcomes: Iterator[Outcome], done: Callable[[Run], bool], todo: Mapping[Run, str] | None = None) -> int:
@@ -151,28 +160,29 @@ def _report(outcomes: Iterator[Outcome], done: Callable[[Run], bool], todo: Mapp
 
 def _queue(options: argparse.Namespace) -> int:
     """Carry out all runs that the book's verdicts wait for, in order."""
-    if options.minutes is not None and options.minutes <= 0:
+    if options.minutes is not None and not 0 < options.minutes < math.inf:
         raise ValueError("--minutes must be positive")
     data_root = absolute_root(options.data_root)
     if not real_data_at_hand(data_root):
         raise ValueError("the queue needs real data; name a root with MNIST and SVHN with --data-root")
     runs = queue.runs()
     if options.list:
-        states = {run: state(run, queue.evidence_of(run), real_data=True) for run in runs}
+        at_hand = load_digits(data_root).identity
+        states = {run: state(run, queue.evidence_of(run), at_hand) for run in runs}
         for run, found in states.items():
             print(f"{run.profile}  {run.id}  {found}", flush=True)
         _expect([run for run, found in states.items() if found not in ("done", "failed")], options)
         return 0
-    check_room([run for run in runs if not queue.over(run)], queue.evidence_of)
-    outcomes = queue.carry_out(data_root, options.device, _workers(options, len(runs)), options.minutes)
-    return _report(outcomes, lambda run: recorded(run, queue.evidence_of(run), real_data=True))
+    outcomes = queue.carry_out(data_root, _device(options), _workers(options, len(runs)), options.minutes)
+    return _report(outcomes, lambda run: recorded(run, queue.evidence_of(run), {"kind": "real"}))
 
 
 def _status(options: argparse.Namespace) -> None:
     """Say which runs are done, failed, started or to do."""
     evidence = _evidence(options)
+    at_hand = {"kind": "real"} if real_data_at_hand() else None
     for number, run in enumerate(_runs(options)):
-        found = state(run, evidence, real_data_at_hand())
+        found = state(run, evidence, at_hand)
         print(f"{number:3d}  {run.profile}  {run.id}  {found}")
 
 
@@ -219,9 +229,9 @@ def _refresh(options: argparse.Namespace) -> None:
 
 def _oracles(options: argparse.Namespace) -> None:
     """Train the digit judges that are missing."""
-    data = load_digits(options.data_root)
-    for name, oracle in prepare_oracles(data, options.out, device=options.device).items():
-        print(f"{name}: {100 * oracle.accuracy(data.test[name].to(options.device)):.2f} % of the test digits")
+    device, data = _device(options), load_digits(options.data_root)
+    for name, oracle in prepare_oracles(data, options.out, device=device).items():
+        print(f"{name}: {100 * oracle.accuracy(data.test[name].to(device)):.2f} % of the test digits")
 
 
 TO_BE_CONTINUED = 75  # the exit status by which shells and schedulers know a command that should be given again

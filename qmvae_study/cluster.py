@@ -88,7 +88,7 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     from distributed import as_completed
 
-    real_data = real_data_at_hand(shared.data_root)
+    at_hand = {"kind": "real"} if real_data_at_hand(shared.data_root) else None
     topic = f"qmvae-{uuid.uuid4().hex}"
     logs = {run: evidence / "work" / run.id / "output.txt" for run in runs}
     names = {run.id: label for run, label in runs.items()}
@@ -116,7 +116,7 @@ def _outcomes(
             error = None
             if future.status == "error":
                 error = future.exception()
-            elif future.status != "finished" and not execution.recorded(run, evidence, real_data):
+            elif future.status != "finished" and not execution.recorded(run, evidence, at_hand):
                 error = RuntimeError(GONE)
             seconds = time.monotonic() - started.get(run.id, submitted)
             yield Outcome(run, seconds, error, max(_offering(client, resource), 1))

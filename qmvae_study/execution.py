@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
@@ -96,10 +96,10 @@ def _disk(evidence: Path) -> int:
     return evidence.stat().st_dev
 
 
-def recorded(run: Run, evidence: Path, real_data: bool) -> bool:
-    """Whether a run's records are there, whatever ended it."""
+def recorded(run: Run, evidence: Path, at_hand: Mapping | None) -> bool:
+    """Whether all that a run leaves is there, whatever ended it; at_hand: as of `state`."""
     try:
-        return state(run, evidence, real_data) == "done"
+        return state(run, evidence, at_hand) == "done"
     except RecordError:
         return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from qmvae_core.data import DigitData
+from qmvae_core.files import file_hash
 from qmvae_study.evidence.provenance import provenance
-from qmvae_study.evidence.records import write_json
+from qmvae_study.evidence.records import Record, read_json, write_json
 from qmvae_study.evidence.weights import save_tensors
 from qmvae_study.oracles import CONFIGS, DigitClassifier, OracleConfig, train_oracle
 
@@ -25,6 +25,8 @@ class OracleError(RuntimeError):
 def save_oracle(model: DigitClassifier, data: DigitData, config: OracleConfig, seconds: float, folder: Path) -> dict:
     """Write the weights and the record of one oracle's training; returns the record."""
     device = next(model.parameters()).device
+    weights, about = _files(model.modality, folder)
+    save_tensors(weights, model.state_dict())
     record = {
         "modality": model.modality,
         "config": asdict(config),
@@ -33,9 +35,8 @@ def save_oracle(model: DigitClassifier, data: DigitData, config: OracleConfig, s
         "data": data.identity,
         "provenance": provenance(device),
         "seconds": seconds,
+        "weights_sha256": file_hash(weights),
     }
-    weights, about = _files(model.modality, folder)
-    save_tensors(weights, model.state_dict())
     write_json(about, record)
     return record
 
@@ -45,24 +46,34 @@ def _files(modality: str, folder: Path) -> tuple[Path, Path]:
     return Path(folder) / f"{modality}.safetensors", Path(folder) / f"{modality}.json"
 
 
+def judges_there(folder: Path) -> dict[str, str]:
+    """Modality -> the hash of its judge's weights, of the judges that have a record in a folder."""
+    found = [read_json(path) for path in sorted(Path(folder).glob("[!.]*.json"))]
+    return {about["modality"]: about["weights_sha256"] for about in found}
+
+
 def load_oracle(modality: str, folder: Path, kind: str = "real") -> DigitClassifier:
     """The saved oracle of a modality, in eval mode, for data of a kind ("real" or "stand-in").
 
-    Raises OracleError if there is none, or if it was trained on another kind of data.
+    Its `sha256` is that of its weights, by which records name it. Raises OracleError if there is none, if it was
+    trained on another kind of data, and if its weights are not those that its record names.
     """
     weights, record = _files(modality, folder)
     if not (weights.exists() and record.exists()):
         raise OracleError(
             f"no oracle for {modality} in {folder}; train it with: python -m qmvae_study oracles --out {folder}"
         )
-    about = json.loads(record.read_text())
+    about = Record(read_json(record))
     if about["data"]["kind"] != kind:
         raise OracleError(
             f"the oracle in {folder} was trained on {about['data']['kind']} data and cannot judge {kind} data; "
             "choose another folder"
         )
+    if not about.holds(weights) or about["modality"] != modality:
+        raise OracleError(f"{weights} is not the oracle of its record; fetch both, or delete both to train it anew")
     model = DigitClassifier(modality, about["config"]["channels"])
     model.load_state_dict(load_file(weights))
+    model.sha256 = about["weights_sha256"]
     return model.eval()
 
 
@@ -82,6 +93,7 @@ def prepare_oracles(
             if not train_missing or all(path.exists() for path in _files(modality, folder)):
                 raise
             started = time.monotonic()
-            found[modality] = train_oracle(modality, digits, configs[modality], device)
-            save_oracle(found[modality], data, configs[modality], time.monotonic() - started, folder)
+            trained = train_oracle(modality, digits, configs[modality], device)
+            save_oracle(trained, data, configs[modality], time.monotonic() - started, folder)
+            found[modality] = load_oracle(modality, folder, data.identity["kind"])
     return {modality: model.to(device) for modality, model in found.items()}

@@ -16,12 +16,18 @@ from torch import Tensor, nn
 
 from qmvae_core.data import MODALITIES, Digits
 from qmvae_core.draws import seed_for
+from qmvae_core.models import Checked
 from qmvae_core.names import known
 
 
 @dataclass(frozen=True)
-class OracleConfig:
-    """How an oracle is trained: Adam with a one-cycle learning rate, on images shifted by a few pixels."""
+class OracleConfig(Checked):
+    """How an oracle is trained: Adam with a one-cycle learning rate, on images shifted by a few pixels.
+
+    Raises ValueError like Checked.
+    """
+
+    positive = ("epochs", "channels", "batch_size", "learning_rate")
 
     epochs: int
     channels: int  # of the first block; the second and third have two and four times as many
@@ -44,6 +50,7 @@ class DigitClassifier(nn.Module):
     def __init__(self, modality: str, channels: int, shape: Sequence[int] | None = None):
         super().__init__()
         self.modality = modality
+        self.sha256: str | None = None  # of the file of its weights, if it comes from one
         self.shape = tuple(shape or known(MODALITIES, "modality", modality))
         sizes = [self.shape[0], channels, 2 * channels, 4 * channels]
         blocks = [_block(before, after) for before, after in zip(sizes, sizes[1:], strict=False)]
@@ -58,7 +65,7 @@ class DigitClassifier(nn.Module):
     def predict(self, images: Tensor, batch_size: int = 200) -> Tensor:
         """The digit that each image shows, judged in eval mode: (n,) int64.
 
-        images: (n, c, h, w) in [0, 1] of the oracle's modality. Raises ValueError for another shape.
+        images: (n, c, h, w) in [0, 1] of the oracle's modality. Raises ValueError for others.
         """
         return torch.cat([self(part).argmax(dim=-1) for part in self._to_judge(images, batch_size)])
 
@@ -78,6 +85,9 @@ class DigitClassifier(nn.Module):
         """
         if tuple(images.shape[1:]) != self.shape:
             raise ValueError(f"the {self.modality} oracle judges images (n, {self.shape}), got {tuple(images.shape)}")
+        low, high = images.aminmax() if images.numel() else (0, 0)
+        if not (low >= 0 and high <= 1):  # it would read a digit in NaN as well
+            raise ValueError(f"the {self.modality} oracle judges images in [0, 1], not {low:g} to {high:g}")
         self.eval()
         return [part.contiguous(memory_format=torch.channels_last) for part in images.split(batch_size)]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qmvae_core.data import Digits
 from qmvae_core.evaluation import Context
-from qmvae_core.files import replacing
+from qmvae_core.files import file_hash, replacing
 from qmvae_study.evidence.pictures import ROWS, SWEEP
 
 
@@ -31,12 +31,12 @@ def make_panels(of: Context, folder: Path, name: str) -> dict[str, dict[str, dic
             if kind != "cross_generation" and target not in of.private:
                 continue
             rows, about = make(of, source, target)
-            files = {}
+            files = {part: f"{name}-{kind}-{source}-to-{target}-{part}.png" for part in rows}
             for part, images in rows.items():
-                files[part] = f"{name}-{kind}-{source}-to-{target}-{part}.png"
                 save_panel(folder / files[part], images)
+            hashes = {part: file_hash(folder / file) for part, file in files.items()}
             read = [of.judges[target].predict(row).tolist() for row in rows["generated"]]
-            found[kind][direction] = {"files": files, **about, "read": read}
+            found[kind][direction] = {"files": files, "sha256": hashes, **about, "read": read}
     return {kind: panels for kind, panels in found.items() if panels}
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from qmvae_core.data import MODALITIES, STAND_IN
-from qmvae_core.models import Reading, build_model, from_known_fields, reading
+from qmvae_core.models import Checked, Reading, build_model, from_known_fields, reading
 from qmvae_core.names import BEST, known
 from qmvae_core.training import TrainingConfig
 from qmvae_study import hunt, sensitivity
@@ -17,8 +18,9 @@ from qmvae_study.paper import TRAIN_PAIRS
 from qmvae_study.rows import MODELS_COMPARED
 
 SEED_LIMIT = 2**32  # of NumPy's RandomState, by which the pairs of a seed are drawn
-# Letters of a reading in the names of files; a file system takes 255 with all that is added.
+# Bytes of a reading, and of seeds, in the names of files; a file system takes 255 with all that is added.
 LONGEST_NAME = 120
+LONGEST_SEEDS = 40
 PAPER_ROUNDS = TrainingConfig().rounds  # which give TRAIN_PAIRS
 
 
@@ -73,7 +75,7 @@ def profile(name: str) -> Profile:
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= SEED_LIMIT:
+    if not seeds or len(set(seeds)) < len(seeds) or max(seeds) >= SEED_LIMIT:
         raise ValueError(f"seeds must be different, not negative and below 2**32, got {list(seeds)}")
 
 
@@ -87,7 +89,7 @@ def _check_reading(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Checked):
     """One entry of the plan: a model under one reading, one seed or a stack of seeds, in one precision.
 
     Raises ValueError for an unknown profile, reading or precision, for a value that its field cannot have, and for
@@ -100,6 +102,9 @@ class Run:
     precision: str = "float32"
 
     def __post_init__(self):
+        if isinstance(self.seeds, list):  # as a notebook's parameters have them
+            object.__setattr__(self, "seeds", tuple(self.seeds))
+        super().__post_init__()
         profile(self.profile)
         _check_reading(self.reading)
         _ = self.training
@@ -119,7 +124,7 @@ class Run:
     @property
     def id(self) -> str:
         """A name for the run's folder."""
-        return f"{self._name}-s{'_'.join(map(str, self.seeds))}"
+        return f"{self._name}-s{_short('_'.join(map(str, self.seeds)), LONGEST_SEEDS)}"
 
     def record_id(self, seed: int) -> str:
         """The name of one seed's record, weights and panels."""
@@ -128,14 +133,19 @@ class Run:
     @property
     def _name(self) -> str:
         """Model, reading and, if it is not float32, precision; a reading too long for a file's name has a digest."""
-        name = self.reading
-        if len(name) > LONGEST_NAME:
-            name = f"{name.partition('+')[0]}+{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        name = _short(self.reading, LONGEST_NAME)
         return f"{self.model}-{name}" + ("" if self.precision == "float32" else f"-{self.precision}")
 
     def config(self) -> dict:
         """All that decides the result beside seed and data."""
         return {"model": reading(self.reading).to_dict(), "training": asdict(self.training)}
+
+
+def _short(name: str, longest: int) -> str:
+    """A name, or the first part of one that is longer and a digest of all of it."""
+    if len(name.encode()) <= longest:
+        return name
+    return f"{re.split('[+_]', name)[0]}+{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def plan(

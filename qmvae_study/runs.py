@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,19 +24,28 @@ from qmvae_core.training.batches import Steps
 from qmvae_core.training.config import default_loop, in_precision
 from qmvae_study.diagnosis import METRICS, at_a_glance
 from qmvae_study.evidence.folder import RESULTS, alone
-from qmvae_study.evidence.provenance import provenance
+from qmvae_study.evidence.provenance import provenance, trainer
 from qmvae_study.evidence.records import FORMAT, Record, RecordError, config_hash, load_records, read_record, write_json
 from qmvae_study.evidence.weights import save_tensors
-from qmvae_study.judges import prepare_oracles
+from qmvae_study.judges import judges_there, prepare_oracles
 from qmvae_study.oracles import DigitClassifier
 from qmvae_study.panels import make_panels
 from qmvae_study.plan import Run, profile, steps_of
 from qmvae_study.signals import STOPPED, sigterm_later
 
 
-def device_here() -> str:
-    """What "auto" stands for on this machine: "cuda" where there is a GPU, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def device_named(name: str) -> str:
+    """A device of this machine: "cpu", "cuda" or "cuda:1"; "auto" is "cuda" where there is a GPU, else "cpu".
+
+    Raises ValueError for another name and for a device that is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise ValueError(f"unknown device {name!r}; the known ones are auto, cpu, cuda and cuda:NUMBER")
+    if name != "cpu" and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise ValueError(f"this machine has {torch.cuda.device_count()} GPUs and no {name!r}; use --device cpu")
+    return name
 
 
 def seconds_a_step(
@@ -103,10 +113,15 @@ def oracles_for(
     name: str, data: DigitData, evidence: Path, device: str | torch.device = "cpu"
 ) -> Mapping[str, DigitClassifier]:
     """The judges: the committed ones for real data; for the stand-in, trained once into the evidence folder."""
+    folder = _judges_folder(data.identity["kind"], evidence)
     if data.identity["kind"] == STAND_IN:
         with alone(evidence / "work" / "oracles", patience=3600.0):  # one of several runs trains them for all
-            return prepare_oracles(data, evidence / "oracles", profile(name).oracles, device)
-    return prepare_oracles(data, RESULTS / "oracles", device=device, train_missing=False)
+            return prepare_oracles(data, folder, profile(name).oracles, device)
+    return prepare_oracles(data, folder, device=device, train_missing=False)
+
+
+def _judges_folder(kind: str, evidence: Path) -> Path:
+    return (evidence if kind == STAND_IN else RESULTS) / "oracles"
 
 
 def train(
@@ -136,8 +151,9 @@ def train(
     try:
         with alone(evidence / "work" / run.id), sigterm_later() as came:
             return fit(
-                reading(run.reading), run.training, data.train, run.seeds, folder=folder, device=device,
-                progress=progress, minutes=minutes, stop=lambda: STOPPED if came else "", measure=measure,
+                reading(run.reading), run.training, data.train, run.seeds,
+                folder=folder, device=device, progress=progress, minutes=minutes,
+                stop=lambda: STOPPED if came else "", measure=measure, by=trainer(device),
             )  # fmt: skip
     except NonFiniteLoss as error:
         for seed in run.seeds:
@@ -171,6 +187,8 @@ def judge(
                 "panels": make_panels(Context(*given), evidence / "panels", name),
                 "weights_sha256": file_hash(weights),
                 "cost": trained.cost,
+                "trained_by": trained.by,
+                "judges": {each: oracle.sha256 for each, oracle in oracles.items()},
             }
             write_json(record_path(run, seed, evidence), record)
             written.append(record)
@@ -244,21 +262,45 @@ def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[t
         yield record.id, f"added {', '.join(missing)}"
 
 
-def state(run: Run, evidence: Path, real_data: bool = False) -> str:
-    """ "done", "failed", "started" or "to do", by the records and checkpoint in the evidence folder.
+OTHER_DATA = "of other data"
 
-    real_data: whether real data is at hand now; then what was run on the stand-in for lack of it is to do again.
+
+def state(run: Run, evidence: Path, at_hand: Mapping | None = None) -> str:
+    """ "done", "failed", "started", "to do" or OTHER_DATA, by what lies in the evidence folder.
+
+    Done is a run that left all it leaves: for each seed a record of its config, on the data and by the judges at hand,
+    and the weights and panels that it names. at_hand: the identity of the data, or a part of it; None: any will do.
+    What was run on the stand-in is to do again on real data; other real data are neither taken nor written over.
+    Raises RecordError for a record that cannot be read.
     """
+    wanted = {key: value for key, value in (at_hand or {}).items() if key in ("kind", "content_hash")}
     found = []
     for seed in run.seeds:
         path = record_path(run, seed, evidence)
         record = read_record(path) if path.exists() else None
-        replaced = record is not None and not record.real and real_data
-        other = record is None or not _same_config(run, record["config"])
-        if other or (replaced and not profile(run.profile).data_root):
+        same = record is not None and _same_config(run, record["config"])
+        if same and any(record["data"][key] != value for key, value in wanted.items()):
+            if record.real:
+                return OTHER_DATA
+            same = False
+        if not same or (record.done and not _whole(record, evidence)):
             return "started" if any((evidence / "work" / run.id).glob("*/checkpoint.pt")) else "to do"
         found.append(record.status)
     return "failed" if "failed" in found else "done"
+
+
+def _whole(record: Record, evidence: Path) -> bool:
+    """Whether what a finished record names is there: its weights, its panels, and the judges that would judge today."""
+    of_files = {
+        evidence / "panels" / file: panel["sha256"][part]
+        for panels in record["panels"].values()
+        for panel in panels.values()
+        for part, file in panel["files"].items()
+    }
+    whole = record.holds(_weights(record, evidence)) and all(
+        path.exists() and file_hash(path) == expected for path, expected in of_files.items()
+    )
+    return whole and record["judges"] == judges_there(_judges_folder(record.data.kind, evidence))
 
 
 def _same_config(run: Run, config: Mapping) -> bool:

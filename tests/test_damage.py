@@ -31,17 +31,51 @@ def test_a_checkpoint_with_one_bit_flipped_is_refused_and_kept(started, place, b
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("change", ["a name", "a shape", "a part that is missing"])
-def test_a_checkpoint_of_another_form_of_the_model_is_refused(started, monkeypatch, change):
-    """As it is when the code changed between the two: the digest is right, and the content does not fit."""
+def no_epoch_of(content: dict) -> None:
+    """As within an epoch whose losses it does not hold."""
+    content["position"].update(epoch=1, chunk=1)
+    content["position"]["history"].pop()
+
+
+FITS = {
+    "a name": lambda content: content["state"].__setitem__("new", content["state"].pop(min(content["state"]))),
+    "a shape": lambda content: content["state"].update({n: torch.cat([v, v]) for n, v in content["state"].items()}),
+    "a type": lambda content: content["state"].update({n: v.double() for n, v in content["state"].items()}),
+    "a part that is missing": lambda content: content["state"].pop(min(content["state"])),
+    "no state": lambda content: content.pop("state"),
+    "an epoch that cannot be": lambda content: content["position"].update(epoch=3),
+    "a chunk that cannot be": lambda content: content["position"].update(epoch=0, chunk=77),
+    "a position of words": lambda content: content["position"].update(epoch="two"),
+    "an unknown field": lambda content: content["position"].update(colour=1),
+    "a report too few": lambda content: content["position"]["history"].pop(),
+    "losses of another shape": no_epoch_of,
+}
+
+
+@pytest.mark.parametrize("change", FITS)
+def test_a_checkpoint_that_does_not_fit_the_run_is_refused_and_nothing_of_it_is_taken(started, monkeypatch, change):
+    """Its digest and its key are right, as somebody could write them; its content cannot be."""
     go_on, path = started
     content = checkpoint.read(path)
-    name = next(iter(content["state"]))
-    value = content["state"].pop(name)
-    if change == "a name":
-        content["state"][f"{name}_old"] = value
-    elif change == "a shape":
-        content["state"][name] = torch.cat([value, value], dim=-1)
-    monkeypatch.setattr(checkpoint, "read", lambda *_: content)
-    with pytest.raises(CheckpointError, match="another version of the model; delete it"):
+    FITS[change](content)
+    checkpoint.write(path, content)
+    monkeypatch.setattr(checkpoint, "put_back", lambda *_: pytest.fail("something was taken"))
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt does not fit this run .*; delete it to start anew"):
+        go_on()
+
+
+@pytest.mark.parametrize("part", ["model", "training", "seeds", "data", "device", "code", "torch"])
+def test_a_run_goes_on_only_with_all_that_decided_its_result(started, part):
+    go_on, path = started
+    content = checkpoint.read(path)
+    content["key"][part] = "another"
+    checkpoint.write(path, content)
+    with pytest.raises(CheckpointError, match=f"another {part}; go on with the same, .* or delete it"):
+        go_on()
+
+
+def test_a_checkpoint_of_an_earlier_form_is_refused(started):
+    go_on, path = started
+    checkpoint.write(path, {**checkpoint.read(path), "key": "abc on cpu"})
+    with pytest.raises(CheckpointError, match="written by another version; delete it"):
         go_on()

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
+from scipy.sparse import csc_array
 from torchvision import datasets
 
 from qmvae_core import data
@@ -265,6 +266,9 @@ def _svhn(**changes):
         (_svhn(X=np.zeros((32, 32, 3, 20))), "must be"),
         (_svhn(X=np.zeros((32, 32, 20), np.uint8)), "must be"),
         (_svhn(y=np.linspace(1, 10, 20)[:, None]), "must be"),
+        (_svhn(y=(np.arange(20) % 10 + 1).reshape(4, 5)), r"must be .* not .*\(4, 5\)"),
+        (_svhn(y=csc_array(np.ones((20, 1)))), "must be .* float64"),
+        (_svhn(X=np.ones((32, 32, 3, 20), np.uint8)), "no pixel above 1"),
         (_svhn(y=np.arange(20)[:, None] % 10), "outside 1 to 10"),
         (_svhn(y=np.arange(20)[:, None] % 11 + 1), "outside 1 to 10"),
         (_svhn(y=np.arange(21)[:, None] % 10 + 1), "21 labels for 20 images"),
@@ -456,6 +460,8 @@ def test_pairs_do_not_depend_on_the_device():
         (torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64)),
         (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)),
         (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.zeros(4)),
+        (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.full((4,), 99)),
+        (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.full((4,), -1)),
     ],
 )
 def test_digits_of_another_form_are_refused(images, labels):
@@ -609,6 +615,8 @@ def test_a_digit_that_all_sides_lack_gives_no_pairs():
         ({"a": torch.arange(10), "b": torch.arange(10)}, 0, "rounds"),
         ({"a": torch.arange(11), "b": torch.arange(10)}, 1, "0 to 9"),
         ({"a": torch.arange(10), "b": torch.arange(-1, 9)}, 1, "0 to 9"),
+        ({"a": torch.arange(10) + 0.5, "b": torch.arange(10)}, 1, "one row of integers, not .*torch.float32"),
+        ({"a": torch.arange(10).reshape(2, 5), "b": torch.arange(10)}, 1, r"one row of integers, not \(2, 5\)"),
         ({"a": torch.arange(0), "b": torch.arange(0)}, 1, "no labels"),
         ({"a": torch.tensor([3]), "b": torch.tensor([3, 4])}, 1, "labels of a lack digit 4"),
         ({"a": torch.tensor([3, 4]), "b": torch.tensor([3])}, 1, "labels of b lack digit 4"),

@@ -6,6 +6,7 @@ What is particular to a model (its equation, its independent implementation, its
 import dataclasses
 import itertools
 import json
+import math
 
 import pytest
 import torch
@@ -423,5 +424,32 @@ def test_images_that_do_not_fit_are_refused_with_what_is_right(model):
                 call()
     for dtype in (torch.uint8, torch.int64, torch.bool):
         for call in calls(torch.ones((4, 1, 6, 6), dtype=dtype)):
-            with pytest.raises(ValueError, match=r"float in \[0, 1\]"):
+            with pytest.raises(ValueError, match=f"'ink' must be torch.float64, as the model is, not {dtype}; cast"):
                 call()
+    for value in (-0.01, 1.01, 255.0, math.nan, math.inf):
+        images = torch.full((4, 1, 6, 6), 0.5, dtype=torch.float64)
+        images[2, 0, 3, 3] = value
+        for call in calls(images):
+            with pytest.raises(ValueError, match=r"'ink' must be in \[0, 1\], not .*; scale them"):
+                call()
+
+
+def test_a_batch_that_does_not_fit_itself_is_refused_by_every_loss(model):
+    images, noise = random_images(model.config), random_noise(model)
+    with pytest.raises(ValueError, match="a batch has as many images of each modality as labels, got .*'ink': 1"):
+        model.loss({**images, "ink": images["ink"][:1]}, LABELS, noise)
+    with pytest.raises(ValueError, match="a batch has as many .*'labels': 3"):
+        model.loss(images, LABELS[:3], noise)
+    for name, value in noise.items():
+        if value.dim() and value.shape[-1] > 1:
+            with pytest.raises(ValueError, match=r"the draws must be those of noise_spec\(4\)"):
+                model.loss(images, LABELS, {**noise, name: value[..., :1]})
+
+
+def test_codes_of_other_sizes_are_not_decoded(model):
+    private = model.config.modalities["ink"].private
+    z, h = torch.zeros(2, 4, dtype=torch.float64), torch.zeros(2, private, dtype=torch.float64)
+    model.decode("ink", z, h)
+    for codes in ((h, z), (z, torch.cat([h, z[:, :1]], dim=1)), (z[:, :3], h)):
+        with pytest.raises(ValueError, match=rf"'ink' is decoded from z \(..., 4\) and h \(..., {private}\), got"):
+            model.decode("ink", *codes)

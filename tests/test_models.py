@@ -152,6 +152,15 @@ def test_loss_is_that_of_the_equations(small_config, names, rule, mask):
         assert result.terms[name].tolist() == pytest.approx(values, abs=1e-6), name
 
 
+@pytest.mark.parametrize("digit", [0, 4, 9])
+def test_data_of_one_digit_and_batches_of_one_can_never_hold_a_negative(three_model, digit):
+    with pytest.raises(ValueError, match=rf"batches of 6 from samples of the digits \[{digit}\] never .*use batches"):
+        three_model.check_labels(torch.full((6,), digit), 6)
+    with pytest.raises(ValueError, match=r"batches of 1 from .*\[0, 1, 9\] never"):
+        three_model.check_labels(torch.tensor([9, 0, 1, 9]), 1)
+    three_model.check_labels(torch.tensor([digit, digit, 5, digit]), 2)
+
+
 def test_a_batch_of_one_digit_has_no_quadruplet_term_and_no_gradient_of_it(three_model):
     images, noise = random_images(three_model.config, 6), random_noise(three_model, 6)
     found = three_model.loss(images, torch.full((6,), 7), noise)

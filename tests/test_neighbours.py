@@ -17,8 +17,10 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from qmvae_core import data
+from qmvae_core.stops import CheckpointError
 from qmvae_neighbours import experiments
 from qmvae_study.evidence import notebooks
+from qmvae_study.evidence.records import RecordError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +41,13 @@ def test_a_committed_record_is_of_the_settings_that_quick_has_now_on_real_data_f
     assert record.seconds < 6 * 60
     settings = importlib.import_module(f"qmvae_neighbours.{notebook.stem.split('_')[1]}").SETTINGS["quick"]
     assert record["settings"] == json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+@pytest.mark.parametrize("name", ["B5_runoff", "B6_eeg"])
+def test_a_committed_record_is_of_the_series_that_is_known_by_its_content(name):
+    record = experiments.read(ROOT / "results" / "neighbours", name).record
+    known = importlib.import_module(f"qmvae_neighbours.{name.split('_')[1]}.data").KNOWN_CONTENT
+    assert record.data.content_hash == known
 
 
 @chapters
@@ -114,6 +123,102 @@ def test_an_experiment_is_taken_up_where_it_was_left(chapter, tmp_path, monkeypa
     assert trained_again <= 1 <= trained
     assert again.metrics == first.metrics
     assert all(torch.equal(again.tensors[name], value) for name, value in first.tensors.items())
+
+
+# What is read back
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    return experiments.Workshop(tmp_path)
+
+
+def kept(workshop: experiments.Workshop, seed: int = 0, size: int = 3) -> experiments.Best:
+    """A training that is kept under its settings, and never made twice."""
+
+    def train(model: torch.nn.Module) -> experiments.Best:
+        return experiments.Best(7, 0.5, model.state_dict())
+
+    return workshop.trained(torch.nn.Linear(size, size), {"seed": seed, "settings": (1, 2)}, train)
+
+
+def test_kept_weights_come_back_and_are_frozen(workshop):
+    first, again = kept(workshop), kept(workshop)
+    assert (again.step, again.error) == (7, 0.5)
+    assert all(torch.equal(again.weights[name], value) for name, value in first.weights.items())
+    assert kept(workshop, seed=1).weights["weight"].ne(first.weights["weight"]).any()
+
+
+@pytest.mark.parametrize("place", [0.0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_kept_weights_with_one_bit_flipped_are_refused(workshop, place):
+    kept(workshop)
+    (path,) = workshop.folder.iterdir()
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{path.name} is damaged.*delete it"):
+        kept(workshop)
+
+
+def test_weights_of_another_training_or_model_under_the_name_of_this_one_are_refused(workshop):
+    kept(workshop)
+    (path,) = workshop.folder.iterdir()
+    with pytest.raises(CheckpointError, match=rf"(?s){path.name} does not hold the weights.*delete it.*size mismatch"):
+        kept(workshop, size=4)
+    kept(workshop, seed=1)
+    (other,) = set(workshop.folder.iterdir()) - {path}
+    other.replace(path)
+    with pytest.raises(CheckpointError, match=rf"{path.name} does not hold the weights.*delete it.*other settings"):
+        kept(workshop)
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """No settings."""
+
+
+def recorded(folder: Path, name: str = "B0", value: float = 0.25) -> Path:
+    """The record of an experiment that measures one number."""
+    made = {"kind": "real", "notes": []}, {"measured": value}, {"drawn": torch.ones(3)}
+    experiments.obtain(name, "quick", {"quick": Nothing()}, lambda *_: made, out=folder)
+    return folder / f"{name}.json"
+
+
+def test_a_record_is_read_back_as_it_was_written(tmp_path):
+    found = experiments.read(tmp_path, recorded(tmp_path).stem)
+    assert found.metrics == {"measured": 0.25}
+    assert found.tensors["drawn"].tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("0.25", "0.35"), ('"quick"', '"quack"'), ('"real"', '"unreal"'), ('"sha256"', '"sha257"')]
+)
+def test_a_record_in_which_anything_was_changed_is_refused(tmp_path, before, after):
+    path = recorded(tmp_path)
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    with pytest.raises(RecordError, match=r"B0\.json is damaged.*run it again"):
+        experiments.read(tmp_path, "B0")
+
+
+def test_a_record_or_tensors_of_another_experiment_are_refused(tmp_path):
+    path, other = recorded(tmp_path), recorded(tmp_path, "B9", 0.5)
+    other.write_bytes(path.read_bytes())
+    with pytest.raises(RecordError, match=r"B9\.json is the record of B0; run the experiment again"):
+        experiments.read(tmp_path, "B9")
+    tensors = path.with_suffix(".safetensors")
+    content = bytearray(tensors.read_bytes())
+    content[-1] ^= 1
+    tensors.write_bytes(content)
+    with pytest.raises(RecordError, match=r"B0\.safetensors is .*not the one.*run the experiment again"):
+        experiments.read(tmp_path, "B0")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_nothing_follows_from_what_is_not_a_number(tmp_path, value):
+    with pytest.raises(RecordError, match=rf"B0\.json has a metric that is {value}.*run the experiment again"):
+        recorded(tmp_path, value=value)
 
 
 def test_papermill_runs_a_chapter_in_a_kernel(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +123,34 @@ def test_limits_ignore_spikes_and_cut_them(random):
     assert limits.clip(spiked).max() == limits.high[0]
 
 
+def test_a_channel_that_is_flat_most_of_the_time_keeps_what_it_says(random):
+    samples = np.full((1000, 2), 4000.0)
+    samples[::4, 0] += 10 * random.standard_normal(250)
+    samples[500, 0] = 700_000
+    limits = frames.robust_limits(samples)
+    clipped = limits.clip(samples)
+    usual = np.arange(1000) != 500
+    np.testing.assert_array_equal(clipped[usual], samples[usual])
+    assert clipped[500, 0] < 4100
+    np.testing.assert_array_equal(limits.clip(samples + [0, 50])[:, 1], 4050)  # flat here, alive elsewhere
+
+
+@pytest.mark.parametrize("window", [64, 65])
+def test_all_bands_together_hold_the_power_of_the_window(window, random):
+    """Parseval's theorem: the frequency that has no negative twin counts once."""
+    samples = random.standard_normal((window, 1)) + 10 * np.cos(np.pi * np.arange(window))[:, None]
+    found = np.exp(frames.log_band_powers(samples, window, window, 64.0, {"all": (0, 33)}))[0, 0, 0]
+    taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    expected = np.sum((taper * (samples[:, 0] - samples.mean())) ** 2) / np.sum(taper**2)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_feature_that_is_constant_but_for_rounding_keeps_its_unit():
+    values = np.full((50, 1), np.log(1e-6))
+    assert values.std(axis=0) > 0  # rounding, in NumPy's mean
+    assert frames.standard_of(values).deviation.tolist() == [1.0]
+
+
 def test_a_feature_that_does_not_vary_stays_finite(random):
     values = np.stack([random.standard_normal(50) * 3 + 1, np.full(50, 7.0)], axis=1)
     standard = frames.standard_of(values).apply(values)
@@ -183,18 +212,33 @@ def test_cuts_that_cannot_be_judged_are_refused(recording):
 # Files
 
 
-def write_csv(folder, rows=40, **changes):
-    """A recording of the published columns; changes: line number -> the line."""
-    (folder / "eeg").mkdir()
-    lines = [",".join(data.COLUMNS)]
-    lines += [",".join([f"{4000 + row}.5"] * 14 + [str(row // 10 % 2)]) for row in range(rows)]
+OPENML = [f"V{number}" for number in range(1, 15)]
+ATTRIBUTES = [f"@ATTRIBUTE {name} NUMERIC" for name in OPENML]
+FORMS = {  # file, head, what stands for open eyes
+    "CSV": (data.FILES[0], [",".join(data.COLUMNS)], 0),
+    "CSV of OpenML": (data.FILES[0], [",".join(f'"{name}"' for name in [*OPENML, "Class"])], 1),
+    "ARFF of OpenML": (
+        data.FILES[1],
+        ["% Rösler", "@RELATION eeg", "", *ATTRIBUTES, "@ATTRIBUTE 'Class' {1,2}", "", "@DATA"],
+        1,
+    ),
+    "CSV of UCI's names": (data.FILES[0], [",".join([*data.CHANNELS, "eyeDetection"])], 0),
+}
+
+
+def write_csv(folder, rows=40, form="CSV", **changes):
+    """A recording of a published form; changes: line number -> the line."""
+    (folder / "eeg").mkdir(parents=True)
+    file, head, opened = FORMS[form]
+    lines = [*head, *(",".join([f"{4000 + row}.5"] * 14 + [str(opened + row // 10 % 2)]) for row in range(rows))]
     for number, line in changes.items():
         lines[int(number[1:]) - 1] = line
-    (folder / data.FILE).write_text("\n".join(lines) + "\n")
+    (folder / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def test_the_recording_is_read_with_its_states(tmp_path):
-    write_csv(tmp_path)
+@pytest.mark.parametrize("form", FORMS)
+def test_the_recording_is_read_with_its_states(tmp_path, form):
+    write_csv(tmp_path, form=form)
     found = data.load_eye_state(tmp_path)
     assert found.samples.shape == (40, 14)
     assert found.samples[3, 5] == 4003.5
@@ -208,6 +252,29 @@ def test_the_recording_is_read_with_its_states(tmp_path):
 GOOD = ",".join(["1.0"] * 14)
 
 
+def test_openmls_file_of_another_column_is_refused_by_line(tmp_path):
+    write_csv(tmp_path, form="ARFF of OpenML", l4="@ATTRIBUTE X1 NUMERIC")
+    with pytest.raises(DataError, match="arff, line 20: the columns must be"):
+        data.load_eye_state(tmp_path)
+    write_csv(tmp_path / "other", form="ARFF of OpenML", l23=f"{GOOD},0")
+    with pytest.raises(DataError, match=r"arff, line 23, column Class: '0' is neither 1 \(eyes open\) nor 2"):
+        data.load_eye_state(tmp_path / "other")
+
+
+@pytest.mark.real_data
+def test_the_recording_is_known_by_its_content_in_every_form(tmp_path):
+    root = os.environ.get("QMVAE_DATA_ROOT")
+    if not root or not (Path(root) / data.FILES[0]).exists():
+        pytest.skip(f"there is no {data.FILES[0]} in a data root")
+    rows = (Path(root) / data.FILES[0]).read_text().splitlines()[1:]
+    as_published = [f"{row[:-1]}{int(row[-1]) + 1}" for row in rows]
+    (tmp_path / "eeg").mkdir()
+    (tmp_path / data.FILES[1]).write_text("\n".join([*FORMS["ARFF of OpenML"][1], *as_published]), encoding="utf-8")
+    found = data.load_eye_state(tmp_path).identity
+    assert found == data.load_eye_state(root).identity
+    assert found["content_hash"] == data.KNOWN_CONTENT
+
+
 @pytest.mark.parametrize(
     ("line", "text", "message"),
     [
@@ -216,6 +283,9 @@ GOOD = ",".join(["1.0"] * 14)
         ("l18", "1.0,x" + ",1.0" * 12 + ",0", "csv, line 18, column F7: 'x' is not a finite number"),
         ("l18", "1.0,inf" + ",1.0" * 12 + ",0", "csv, line 18, column F7: 'inf'"),
         ("l9", f"{GOOD},2", "csv, line 9, column class: '2' is neither"),
+        ("l9", "-999" + ",1.0" * 13 + ",0", "csv, line 9, column AF3: '-999' is .* marks a gap"),
+        ("l9", "?" + ",1.0" * 13 + ",0", "csv, line 9, column AF3: '\\?' is"),
+        ("l9", "1_0" + ",1.0" * 13 + ",0", "csv, line 9, column AF3: '1_0' is"),
     ],
 )
 def test_a_damaged_recording_is_refused_by_line_and_column(tmp_path, line, text, message):
@@ -228,18 +298,18 @@ def test_a_recording_with_one_state_or_of_bytes_is_refused(tmp_path):
     write_csv(tmp_path, rows=9)
     with pytest.raises(DataError, match="fewer than two states"):
         data.load_eye_state(tmp_path)
-    (tmp_path / data.FILE).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="not a text file"):
+    (tmp_path / data.FILES[0]).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="line 1: this is not a text file"):
         data.load_eye_state(tmp_path)
 
 
 def test_a_root_without_the_recording_gets_the_stand_in_and_says_so(tmp_path, capsys, recording):
     found = data.load_eye_state(tmp_path)
-    assert f"STAND-IN DATA ({tmp_path} has no {data.FILE})" in capsys.readouterr().out
+    assert f"STAND-IN DATA ({tmp_path} has no {' or '.join(data.FILES)})" in capsys.readouterr().out
     assert found.identity["kind"] == "stand-in"
     assert data.load_eye_state("stand-in").identity == found.identity
     assert "(was wanted)" in capsys.readouterr().out
-    assert data.FILE in found.identity["notes"][0]
+    assert data.FILES[0] in found.identity["notes"][0]
     assert found.identity["content_hash"] == recording.identity["content_hash"]
     back = found.channels.index("O1")
     alpha = frames.log_band_powers(found.samples, 128, 128)[:, 0, back]
@@ -455,6 +525,12 @@ def test_below_one_the_theorem_fails_and_the_best_encoder_is_the_tempered_poster
             other = eeg.discrete_bound(**{**given, "log_q": draws(seed=seed)["log_q"]}, beta=beta)
             assert other.frames < found.frames
         assert (found.lstm + found.frames <= found.evidence + 1e-12) == (beta >= 1)
+
+
+def test_the_blocks_that_are_possible_end_where_the_recording_does(recording):
+    cut = Cut(128, 32, 4, 2)
+    short = dataclasses.replace(recording, closed=recording.closed[: 5 * cut.span])
+    assert list(experiment.blocks_possible(short, cut)) == ["2", "3"]
 
 
 def test_an_effect_that_is_there_is_heard(tmp_path):

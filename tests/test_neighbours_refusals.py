@@ -14,6 +14,7 @@ from qmvae_neighbours.gwae import model as gwae
 from qmvae_neighbours.gwae import scenes
 from qmvae_neighbours.jmvae import model as jmvae
 from qmvae_neighbours.runoff import data, indices
+from qmvae_neighbours.runoff.model import Scale, skill
 from qmvae_neighbours.vae import VAEConfig
 
 FAR_AND_FINE = DiagonalGaussian(torch.tensor([[0.0, 0.0], [0.0, 9.0]]), torch.tensor([[0.0, 0.0], [0.0, -40.0]]))
@@ -38,7 +39,10 @@ ONE_VALUE = torch.tensor([[0, 1], [1, 1], [2, 1]]).repeat(3, 1)
         (lambda: factors.gaussian_distortion(np.array([]), 1.0), "leave out what is constant"),
         (lambda: indices([1.0], [1.0]), "at least two"),
         (lambda: indices([1.0, 2.0], [1.0, 2.0, 3.0]), "one row"),
-        (lambda: indices([1.0, 1.0], [0.0, 1.0]), "positive"),
+        (lambda: indices([1.0, 1.0], [0.0, 0.0]), "one that is positive"),
+        (lambda: indices([1.0, 1.0], [-1.0, 1.0]), "zero and more"),
+        (lambda: skill(torch.ones(3), torch.ones(3)), "observations that change"),
+        (lambda: Scale(2.0, 2.0), "apart, not 2 to 2"),
         (lambda: data.standin_runoff().day(datetime.date(1979, 1, 1)), "has no 1979-01-01"),
         (lambda: frames.azimuthal_equidistant(np.array([0.0, 0.0, -1.0])), "no place on the map"),
         (lambda: frames.azimuthal_equidistant(np.zeros(3)), "no place on the map"),

@@ -58,6 +58,21 @@ def test_a_forecast_that_is_never_too_low_has_no_negative_error():
     assert (found.largest, found.smallest, found.range) == (100.0, 0.0, 100.0)
 
 
+def test_a_day_without_flow_counts_in_the_spread_and_has_no_relative_error():
+    found = runoff.indices([1.0, 3.0, 2.0], [0.0, 2.0, 2.0])
+    assert found == pytest.approx((25.0, 100 * 1 / (4 / 3), 50.0, 0.0, 50.0, 0.5))
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+@pytest.mark.parametrize("judge", [runoff.indices, runoff.skill])
+def test_a_forecast_that_is_not_a_number_is_not_judged(judge, wrong):
+    good, bad = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, wrong, 4.0])
+    with pytest.raises(ValueError, match=f"days have the forecast {wrong}"):
+        judge(bad, good)
+    with pytest.raises(ValueError, match=f"days have the observation {wrong}"):
+        judge(good, bad)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -68,12 +83,81 @@ def test_a_forecast_that_is_never_too_low_has_no_negative_error():
         (HEADER + "1980 10 01 12 0.0 nan\n", "a runoff of nan cannot be"),
         (HEADER + "1980 10 01 12\n", "line 2, cannot be read"),
         (HEADER + "1980 13 01 12 0.0 0.5\n", "line 2, cannot be read"),
+        (HEADER + "80 10 01 12 0.0 0.5\n", "line 2, cannot be read"),
+        (HEADER + "1980 10 01 12 7.5 0.0 0.5\n", "line 2, cannot be read: 7 fields in place of 6"),
+        (HEADER + "1980 10 01 12 0.0 -999\n", "line 2: a runoff of -999.0 cannot be"),
+        (HEADER + "1980 10 01 12 0.0 9999.00\n", "line 2: a runoff of 9999.0 cannot be"),
+        (HEADER + "1980 10 01 12 0.0 1_0\n", "line 2: a runoff of 1_0 cannot be"),
+        (HEADER + "1980 10 01 12 0.0 Ice\n", "line 2: a runoff of Ice cannot be"),
+        (HEADER + 2 * "1980 10 01 12 0.0 0.5\n", "line 3: 1980-10-01 does not follow 1980-10-01"),
+        (
+            HEADER + "1980 10 01 12 0.0 0.5500\n1980 10 02 12 0.0 0.5",
+            "line 3, is short and has no end: the file was cut",
+        ),
+        ("YR MNTH DY HR OBS_RUN OBS_RUN\n1980 10 01 12 7.5 0.5\n", "two columns OBS_RUN"),
+        ("", "is empty"),
+        (HEADER + "1980 10 01 12 0.0 0.5\n1980 10 02 12 0.0 ½\n", "line 3: a runoff of ½ cannot be"),
+        ("01022500 2000 01 01 255.00 A\n01022500 2000 01 02 -999.00 M\n", "line 2: a runoff of -999.0 cannot be"),
+        ("01022500 2000 01 01 255.00 P\n", "line 1: the flag P is neither A nor A:e"),
+        ("01022500 2000 01 01 255.00\n", "line 1, cannot be read: 5 fields in place of 6"),
+        ("01022500 2000 01 01 255.00 A\n01547700 2000 01 02 9.00 A\n", "line 2: gauge 01547700 stands among"),
     ],
 )
 def test_a_damaged_file_is_refused_by_line(text, message, tmp_path):
     (tmp_path / "runoff.txt").write_text(text)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=rf"runoff\.txt.*{message}.*; "):
         data.read_runoff(tmp_path / "runoff.txt")
+
+
+@pytest.mark.parametrize(("encoding", "line"), [("utf-16", 1), ("latin-1", 3)])
+def test_another_encoding_is_refused_by_line(encoding, line, tmp_path):
+    (tmp_path / "runoff.txt").write_text(HEADER + "1980 10 01 12 0.0 0.5\n1980 10 02 12 0.0 ½\n", encoding=encoding)
+    with pytest.raises(DataError, match=rf"runoff\.txt, line {line}: this is not a text file in UTF-8; get"):
+        data.read_runoff(tmp_path / "runoff.txt")
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"none\.txt cannot be read \(No such file or directory\); get"):
+        data.read_runoff(tmp_path / "none.txt")
+
+
+def test_the_longest_stretch_without_a_gap_is_taken_if_that_is_wanted_and_says_how_much_it_leaves_out(tmp_path):
+    values = {1: "1.0", 2: "2.0", 3: "-999", 4: "4.0", 5: "5.0", 6: "6.0", 8: "8.0", 9: "nan"}
+    text = "".join(f"1980 10 {day:02d} 12 0.0 {value}\n" for day, value in values.items())
+    (tmp_path / "runoff.txt").write_text(HEADER + text)
+    with pytest.raises(DataError, match=r"line 4: a runoff of -999.0 cannot be; .*read_runoff\(path, longest=True\)"):
+        data.read_runoff(tmp_path / "runoff.txt")
+    found = data.read_runoff(tmp_path / "runoff.txt", longest=True)
+    assert (found.first, found.values.tolist()) == (datetime.date(1980, 10, 4), [4.0, 5.0, 6.0])
+    assert found.notes == ("6 of 9 days are left out; the rest is the longest stretch without a gap",)
+    (tmp_path / "runoff.txt").write_text(HEADER + text + "1980 10 09 12 0.0 1.0\n")
+    with pytest.raises(DataError, match="line 10: 1980-10-09 does not follow 1980-10-09"):
+        data.read_runoff(tmp_path / "runoff.txt", longest=True)
+
+
+def test_a_gauge_is_read_as_published_with_its_flags(tmp_path):
+    (tmp_path / "gauge.txt").write_text("01022500 2000 01 01   255.00 A:e\n01022500 2000 01 02     0.00 A\n")
+    found = data.read_runoff(tmp_path / "gauge.txt")
+    assert (found.first, found.values.tolist()) == (datetime.date(2000, 1, 1), [255.0, 0.0])
+    assert (found.unit, found.notes) == ("cubic feet a second", ("1 of 2 days are estimates that were approved",))
+
+
+def written(root: Path, series: data.Runoff, values: torch.Tensor) -> str:
+    """A data root with a river of other values than those of the series."""
+    days = (series.first + datetime.timedelta(days=number) for number in range(len(values)))
+    lines = (f"{day:%Y %m %d} 12 0.0 {value!r}\n" for day, value in zip(days, values.tolist(), strict=True))
+    (root / "river").mkdir(parents=True)
+    (root / data.FILE).write_text(HEADER + "".join(lines))
+    return str(root)
+
+
+def test_a_river_is_known_by_its_content_and_not_by_its_name(tmp_path, monkeypatch):
+    series = data.standin_runoff()
+    root = written(tmp_path, series, series.values)
+    (note,) = data.load_runoff(root).notes
+    assert "not the one" in note
+    monkeypatch.setattr(data, "KNOWN_CONTENT", series.content_hash())
+    assert data.load_runoff(root).notes == ()
 
 
 @pytest.mark.real_data
@@ -83,6 +167,7 @@ def test_the_real_river_is_read_whole():
         pytest.skip(f"there is no {data.FILE} in a data root")
     found = data.load_runoff(root)
     assert (found.first, len(found.values), found.kind) == (datetime.date(1980, 10, 1), 12_510, "real")
+    assert found.notes == ()
 
 
 def test_a_root_without_the_river_says_so(tmp_path, capsys):
@@ -160,3 +245,42 @@ def test_the_experiment_judges_every_model_and_persistence_is_yesterday(tmp_path
         observed, made = found.tensors[f"{month}/observed"], found.tensors[f"{month}/persistence"]
         torch.testing.assert_close(made[1:], observed[:-1])
         assert judged == pytest.approx(runoff.indices(made, observed)._asdict())
+
+
+def test_a_river_that_falls_dry_is_judged_and_the_record_says_for_how_long(tmp_path):
+    series = data.standin_runoff()
+    values = series.values.clone()
+    values[series.between(datetime.date(2011, 8, 1), datetime.date(2011, 9, 1))] = 0.0
+    root = written(tmp_path / "root", series, values)
+    found = experiments.obtain("B5", "smoke", TINY, experiment.carry_out, root, tmp_path / "out")
+    assert "31 of 915 test days are without flow and have no relative error" in found.record.data.notes
+    judged = found.metrics["indices of all test days"]["persistence"]["0"]
+    assert all(math.isfinite(value) for value in judged.values())
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "value", "message"),
+    [
+        (1980, 2015, 0.5, "the years from 2007 is always 0.5"),
+        (2011, 2011, 0.0, "no water flows in the test days of 2011"),
+        (2010, 2012, 0.25, "the test is always 0.25"),
+    ],
+)
+def test_a_river_that_cannot_be_judged_is_refused_before_anything_is_trained(
+    first, last, value, message, tmp_path, monkeypatch
+):
+    series = data.standin_runoff()
+    days = [series.first + datetime.timedelta(days=number) for number in range(len(series.values))]
+    there = torch.tensor([first <= day.year <= last for day in days])
+    root = written(tmp_path / "root", series, series.values.where(~there, value))
+    monkeypatch.setattr(experiment, "train", lambda *_: pytest.fail("a network was trained"))
+    with pytest.raises(DataError, match=f"{message}.*choose other years"):
+        experiments.obtain("B5", "smoke", TINY, experiment.carry_out, root, tmp_path / "out")
+
+
+def test_a_river_that_is_too_short_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    series = data.standin_runoff()
+    root = written(tmp_path / "root", series, series.values[:9000])
+    monkeypatch.setattr(experiment, "train", lambda *_: pytest.fail("a network was trained"))
+    with pytest.raises(DataError, match=r"has no 20\d\d-.*choose other years"):
+        experiments.obtain("B5", "smoke", TINY, experiment.carry_out, root, tmp_path / "out")

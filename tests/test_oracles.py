@@ -1,16 +1,19 @@
 """The judges: always in eval mode, never for another kind of data, the same for the same seed, and good enough."""
 
-import json
 import os
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from qmvae_core.data import MODALITIES, DigitData, Digits, load_digits, standin
+from qmvae_core.files import file_hash
 from qmvae_study import judges, oracles
 from qmvae_study.evidence.folder import RESULTS
+from qmvae_study.evidence.records import RecordError, read_json
+from qmvae_study.evidence.weights import save_tensors
 from qmvae_study.judges import OracleError, load_oracle, prepare_oracles, save_oracle
 from qmvae_study.oracles import DigitClassifier, OracleConfig, train_oracle
 from qmvae_study.plan import PROFILES
@@ -144,7 +147,8 @@ def test_a_saved_judge_comes_back_with_the_same_logits_and_its_record(tmp_path):
     images = data.test["svhn"].batch()
     assert not back.training
     assert torch.equal(back(images), model.eval()(images))
-    assert json.loads((tmp_path / "new" / "svhn.json").read_text()) == record
+    assert read_json(tmp_path / "new" / "svhn.json") == record
+    assert back.sha256 == record["weights_sha256"] == file_hash(tmp_path / "new" / "svhn.safetensors")
     assert record["accuracy"] == {"test": 1.0}
     assert (record["n_test"], record["modality"], record["seconds"]) == (40, "svhn", 12.5)
     assert record["config"]["channels"] == 2
@@ -200,7 +204,7 @@ needs_root = pytest.mark.skipif(
 @pytest.mark.parametrize(("modality", "least"), [("mnist", 0.99), ("svhn", 0.92)])
 def test_committed_judges_load_and_are_good_enough(modality, least):
     model = load_oracle(modality, RESULTS / "oracles")
-    record = json.loads((RESULTS / "oracles" / f"{modality}.json").read_text())
+    record = read_json(RESULTS / "oracles" / f"{modality}.json")
     assert record["data"]["kind"] == "real"
     assert record["n_test"] == record["data"]["n_test"][modality] >= 10_000
     assert record["accuracy"]["test"] >= least
@@ -213,7 +217,7 @@ def test_committed_judges_load_and_are_good_enough(modality, least):
 @pytest.mark.slow
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_recorded_accuracy_is_reproduced(modality, real_digits):
-    record = json.loads((RESULTS / "oracles" / f"{modality}.json").read_text())
+    record = read_json(RESULTS / "oracles" / f"{modality}.json")
     assert record["data"]["content_hash"] == real_digits.identity["content_hash"]
     digits = real_digits.test[modality]
     assert len(digits) == record["n_test"]
@@ -225,3 +229,24 @@ def test_recorded_accuracy_is_reproduced(modality, real_digits):
 @pytest.fixture(scope="module")
 def real_digits() -> DigitData:
     return load_digits(os.environ["QMVAE_DATA_ROOT"])
+
+
+@pytest.mark.parametrize("damage", ["a bit", "zeroed", "of the other modality", "edited record"])
+def test_a_judge_that_is_not_the_one_of_its_record_does_not_judge(tmp_path, damage):
+    data = digit_data()
+    for name in ("mnist", "svhn"):
+        save_oracle(train_oracle(name, data.train[name], TINY, verbose=False), data, TINY, 1.0, tmp_path)
+    weights = tmp_path / "svhn.safetensors"
+    if damage == "a bit":
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "zeroed":
+        save_tensors(weights, {name: torch.zeros_like(value) for name, value in load_file(weights).items()})
+    elif damage == "of the other modality":
+        weights.write_bytes((tmp_path / "mnist.safetensors").read_bytes())
+    else:
+        (tmp_path / "svhn.json").write_text((tmp_path / "svhn.json").read_text().replace("stand-in", "real"))
+    with pytest.raises(
+        (OracleError, RecordError), match=r"svhn\.(safetensors is not the oracle|json is damaged, edited)"
+    ):
+        load_oracle("svhn", tmp_path, "stand-in")

@@ -11,6 +11,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from finished import finish
 from test_hunt import FIRST, SECOND, THIRD
 from test_hunt import records as hunted
 
@@ -18,10 +19,8 @@ from qmvae_core.models import build_model, reading
 from qmvae_core.training import OutOfTime
 from qmvae_study import __main__ as command_line
 from qmvae_study import execution, hunt, queue
-from qmvae_study import runs as study_runs
-from qmvae_study.evidence import records
 from qmvae_study.execution import side_by_side
-from qmvae_study.plan import Run, plan
+from qmvae_study.plan import plan
 
 
 @pytest.fixture
@@ -30,12 +29,7 @@ def folders(tmp_path, monkeypatch):
     return tmp_path
 
 
-def finish(run: Run, folders, status: str = "ok") -> None:
-    for seed in run.seeds:
-        value = {"format": records.FORMAT, "config": run.config(), "data": {"kind": "real"}, "status": status}
-        records.write_json(study_runs.record_path(run, seed, folders / run.profile), value)
-
-
+REAL = SimpleNamespace(identity={"kind": "real", "content_hash": "x"})
 VALUES = {SECOND: (92.0, 92.5, 92.0), FIRST: (91.0, 91.0, 91.5), THIRD: (90.0, 90.5, 90.0)}
 
 
@@ -82,7 +76,8 @@ def test_where_the_best_reading_is_the_printed_one_it_is_run_once(folders, monke
 
 def test_what_is_done_or_failed_is_not_begun_and_a_stage_that_waits_holds_up_no_other(folders, monkeypatch):
     for number, run in enumerate([*plan("precision", seeds=range(10)), *plan("hunt")[1:]]):
-        finish(run, folders, "failed" if number == 3 else "ok")
+        for seed in run.seeds:
+            finish(run, seed, folders / run.profile, status="failed" if number == 3 else "ok")
     begun = []
 
     def carry_out(run, evidence, *_):
@@ -93,6 +88,7 @@ def test_what_is_done_or_failed_is_not_begun_and_a_stage_that_waits_holds_up_no_
 
     monkeypatch.setattr(execution, "carry_out", carry_out)
     monkeypatch.setattr(queue, "_hunted", lambda: [])
+    monkeypatch.setattr(queue, "load_digits", lambda root: REAL)
     for outcome in queue.carry_out("stand-in", "cpu", workers=1):
         if isinstance(outcome.error, OutOfTime):
             break
@@ -104,10 +100,12 @@ def test_what_is_done_or_failed_is_not_begun_and_a_stage_that_waits_holds_up_no_
 
 def test_a_queue_that_is_done_is_listed_with_nothing_left(folders, monkeypatch, capsys):
     for run in queue.runs():
-        finish(run, folders)
+        for seed in run.seeds:
+            finish(run, seed, folders / run.profile)
     monkeypatch.setattr(queue, "_hunted", lambda: [])
     monkeypatch.setattr(command_line, "default_evidence", lambda name: folders / name)
     monkeypatch.setattr(command_line, "real_data_at_hand", lambda root: True)
+    monkeypatch.setattr(command_line, "load_digits", lambda root: REAL)
     assert command_line.main(["queue", "--list"]) == 0
     *lines, left = capsys.readouterr().out.splitlines()
     assert len(lines) == len(queue.runs())
@@ -215,8 +213,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_trained(tmp
 
 def test_a_run_with_a_record_is_not_called_failed(tmp_path, monkeypatch, capsys):
     def carry_out(run, evidence, *_):
-        about = {"format": records.FORMAT, "config": run.config(), "data": {"kind": "stand-in"}, "status": "ok"}
-        records.write_json(study_runs.record_path(run, 0, evidence), about)
+        finish(run, 0, evidence, kind="stand-in")
         raise RuntimeError("07_train.ipynb could not be written")
 
     monkeypatch.setattr(execution, "carry_out", carry_out)

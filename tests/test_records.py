@@ -1,5 +1,6 @@
 """Records are written whole or not at all, read with clear errors, and say by which code and machine they were made."""
 
+import contextlib
 import json
 import math
 import re
@@ -9,14 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from qmvae_core import files
 from qmvae_study.evidence import folder as places
 from qmvae_study.evidence import provenance
-from qmvae_study.evidence.records import FORMAT, RecordError, config_hash, load_records, read_record, write_json
+from qmvae_study.evidence.records import FORMAT, Record, RecordError, config_hash, load_records, read_record, write_json
 from qmvae_study.evidence.weights import save_tensors
 
+ROOT = Path(__file__).resolve().parents[1]
 RECORD = {"format": FORMAT, "id": "one", "profile": "quick", "reading": "default", "seed": 0, "status": "ok"}
 
 
@@ -124,6 +128,79 @@ NO_RECORDS = [
 ]
 
 
+def flipped(content: bytes, place: int, bit: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :]
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_record_with_one_bit_flipped_is_refused_or_says_the_same(tmp_path_factory, place, bit):
+    """The same where the bit made another way to write what was written, as a tab for a space."""
+    path = tmp_path_factory.mktemp("flips") / "one.json"
+    write_json(path, {**RECORD, "metrics": {"joint_coherence": {"accuracy": 0.1 + 0.2, "n": 10_000}}})
+    content = path.read_bytes()
+    before = read_record(path)
+    path.write_bytes(flipped(content, int(place * len(content)), bit))
+    with contextlib.suppress(RecordError):
+        assert read_record(path) == before
+
+
+def a_run(**changes) -> dict:
+    config = {"model": {"model": "qmvae"}, "training": {}}
+    about = {"id": "quick-qmvae-default-seed0", "model": "qmvae", "trained_together": [0], "data": {"kind": "real"}}
+    return {**RECORD, **about, "config": config, "config_hash": config_hash(config), **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"config": {"model": {"model": "qmvae", "beta": 1}}}, "its config is not that of its hash"),
+        ({"seed": 1, "trained_together": [1]}, "its id names another profile, model or seed"),
+        ({"model": "mvae"}, "its id names another profile, model or seed"),
+        ({"profile": "paper"}, "its id names another profile, model or seed"),
+        ({"trained_together": [1, 2]}, "its seed 0 is not among those trained"),
+        ({"status": "weird"}, "its status is 'weird'"),
+        ({"id": "quick-qmvae-default-seed1"}, "its id is 'quick-qmvae-default-seed1'"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(tmp_path, changes, fault):
+    path = tmp_path / "quick-qmvae-default-seed0.json"
+    write_json(path, a_run())
+    assert read_record(path).done
+    write_json(path, a_run(**changes))
+    with pytest.raises(RecordError, match=f"seed0.json contradicts itself: {fault}; delete it and run it again"):
+        read_record(path)
+
+
+def test_one_run_passed_off_as_two_seeds_is_refused(tmp_path):
+    for seed in (0, 1):
+        name = f"quick-qmvae-default-seed{seed}"
+        about = a_run(id=name, seed=seed, trained_together=[seed], weights_sha256=f"of seed {seed}")
+        write_json(tmp_path / f"{name}.json", about)
+    assert len(load_records(tmp_path)) == 2
+    write_json(tmp_path / f"{name}.json", about | {"weights_sha256": "of seed 0"})
+    with pytest.raises(RecordError, match="seed1 and .*seed0 hold one run as two seeds; delete the copy"):
+        load_records(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["nan", "0.5", None, True, [0.5, "inf"], {"mean": None}])
+def test_what_is_no_number_gives_no_metric(value):
+    record = Record(a_run(metrics={"joint_coherence": value}))
+    with pytest.raises(
+        RecordError, match=r"seed0: metrics / joint_coherence.* is .*, which is no number; run it again"
+    ):
+        _ = record.joint_coherence
+
+
+@pytest.mark.parametrize(
+    "share", [{"accuracy": 1.01}, {"accuracy": -0.1}, {"accuracy": 0.5, "low": 0.6}, {"accuracy": 0.5, "high": 0.4},
+              {"accuracy": 0.5, "n": 0}]
+)  # fmt: skip
+def test_what_is_no_share_gives_no_metric(share):
+    record = Record(a_run(metrics={"probe": {"mnist": share}}))
+    with pytest.raises(RecordError, match="seed0: metrics / probe / mnist holds .*no share from 0 to 1"):
+        _ = record.probe
+
+
 @pytest.mark.parametrize("content", [*NO_RECORDS, b'{"format": "1"}'], ids=repr)
 def test_a_file_that_is_no_record_is_named_with_the_remedy(tmp_path, content):
     path = tmp_path / "broken.json"
@@ -211,26 +288,60 @@ def git(folder: Path, *command: str) -> str:
     return done.stdout.strip()
 
 
-def test_commit_and_dirty_flag_follow_the_repository(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "REPOSITORY", tmp_path)
-    monkeypatch.delenv("GIT_DIR", raising=False)
-    git(tmp_path, "init", "--quiet")
-    (tmp_path / "code.py").write_text("1")
-    git(tmp_path, "add", "code.py")
-    git(tmp_path, "commit", "--quiet", "-m", "one")
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with one commit in which the library lies in a folder; "" is its root."""
+
+    def at(below: str = "") -> Path:
+        root = tmp_path / below
+        module = root / "qmvae_study" / "evidence" / "provenance.py"
+        module.parent.mkdir(parents=True)
+        module.write_text("1")
+        monkeypatch.setattr(places, "REPOSITORY", root)
+        monkeypatch.setattr(provenance, "__file__", str(module))
+        git(tmp_path, "init", "--quiet")
+        return module
+
+    return at
+
+
+def commit(folder: Path) -> str:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "-m", "one")
+    return git(folder, "rev-parse", "HEAD")
+
+
+def test_commit_and_dirty_flag_are_those_of_the_start(tmp_path, monkeypatch, checkout):
+    module = checkout()
+    first = commit(tmp_path)
+    monkeypatch.setenv("GIT_DIR", str(ROOT / ".git"))  # as in a hook of some repository
     found = provenance.provenance()
-    assert (found["commit"], found["dirty"]) == (git(tmp_path, "rev-parse", "HEAD"), False)
-    (tmp_path / "code.py").write_text("2")
+    assert (found["commit"], found["dirty"]) == (first, False)
+    monkeypatch.delenv("GIT_DIR")
+    module.write_text("2")
+    assert provenance.trainer("cpu")["dirty"] is False  # this process has imported what was there before
+    provenance.code.cache_clear()  # as in a process that starts now
     assert provenance.provenance()["dirty"] is True
+    assert provenance.trainer("cpu")["torch"] == version("torch")
+    commit(tmp_path)
+    assert provenance.provenance()["commit"] == first
+
+
+@pytest.mark.parametrize("below", ["vendor/qmvae", "untracked", ""])
+def test_below_somebody_elses_repository_the_code_has_no_commit(tmp_path, monkeypatch, checkout, below):
+    (tmp_path / "theirs.py").write_text("1")
+    checkout(below)
+    git(tmp_path, "add", "theirs.py" if below != "vendor/qmvae" else "--all")
+    git(tmp_path, "commit", "--quiet", "-m", "one")
+    monkeypatch.setenv("QMVAE_COMMIT", "abc123")
+    found = provenance.provenance()
+    assert (found["commit"], found["dirty"]) == ("abc123", None)
 
 
 def test_without_git_the_commit_is_what_the_environment_says_and_dirty_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(places, "REPOSITORY", tmp_path / "absent")
-    monkeypatch.setenv("QMVAE_COMMIT", "abc123")
-    found = provenance.provenance()
-    assert (found["commit"], found["dirty"]) == ("abc123", None)
-    monkeypatch.delenv("QMVAE_COMMIT")
-    assert provenance.provenance()["commit"] is None
+    monkeypatch.delenv("QMVAE_COMMIT", raising=False)
+    assert provenance.code(tmp_path / "absent") == {"commit": None, "dirty": None}
 
 
 def test_a_package_that_is_not_installed_has_no_version():

@@ -13,8 +13,9 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from finished import finish
 
-from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
+from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits, standin_digits
 from qmvae_core.evaluation import Context, evaluate
 from qmvae_core.models import MODELS, READINGS, build_model, reading
 from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig
@@ -184,55 +185,90 @@ def test_the_sensitivity_plan_repeats_its_default_and_judges_on_validation_digit
 # The state of a run
 
 
-def write_record(run: Run, seed: int, evidence: Path, **fields) -> None:
-    shared = {"format": records.FORMAT, "config": run.config(), "data": {"kind": "real"}}
-    record = {**shared, "status": "ok", **fields}
-    records.write_json(record_path(run, seed, evidence), record)
-
-
 def test_a_run_is_to_do_started_done_or_failed(tmp_path):
     run = Run("paper", "default", (0, 1))
     assert state(run, tmp_path) == "to do"
-    write_record(run, 0, tmp_path)
+    finish(run, 0, tmp_path)
     assert state(run, tmp_path) == "to do"  # one seed of two
     assert state(Run("quick", "default", (0, 1)), tmp_path) == "to do"
     checkpoint = tmp_path / "work" / run.id / "of-some-data" / "checkpoint.pt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
     assert state(run, tmp_path) == "started"
-    write_record(run, 1, tmp_path)
+    finish(run, 1, tmp_path)
     assert state(run, tmp_path) == "done"
     assert state(Run("paper", "default", (0,)), tmp_path) == "done"
     assert state(Run("paper", "default", (0, 2)), tmp_path) == "to do"
     assert state(Run("paper", "as-printed", (0, 1)), tmp_path) == "to do"
     assert state(Run("paper", "default", (0, 1), "bfloat16"), tmp_path) == "to do"
-    write_record(run, 1, tmp_path, status="failed")
+    finish(run, 1, tmp_path, status="failed")
     assert state(run, tmp_path) == "failed"
 
 
-def test_a_run_on_the_stand_in_is_to_do_again_once_there_is_real_data(tmp_path):
-    for name, later in (("quick", "to do"), ("smoke", "done")):  # smoke asks for the stand-in
-        run = Run(name, "default", (0,))
-        write_record(run, 0, tmp_path, data={"kind": STAND_IN})
-        assert state(run, tmp_path) == "done"
-        assert state(run, tmp_path, real_data=True) == later
-    write_record(run, 0, tmp_path)
-    assert state(run, tmp_path, real_data=True) == "done"
+@pytest.mark.parametrize(
+    ("made", "at_hand", "found"),
+    [
+        ((STAND_IN, "s"), {"kind": STAND_IN, "content_hash": "s"}, "done"),
+        ((STAND_IN, "s"), {"kind": STAND_IN, "content_hash": "other"}, "to do"),
+        ((STAND_IN, "s"), {"kind": "real", "content_hash": "r"}, "to do"),
+        ((STAND_IN, "s"), {"kind": "real"}, "to do"),
+        (("real", "r"), {"kind": "real", "content_hash": "r", "notes": []}, "done"),
+        (("real", "r"), {"kind": "real", "content_hash": "other"}, "of other data"),
+        (("real", "r"), {"kind": STAND_IN, "content_hash": "s"}, "of other data"),
+        (("real", "r"), {"kind": "real"}, "done"),
+        (("real", "r"), None, "done"),
+    ],
+)
+def test_done_is_done_on_the_data_at_hand(tmp_path, made, at_hand, found):
+    run = Run("quick", "default", (0,))
+    finish(run, 0, tmp_path, kind=made[0], content=made[1])
+    assert state(run, tmp_path, at_hand) == found
+
+
+def test_a_record_of_other_real_data_is_neither_taken_nor_written_over(tmp_path, monkeypatch, capsys):
+    run = Run("quick", "default", (0,))
+    finish(run, 0, tmp_path)
+    monkeypatch.setattr(command_line, "data_for", lambda name, root: small_data("real"))
+    monkeypatch.setattr(execution, "carry_out", lambda *_: pytest.fail("a run was begun"))
+    command = ["run", "--readings", "default", "--evidence", str(tmp_path), "--data-root", "elsewhere"]
+    assert command_line.main(command) == 0  # of the same content
+    monkeypatch.setattr(command_line, "data_for", lambda name, root: small_data())
+    assert command_line.main(command) == 1
+    assert "other real data than those at hand; name their root with --data-root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lost", ["weights", "other weights", "panel", "other panel", "judge"])
+def test_a_run_whose_outputs_are_not_there_is_not_done(tmp_path, monkeypatch, small_profile, lost):
+    run, (record, _) = train_and_judge(tmp_path, monkeypatch)
+    assert state(run, tmp_path) == "done"
+    if "weights" in lost:
+        path = tmp_path / "weights" / f"{record.id}.safetensors"
+    elif "panel" in lost:
+        path = tmp_path / "panels" / record.panel("traversal", "mnist", "svhn").files["generated"]
+    else:
+        path = tmp_path / "oracles" / "svhn.json"
+        records.write_json(path, {"modality": "svhn", "weights_sha256": "of another judge"})
+    if lost.startswith("other"):
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    elif lost != "judge":
+        path.unlink()
+    assert state(run, tmp_path) == "started"  # its checkpoint is there, so only the judging is done again
 
 
 def test_a_record_that_is_older_than_a_field_of_the_config_is_done_where_the_field_has_its_default(tmp_path):
     run = Run("quick", "default", (0,))
     config = copy.deepcopy(run.config())
     del config["model"]["shared_kl_weight"], config["training"]["reports"]
-    write_record(run, 0, tmp_path, config=config)
+    older = {"config": config, "config_hash": config_hash(config)}
+    finish(run, 0, tmp_path, **older)
     assert state(run, tmp_path) == "done"
     assert state(Run("quick", "default+shared_kl_weight=2", (0,)), tmp_path) == "to do"
-    write_record(Run("quick", "default+shared_kl_weight=2", (0,)), 0, tmp_path, config=config)
+    finish(Run("quick", "default+shared_kl_weight=2", (0,)), 0, tmp_path, **older)
     assert state(Run("quick", "default+shared_kl_weight=2", (0,)), tmp_path) == "to do"
-    write_record(Run("quick", "default+training.epochs=11", (0,)), 0, tmp_path, config=config)
+    finish(Run("quick", "default+training.epochs=11", (0,)), 0, tmp_path, **older)
     assert state(Run("quick", "default+training.epochs=11", (0,)), tmp_path) == "to do"
     config["model"]["unheard"] = 1
-    write_record(run, 0, tmp_path, config=config)
+    finish(run, 0, tmp_path, config=config, config_hash=config_hash(config))
     assert state(run, tmp_path) == "to do"
 
 
@@ -243,14 +279,14 @@ def test_a_reading_of_any_length_has_names_that_a_file_system_takes(tmp_path):
     for run in runs:
         assert run.record_id(0).startswith("quick-qmvae-default+")
         assert run.config()["model"]["beta"] == (7 if run.reading.endswith("=7") else 1099)
-        write_record(run, 0, tmp_path)
+        finish(run, 0, tmp_path)
         (tmp_path / f"{run.record_id(0)}-cross_generation-mnist-to-svhn-conditions.png.4194304.part").touch()
         assert state(run, tmp_path) == "done"
 
 
 def test_a_damaged_record_is_an_error_and_not_a_state(tmp_path):
     run = Run("quick", "default", (0,))
-    write_record(run, 0, tmp_path)
+    finish(run, 0, tmp_path)
     record_path(run, 0, tmp_path).write_text("{")
     with pytest.raises(RecordError, match="delete it and run it again"):
         state(run, tmp_path)
@@ -417,6 +453,8 @@ def small_profile(monkeypatch):
 
 METRICS = {"cross_generation": {"mnist->svhn": {"mean": {"accuracy": 0.5, "n": 30}}}}
 JUDGES = {name: DigitClassifier(name, 2) for name in MODALITIES}
+for name, judge in JUDGES.items():
+    judge.sha256 = f"of the {name} judge"
 
 
 def train_and_judge(evidence: Path, monkeypatch, seeds=(0, 3)) -> tuple[Run, list[dict]]:
@@ -425,6 +463,8 @@ def train_and_judge(evidence: Path, monkeypatch, seeds=(0, 3)) -> tuple[Run, lis
     monkeypatch.setattr(study_runs, "evaluate", lambda *parts: judged.append(parts) or copy.deepcopy(METRICS))
     trained = study_runs.train(run, data, evidence, progress="none")
     written = study_runs.judge(run, trained, data, JUDGES, evidence)
+    for name, oracle in JUDGES.items():
+        records.write_json(evidence / "oracles" / f"{name}.json", {"modality": name, "weights_sha256": oracle.sha256})
     assert [parts[0] for parts in judged] == trained.models
     assert [parts[4] for parts in judged] == list(seeds)
     for _, train, test, *_ in judged:  # trained probes see training digits, judged are test digits
@@ -542,7 +582,8 @@ def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_
 def test_a_record_that_cannot_be_amended_is_named_and_left_as_it_is(tmp_path, amendable, change, message):
     for record in amendable:
         path = tmp_path / "runs" / f"{record['id']}.json"
-        records.write_json(path, record | change)
+        value = {key: f"{each}{record.seed}" if key == "weights_sha256" else each for key, each in change.items()}
+        records.write_json(path, record | value)
     content = path.read_bytes()
     with pytest.raises(RecordError, match=message):
         list(study_runs.amend(tmp_path, "smoke"))
@@ -577,10 +618,27 @@ def test_a_loss_that_is_not_finite_leaves_a_failure_record_for_each_seed(tmp_pat
     assert state(run, tmp_path) == "failed"
 
 
+def test_a_record_names_its_judges_and_everybody_who_trained_it(tmp_path, monkeypatch, small_profile):
+    run, data = Run("smoke", SMALL, (0,)), small_data()
+    monkeypatch.setattr(study_runs, "evaluate", lambda *_: copy.deepcopy(METRICS))
+    monkeypatch.setattr(study_runs, "trainer", lambda device: {"commit": "first", "torch": "1"})
+    with pytest.raises(OutOfTime):
+        study_runs.train(run, data, tmp_path, progress="none", minutes=1e-9)
+    monkeypatch.setattr(study_runs, "trainer", lambda device: {"commit": "second", "torch": "1"})
+    for _ in range(2):  # who comes twice is named once
+        trained = study_runs.train(run, data, tmp_path, progress="none")
+    judges = {name: DigitClassifier(name, 2) for name in MODALITIES}
+    for name, oracle in judges.items():
+        oracle.sha256 = f"of {name}"
+    (record,) = study_runs.judge(run, trained, data, judges, tmp_path)
+    assert record["trained_by"] == [{"commit": "first", "torch": "1"}, {"commit": "second", "torch": "1"}]
+    assert record["judges"] == {"mnist": "of mnist", "svhn": "of svhn"}
+
+
 def test_training_gets_the_runs_own_folder_and_settings(tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(
-        study_runs, "fit", lambda *parts, **options: given.append((parts, options)) or Trained([], [], {}, [])
+        study_runs, "fit", lambda *parts, **options: given.append((parts, options)) or Trained([], [], {}, [], [])
     )
     data = small_data()
     run = Run("quick", f"{SMALL}+training.epochs=1", (5,))
@@ -635,7 +693,7 @@ def test_plan_and_status_list_every_run(tmp_path, capsys, monkeypatch):
     assert command_line.main(["plan", "--profile", "paper", "--device", "cpu", "--workers", "2"]) == 0
     *lines, _ = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines] == [[str(n), "paper", run.id] for n, run in enumerate(plan("paper"))]
-    write_record(Run("quick", "default", (1,)), 1, tmp_path)
+    finish(Run("quick", "default", (1,)), 1, tmp_path)
     assert command_line.main(["status", "--evidence", str(tmp_path), "--readings", "default", "--seeds", "0", "1"]) == 0
     assert [line.split(maxsplit=3)[1:] for line in capsys.readouterr().out.splitlines()] == [
         ["quick", "qmvae-default-s0", "to do"],
@@ -679,7 +737,7 @@ def given(monkeypatch):
 
 def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, given, capsys):
     given(1, RuntimeError("07_train.ipynb failed; the cell and its error are in somewhere"))
-    write_record(Run("quick", "default", (0,)), 0, tmp_path)
+    finish(Run("quick", "default", (0,)), 0, tmp_path, kind=STAND_IN, content=standin_digits().identity["content_hash"])
     line = f"run --evidence {tmp_path} --readings default --seeds 0 1 2 --device cpu --workers 1"
     assert command_line.main(line.split()) == 1
     assert given.runs == [("default", (seed,), None, "cpu", None) for seed in (1, 2)]
@@ -689,6 +747,7 @@ def test_run_skips_what_is_done_and_goes_on_after_a_failure(tmp_path, given, cap
 def test_a_relative_data_root_is_the_callers_and_not_the_notebooks(tmp_path, monkeypatch, given):
     """The notebook runs in its own folder, so what the caller names from here must be named from the root."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command_line, "data_for", lambda name, root: small_data())
     for root in ("digits", str(tmp_path / "digits"), STAND_IN):
         command_line.main(["run", "--evidence", str(tmp_path), "--readings", "default", "--data-root", root])
     assert [root for _, _, root, _, _ in given.runs] == [str(tmp_path / "digits"), str(tmp_path / "digits"), STAND_IN]
@@ -792,7 +851,7 @@ def test_an_interrupt_has_the_status_of_one(tmp_path, given):
 )
 def test_what_cannot_be_done_is_one_line_on_standard_error(tmp_path, monkeypatch, capsys, line, words):
     """And no run is begun; there are records of another profile."""
-    write_record(Run("smoke", "default", (0,)), 0, tmp_path, profile="smoke")
+    finish(Run("smoke", "default", (0,)), 0, tmp_path)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     monkeypatch.setattr(command_line, "real_data_at_hand", lambda root: root is None)
     monkeypatch.setattr(execution, "carry_out", lambda *_, **__: pytest.fail("a run was begun"))

@@ -9,7 +9,7 @@ from scipy import stats
 from qmvae_core.evaluation import share
 from qmvae_core.names import TITLES
 from qmvae_study import paper
-from qmvae_study.evidence.records import Record, RecordError
+from qmvae_study.evidence.records import Record, RecordError, config_hash
 from qmvae_study.report import tables
 from qmvae_study.report.intervals import Interval
 
@@ -23,11 +23,11 @@ def hits(accuracy: float, n: int = 1000) -> dict:
 def record(seed: int = 0, *, forth=0.922, back=0.813, probe=(0.983, 0.802, 0.979), kind="real", **fields) -> Record:
     """A finished record as `runs.judge` writes it; by default a paper-profile run that gives the paper's means."""
     profile, reading = fields.get("profile", "paper"), fields.get("reading", "default")
+    config = {"model": {"model": "qmvae", "test_code": "mean"}, "training": {"precision": "float32"}}
     return Record({
         "format": 1, "id": f"{profile}-qmvae-{reading}-seed{seed}", "profile": profile, "model": "qmvae",
         "reading": reading, "seed": seed, "status": "ok", "plateau": {"left": 100},
-        "config": {"model": {"test_code": "mean"}, "training": {"precision": "float32"}},
-        "config_hash": f"hash of {profile} {reading}",
+        "trained_together": [seed], "config": config, "config_hash": config_hash(config),
         "data": {"kind": kind, "content_hash": kind, "notes": [f"A note on {kind} data"]},
         "metrics": {
             "cross_generation": {
@@ -117,7 +117,8 @@ def test_changing_any_metric_of_any_record_changes_its_cell_alone():
                 value = changed[number]["metrics"]
                 for key in (*path, "mean") if path[0] == "cross_generation" else path:
                     value = value[key]
-                value.get("mean", value)["accuracy"] -= 0.3
+                value = value.get("mean", value)
+                value.update({end: value[end] - 0.3 for end in ("accuracy", "low", "high") if end in value})
                 same = (table(changed)["ours"] == before["ours"]).tolist()
                 assert same == [other != place for other in range(len(columns))], path
 

@@ -436,7 +436,7 @@ def test_checkpoint_of_another_run_is_refused_and_kept(small_config, small_digit
     quiet(**run, folder=tmp_path)
     if change == "device":
         content = training.checkpoint.read(path)
-        training.checkpoint.write(path, content | {"key": content["key"].replace("cpu", "cuda")})
+        training.checkpoint.write(path, content | {"key": {**content["key"], "device": "cuda"}})
     before, ink = path.read_bytes(), run["train"]["ink"]
     other = {
         "model": {"model": small_config(beta=11.0)},
@@ -446,7 +446,9 @@ def test_checkpoint_of_another_run_is_refused_and_kept(small_config, small_digit
         "images": {"train": {**run["train"], "ink": Digits(ink.images.flip(0), ink.labels)}},
         "device": {},
     }[change]
-    with pytest.raises(CheckpointError, match="another config, data, seeds or device"):
+    with pytest.raises(
+        CheckpointError, match=f"another {'data' if change in ('labels', 'images') else change}; go on with the same"
+    ):
         quiet(**{**run, **other}, folder=tmp_path)
     assert path.read_bytes() == before
 

@@ -19,7 +19,7 @@ class Digits:
     """Images of one modality with their labels, on one device.
 
     images: (n, channels, height, width) uint8, or (n, ...) of another kind of observation whose 255 stands for 1, such
-    as one-hot labels. labels: (n,) int64, 0 to 9. Raises DataError for other shapes or types.
+    as one-hot labels. labels: (n,) int64, 0 to 9. Raises DataError for other shapes, types or labels.
     """
 
     images: Tensor
@@ -33,6 +33,7 @@ class Digits:
                 f"labels must be ({len(self.images)},) int64, one an image, "
                 f"not {_shape(self.labels)} {self.labels.dtype}"
             )
+        check_range(self.labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,3 +81,9 @@ class DigitData:
 
 def _shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
+
+
+def check_range(labels: Tensor) -> None:
+    """Raises DataError for labels that are no digits."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= 9:
+        raise DataError(f"labels must be 0 to 9, not {int(labels.min())} to {int(labels.max())}")

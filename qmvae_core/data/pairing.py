@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qmvae_core.data.digits import DataError, Digits
+from qmvae_core.data.digits import DataError, Digits, _shape, check_range
 
 
 def digit_counts(labels: Tensor) -> Tensor:
-    """How many labels there are of each digit: (10,) int64. Raises DataError for labels outside 0 to 9."""
-    labels = labels.flatten().long()
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= 9:
-        raise DataError(f"labels must be 0 to 9, not {int(labels.min())} to {int(labels.max())}")
-    return torch.bincount(labels, minlength=10)
+    """How many (n,) labels there are of each digit: (10,) int64. Raises DataError for others than integers 0 to 9."""
+    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise DataError(f"labels must be one row of integers, not {_shape(labels)} {labels.dtype}")
+    check_range(labels)
+    return torch.bincount(labels.long(), minlength=10)
 
 
 def pair_indices(labels_a: Tensor, labels_b: Tensor, rounds: int = 30, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -48,8 +48,8 @@ def tuple_indices(labels: dict[str, Tensor], rounds: int = 30, seed: int = 0) ->
         absent = np.flatnonzero((count == 0) & (np.max(list(counts.values()), axis=0) > 0))
         if len(absent):
             raise DataError(f"labels of {name} lack digit {', '.join(map(str, absent))}, so it cannot be paired")
-    if sizes.sum() == 0:
-        raise DataError("there are no labels to pair")
+    if not 0 < sizes.sum() * rounds < 2**31:
+        raise DataError(f"{rounds} rounds give {sizes.sum() * rounds} pairs; there must be some, and fewer than 2**31")
 
     firsts = {name: _first_of_each(values, counts[name], sizes) for name, values in labels.items()}
     random = np.random.RandomState(seed)

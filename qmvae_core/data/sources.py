@@ -212,6 +212,8 @@ def _load_root(root: Path, accept_unknown: bool) -> DigitData:
             elif files[name]["status"] == "known rebuild":
                 notes.append(KNOWN_REBUILDS[name][1])
         _check_every_digit(digits.labels, root / names[-1])
+        if digits.images.max() < 2:
+            raise DataError(f"{root / names[0]} has no pixel above 1, so it does not go from 0 to 255. Fetch it again.")
         official = OFFICIAL_COUNTS[split][modality]
         if len(digits) != official:
             notes.append(f"{modality.upper()} {split}: {len(digits)} of the official {official} digits")
@@ -284,14 +286,15 @@ def _read_svhn(paths: list[Path]) -> tuple[Digits, list[str]]:
     content = _decode(path, lambda file: loadmat(file, variable_names=["X", "y"]))
     if not {"X", "y"} <= content.keys():
         raise DataError(f"{path} lacks the variables X and y, so it is not SVHN's cropped format. Fetch it again.")
-    pixels, labels = content["X"], content["y"].reshape(-1)
-    if pixels.ndim != 4 or pixels.dtype != np.uint8 or labels.dtype.kind not in "iu":
+    pixels, labels = content["X"], content["y"]
+    one_row = max(labels.shape) == labels.size
+    if pixels.ndim != 4 or pixels.dtype != np.uint8 or labels.dtype.kind not in "iu" or not one_row:
         raise DataError(
-            f"{path}: X must be (32, 32, 3, n) uint8 and y integers, "
-            f"not {pixels.shape} {pixels.dtype} and {labels.dtype}. Fetch it again."
+            f"{path}: X must be (32, 32, 3, n) uint8 and y (n, 1) integers, "
+            f"not {pixels.shape} {pixels.dtype} and {labels.shape} {labels.dtype}. Fetch it again."
         )
     images = torch.from_numpy(pixels.T)  # (n, 3, width, height), as MATLAB lays them out
-    labels = torch.from_numpy(labels.astype(np.int64))
+    labels = torch.from_numpy(labels.reshape(-1).astype(np.int64))
     _check_images(images, MODALITIES["svhn"], path)
     _check_labels(labels, len(images), range(1, 11), path)
     for block in images.split(4096):  # turned in place: a second copy of all pixels would double the peak of memory

@@ -50,6 +50,10 @@ def build_model(config: ModelConfig | Mapping | str, seed: int = 0) -> Multimoda
         config = ModelConfig.from_dict(config)
     asked = [kind for field, kind in ABLATIONS.items() if getattr(config, field, 0)]
     kind = asked[0] if asked else known(MODELS, "model", config.model)
-    with torch.device("meta"):
-        model = kind(config)
-    return networks.initialise(model.to_empty(device="cpu"), torch.Generator().manual_seed(seed))
+    try:
+        with torch.device("meta"):
+            model = kind(config)
+        model = model.to_empty(device="cpu")
+    except RuntimeError as error:
+        raise ValueError(f"no model can be made of {config}; its sizes are too large ({error})") from None
+    return networks.initialise(model, torch.Generator().manual_seed(seed))

@@ -22,11 +22,10 @@ from qmvae_core.models.configs import ModalityConfig, ModelConfig
 from qmvae_core.names import known
 
 # How z is taken from q(z|x) after training: model, posterior and generator -> code.
-_TEST_CODES = {
+TEST_CODES = {
     "mean": lambda model, posterior, generator: posterior.mean,
     "sample": lambda model, posterior, generator: model.sample_posterior(posterior, generator),
 }
-TEST_CODES = tuple(_TEST_CODES)
 
 
 class Posteriors(NamedTuple):
@@ -63,6 +62,7 @@ class MultimodalVAE(nn.Module, ABC):
     opponent: Opponent | None = None
     has_joint_code = True  # whether encode_shared takes several modalities
     has_private_codes = True  # whether a modality may have a private code
+    checks = True  # of batches and images; `fit` makes them itself, from bytes, and does without
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -74,7 +74,7 @@ class MultimodalVAE(nn.Module, ABC):
         private = sorted(name for name, m in config.modalities.items() if m.private)
         if private and not self.has_private_codes:
             raise ValueError(f"{config.model} has no private codes; set private=0 for {private}")
-        known(_TEST_CODES, "test code", config.test_code)
+        known(TEST_CODES, "test code", config.test_code)
         self.config = config
         self.shared_encoders = nn.ModuleDict()
         self.private_encoders = nn.ModuleDict()
@@ -119,6 +119,20 @@ class MultimodalVAE(nn.Module, ABC):
     def check_labels(self, labels: Tensor, batch: int) -> None:
         """Raise ValueError, before the first step, if it can never train on batches of so many; labels (n,) of all."""
 
+    def check(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> None:
+        """Raise ValueError, at the start of every loss, for a batch or draws that do not fit the model."""
+        if not self.checks:
+            return
+        for name in self.config.modalities:
+            self._check_form(name, images[name])
+        sizes = {name: len(images[name]) for name in self.config.modalities}
+        sizes |= {} if labels is None else {"labels": len(labels)}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"a batch has as many images of each modality as labels, got {sizes}")
+        wanted = {name: item.shape for name, item in self.noise_spec(max(sizes.values())).items()}
+        if (given := {name: tuple(noise[name].shape) for name in wanted}) != wanted:
+            raise ValueError(f"the draws must be those of noise_spec({max(sizes.values())}), {wanted}, got {given}")
+
     # Inference
 
     def encode_shared(self, images: Mapping[str, Tensor]) -> DiagonalGaussian:
@@ -138,14 +152,18 @@ class MultimodalVAE(nn.Module, ABC):
 
     def decode(self, modality: str, shared: Tensor, private: Tensor) -> Tensor:
         """The mean of p(x_m | z, h_m): (..., *shape) in [0, 1], from codes (..., shared) and (..., private)."""
-        self._known(modality)
-        return self.likelihoods[modality].mean(self.logits(modality, shared, private))
+        logits = self.logits(modality, shared, private)
+        return self.likelihoods[modality].mean(logits)
 
     def logits(self, modality: str, shared: Tensor, private: Tensor | None = None) -> Tensor:
         """What the decoder says: (..., *shape), for codes (..., shared) and (..., private), None where there is none.
 
-        Any leading dimensions, flattened for the pass through the network.
+        Any leading dimensions, flattened for the pass through the network. Raises ValueError for codes of other sizes.
         """
+        wanted = [self.config.shared, self._known(modality).private]
+        if [shared.shape[-1], 0 if private is None else private.shape[-1]] != wanted:
+            got = [None if code is None else tuple(code.shape) for code in (shared, private)]
+            raise ValueError(f"{modality!r} is decoded from z (..., {wanted[0]}) and h (..., {wanted[1]}), got {got}")
         codes = shared if private is None else torch.cat([shared, private], dim=-1)
         logits = networks.in_float32(self.decoders[modality](codes.flatten(0, -2)))
         return logits.unflatten(0, codes.shape[:-1])
@@ -183,7 +201,7 @@ class MultimodalVAE(nn.Module, ABC):
         """
         self._known(target)
         posterior = self.encode_shared({source: images})
-        shared = known(_TEST_CODES, "test code", code or self.config.test_code)(self, posterior, generator)
+        shared = known(TEST_CODES, "test code", code or self.config.test_code)(self, posterior, generator)
         return self.decode(target, shared, self.sample_private(target, len(images), generator))
 
     def transfer(self, content: tuple[str, Tensor], style: tuple[str, Tensor]) -> Tensor:
@@ -228,12 +246,17 @@ class MultimodalVAE(nn.Module, ABC):
         return Posteriors(self.shared_encoders[modality](images), self.private_encoders[modality](images))
 
     def _check(self, modality: str, images: Tensor) -> None:
-        """Raise ValueError unless the modality is known and the images are a float batch of its shape."""
-        shape = self._known(modality).shape
+        """Raise ValueError unless the modality is known and the images are a batch of its shape in [0, 1]."""
+        self._check_form(modality, images)
+        if self.checks and images.numel():
+            low, high = (end.item() for end in images.detach().aminmax())
+            if not (low >= 0 and high <= 1):
+                raise ValueError(f"images of {modality!r} must be in [0, 1], not {low:g} to {high:g}; scale them")
+
+    def _check_form(self, modality: str, images: Tensor) -> None:
+        shape, own = self._known(modality).shape, next(self.parameters()).dtype
         if tuple(images.shape[1:]) != tuple(shape):
-            raise ValueError(
-                f"images of modality {modality!r} must be (batch, {', '.join(map(str, shape))}), "
-                f"got {tuple(images.shape)}"
-            )
-        if not images.is_floating_point():
-            raise ValueError(f"images of modality {modality!r} must be float in [0, 1], got {images.dtype}")
+            wanted = f"(batch, {', '.join(map(str, shape))})"
+            raise ValueError(f"images of modality {modality!r} must be {wanted}, got {tuple(images.shape)}")
+        if images.dtype != own:
+            raise ValueError(f"images of {modality!r} must be {own}, as the model is, not {images.dtype}; cast them")

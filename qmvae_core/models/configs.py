@@ -14,12 +14,14 @@ from typing import ClassVar
 from qmvae_core.likelihoods import Likelihood, likelihood
 from qmvae_core.names import known
 
+LARGEST = 2**31  # no size or count of a run comes near it
+
 
 class Checked:
     """A dataclass whose fields are held against their types when it is made.
 
-    No number may be negative, infinite or NaN, and none of the fields in `positive` zero. True is no number, and an
-    integer will do for a float. Raises ValueError that names class, field, type and value.
+    No number may be negative, infinite or NaN, no integer as large as LARGEST, and none of the fields in `positive`
+    zero. True is no number, and an integer will do for a float. Raises ValueError that names class, field, type, value.
     """
 
     positive: ClassVar[tuple[str, ...]] = ()
@@ -47,7 +49,7 @@ def _fits(value: object, hint: object) -> bool:
         return isinstance(value, Mapping) and all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
     if hint in (int, float):
         number = isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value) and value >= 0
+        return number and 0 <= value < (LARGEST if hint is int else math.inf)
     return isinstance(value, hint)
 
 
@@ -106,12 +108,15 @@ class ModelConfig(Checked):
         """The inverse of `to_dict`. Raises ValueError for an unknown model or field."""
         values = dict(values)
         kind = known(ModelConfig.of_model, "model", values.get("model"))
-        modalities = {name: from_known_fields(ModalityConfig, m) for name, m in values.pop("modalities", {}).items()}
-        return from_known_fields(kind, {**values, "modalities": modalities})
+        if isinstance(given := values.get("modalities", {}), Mapping):
+            values["modalities"] = {name: from_known_fields(ModalityConfig, m) for name, m in given.items()}
+        return from_known_fields(kind, values)
 
 
 def from_known_fields(cls: type, values: Mapping):
     """cls(**values), lists as tuples, with a ValueError that lists the known fields if one of them is unknown."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{cls.__name__} needs a mapping of its fields, not {values!r}")
     known = {f.name for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:

@@ -96,6 +96,7 @@ class DMVAE(MultimodalVAE):
 
         Raises ValueError for a batch of one sample, which has nothing to be contrasted with.
         """
+        self.check(images, labels, noise)
         config = self.config
         posteriors = {name: self.posteriors(name, images[name]) for name in config.modalities}
         contents = [both.shared for both in posteriors.values()]

@@ -49,6 +49,7 @@ class JMVAE(MultimodalVAE):
 
         The labels have a say in the pairing alone.
         """
+        self.check(images, labels, noise)
         joint = self.encode_shared({name: images[name] for name in self.config.modalities})
         code = joint.sample(noise["joint/shared"])
         bound = -joint.kl_to_prior()

@@ -89,6 +89,7 @@ class MMVAE(MultimodalVAE):
         Terms: "iwae/m", the bound by the particles of modality m, in nats; and "particles/m", how many of them count,
         1 / Σ_k (w_k / Σ w)², from 1 to K.
         """
+        self.check(images, labels, noise)
         modalities, count = self.config.modalities, self.config.particles
         experts = [_laplace(*self.posteriors(name, images[name]).shared) for name in modalities]
         drawn = [q.sample(noise[f"{name}/shared"]) for name, q in zip(modalities, experts, strict=True)]

@@ -51,6 +51,7 @@ class MoPoE(MultimodalVAE):
         Terms: "log_likelihood/m", weighted, of the sample's one code; "kl/S" of each subset, its names joined by "+",
         and "kl/joint" of all modalities.
         """
+        self.check(images, labels, noise)
         modalities = self.config.modalities
         experts = {name: self.posteriors(name, images[name]).shared for name in modalities}
         posteriors = {

@@ -39,6 +39,7 @@ class MVAE(MultimodalVAE):
 
     def loss(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> losses.LossTerms:
         """The sum of the bounds; arguments and result as for Q-MVAE. The labels have a say in the pairing alone."""
+        self.check(images, labels, noise)
         experts = {name: self.posteriors(name, images[name]).shared for name in self.config.modalities}
         joint = product_of_experts(list(experts.values()))
         joint_code = joint.sample(noise["joint/shared"])

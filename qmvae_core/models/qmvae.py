@@ -76,8 +76,11 @@ class QMVAE(MultimodalVAE):
 
     def check_labels(self, labels: Tensor, batch: int) -> None:
         """Raise ValueError if the quadruplet loss counts and no batch can ever hold a negative."""
-        if self.config.beta:
-            negatives.check_labels(labels, batch)
+        if self.config.beta and (batch < 2 or not negatives.has_negatives(labels)):
+            raise ValueError(
+                f"batches of {batch} from samples of the digits {labels.unique().tolist()} never hold a negative; "
+                "use batches of at least two and data with at least two digits, or beta=0"
+            )
 
     def loss(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> losses.LossTerms:
         """Equation (20) for a batch of matching images.
@@ -85,6 +88,7 @@ class QMVAE(MultimodalVAE):
         images: modality -> (batch, *shape) in [0, 1]; labels: (batch,) digits; noise: draws of `noise_spec`.
         Returns LossTerms of (batch,) nats.
         """
+        self.check(images, labels, noise)
         config = self.config
         posteriors = {name: self.posteriors(name, images[name]) for name in config.modalities}
         shared = {name: both.shared for name, both in posteriors.items()}

@@ -99,7 +99,10 @@ class Reading(NamedTuple):
     def parse(cls, name: str) -> Reading:
         """From "best", or for example "default+svhn.private=4". Raises ValueError like Change."""
         base, *changes = name.split("+")
-        return cls(base, tuple(map(Change.parse, changes)))
+        found = tuple(map(Change.parse, changes))
+        if len({change[:2] for change in found}) < len(found):
+            raise ValueError(f"the reading {name!r} sets a field twice; give each once")
+        return cls(base, found)
 
     def config(self) -> ModelConfig:
         """The model. Raises ValueError for an unknown reading, place or field, and for a value of another kind."""

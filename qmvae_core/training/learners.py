@@ -14,7 +14,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from qmvae_core.kernels import arrange_for_cpu
 from qmvae_core.losses import LossTerms
-from qmvae_core.models import ModelConfig, Opponent, build_model
+from qmvae_core.models import ModelConfig, MultimodalVAE, Opponent, build_model
 from qmvae_core.training.config import TrainingConfig
 
 
@@ -23,7 +23,7 @@ class Plain:
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, seeds: Sequence[int], device: torch.device):
         self.config, self.seeds, self.device, self.precision = model, seeds, device, training.precision
-        self.built = [self._arranged(build_model(model, seed).to(device)) for seed in seeds]
+        self.built = [self._arranged(_unchecked(build_model(model, seed)).to(device)) for seed in seeds]
         self.optimisers = [Optimisers(dict(each.named_parameters()), each.opponent, training) for each in self.built]
         self.model = self.built[0]  # for what all seeds have in common
 
@@ -67,7 +67,7 @@ class Stacked:
     """
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, seeds: Sequence[int], device: torch.device):
-        built = [build_model(model, seed).to(device) for seed in seeds]
+        built = [_unchecked(build_model(model, seed)).to(device) for seed in seeds]
         self.config, self.seeds, self.device = model, seeds, device
         self.stack, _ = stack_module_state(built)
         self.model = built[0].to("meta")
@@ -93,6 +93,11 @@ class Stacked:
         """The trained models, in the order of the seeds."""
         stacked = {name: value.detach() for name, value in self.stack.items()}
         return [_rebuilt(self, i, {name: v[i] for name, v in stacked.items()}) for i in range(len(self.seeds))]
+
+
+def _unchecked(model: MultimodalVAE) -> MultimodalVAE:
+    model.checks = False  # a look at values would wait for the device, and cannot be stacked
+    return model
 
 
 def _rebuilt(learner, i: int, weights: Mapping[str, Tensor]) -> nn.Module:

@@ -28,12 +28,14 @@ class Trained:
 
     A history is a list of each report's mean terms, and of what `measure` found then. left: for each seed the number of
     steps after which the loss that has a plateau had left it, or None if it never did; empty for a model without one.
+    by: what `fit` was told of all who trained it.
     """
 
     models: list[nn.Module]
     histories: list[list[dict[str, float]]]
     cost: dict
     left: list[int | None]
+    by: list[dict]
 
 
 def fit(
@@ -50,6 +52,7 @@ def fit(
     minutes: float | None = None,
     stop: Callable[[], str] = str,
     measure: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
+    by: Mapping[str, object] | None = None,
 ) -> Trained:
     """Train one model for each seed, all together.
 
@@ -58,7 +61,7 @@ def fit(
     epoch), "none", or "auto": a bar on a terminal, else lines. minutes: stop after so many, with a checkpoint. stop:
     asked after each chunk of steps for another reason to stop so; "" for none.
     measure: a function of a model and its seed that finds named values for the history at each report; the time that it
-    takes is not counted as training.
+    takes is not counted as training. by: who trains, such as a commit; a checkpoint keeps all who did.
 
     Raises NonFiniteLoss, CheckpointError, OutOfTime, and ValueError for modalities that do not match, an unknown loop
     or precision, a precision that this loop or processor lacks, no seed, minutes without a folder, or batches that can
@@ -67,12 +70,12 @@ def fit(
     device = torch.device(device)
     loop = loop or default_loop(device)
     known(LOOPS, "loop", loop)
-    if minutes is not None and folder is None:
-        raise ValueError("a training that stops after some minutes needs a folder to go on from")
+    if minutes is not None and (folder is None or not 0 < minutes < math.inf):
+        raise ValueError(f"a training that stops needs a folder to go on from, and minutes above zero, not {minutes}")
     _check(model, train, seeds)
     check_precision(training.precision, device, loop)
     train = {name: train[name] for name in model.modalities}  # no other modality, and no other order, has a say
-    key = f"{run_key(model, training, seeds, train)} on {device.type}"  # whose generators draw other noise
+    key = run_key(model, training, seeds, train, device.type)
     checkpoint = Path(folder) / "checkpoint.pt" if folder is not None else None
     stop_at = math.inf if minutes is None else time.monotonic() + 60 * minutes
 
@@ -85,21 +88,26 @@ def fit(
         at = Position()
         if checkpoint is not None and checkpoint.exists():
             at = restore(checkpoint, key, steps)
+            at.resumed += 1
+        if by is not None and dict(by) not in at.by:
+            at.by.append(dict(by))
         taken = min(at.chunk * training.chunk, steps.steps)
         report = Report(progress, training.epochs, steps.steps, training.chunk, at, taken)
         with report:
             _run(steps, at, report, training, checkpoint, key, checkpoint_seconds, over, measure)
     histories = [[{name: row[i] for name, row in each.items()} for each in at.history] for i in range(len(seeds))]
     left = [at.left.get(i) for i in range(len(seeds))] if model.plateau else []
-    return Trained(learner.models(), histories, {"loop": loop, **_cost(at, steps, device)}, left)
+    return Trained(learner.models(), histories, {"loop": loop, **_cost(at, steps, device)}, left, at.by)
 
 
 def _check(model: ModelConfig, train: Mapping[str, Digits], seeds: Sequence[int]) -> None:
     missing = sorted(set(model.modalities) - set(train))
     if missing:
         raise ValueError(f"the model has modalities that the data lacks: {missing}; the data has {sorted(train)}")
-    if not seeds:
-        raise ValueError("fit needs at least one seed")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"fit needs at least one seed and none twice, got {list(seeds)}")
+    if torch.get_default_dtype() != torch.float32:
+        raise ValueError(f"a training is in float32, not {torch.get_default_dtype()}; set it with set_default_dtype")
 
 
 def _run(loop: Steps, at: Position, report, training, checkpoint, key, checkpoint_seconds, over, measure) -> None:

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import pickle
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from qmvae_core.data import STAND_IN, DataError
-from qmvae_neighbours.experiments import series_file
+from qmvae_neighbours.series import content_notes, lines_of, number, series_file
 
-FILE = "eeg/eeg-eye-state.csv"
+FILES = ("eeg/eeg-eye-state.csv", "eeg/eeg-eye-state.arff")  # below a data root
 COLUMNS = ("AF3", "F7", "F3", "FC5", "T7", "P", "O1", "O2", "P8", "T8", "FC6", "F4", "F8", "AF4", "class")
 CHANNELS = tuple("P7" if name == "P" else name for name in COLUMNS[:-1])  # the file cuts one name short
+# Columns -> what stands for open eyes and for closed: of the file here, of OpenML's, and of UCI's, whence both come.
+STATES = {
+    COLUMNS: (0, 1),
+    (*(f"V{number}" for number in range(1, 15)), "Class"): (1, 2),
+    (*CHANNELS, "eyeDetection"): (0, 1),
+}
 KNOWN_CONTENT = "ab391f7ffafa25b6d17423200e668ec8d9a949b56ff604b96bc8968873b079b2"
-REMEDY = "download data set 1471 of OpenML again, as CSV"
+GAP = re.compile(r"-99+(\.[09]*)?")  # what many files have where a value is missing
+REMEDY = "download data set 1471 of OpenML again, as ARFF or CSV"
 
 # Order of the first 32 of DEAP's 40 channels, from the description of the data set.
 DEAP_CHANNELS = (
@@ -50,48 +58,59 @@ def load_eye_state(root: str | Path | None = None) -> Recording:
 
     Raises DataError for a file that is damaged.
     """
-    path = series_file(root, FILE)
+    path = series_file(root, *FILES)
     if path is None:
-        return synthetic(f"no {FILE} was found or wanted")
+        return synthetic(f"no {' or '.join(FILES)} was found or wanted")
     samples, closed = read_eye_state(path)
-    digest = content_hash(samples, closed)
     notes = ["EEG eye state: one person, one continuous recording of 14 channels (OpenML 1471, ODC-PDDL)"]
-    if digest != KNOWN_CONTENT:
-        notes.append("The file is not the one that the committed record was made with")
+    notes += content_notes(content_hash(samples, closed), KNOWN_CONTENT)
     return Recording(samples, closed, CHANNELS, _identity("real", notes, samples, closed))
 
 
 def read_eye_state(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Samples (time, 14) and states (time,) of the CSV file. Raises DataError that names file, line and column."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not a text file; {REMEDY}") from None
-    if not lines or tuple(lines[0].strip().split(",")) != COLUMNS:
-        raise DataError(f"{path}, line 1: the columns must be {','.join(COLUMNS)}; {REMEDY}")
-    rows = np.empty((len(lines) - 1, len(COLUMNS)))
-    for number, line in enumerate(lines[1:], start=2):
-        fields = line.split(",")
-        if len(fields) != len(COLUMNS):
-            raise DataError(f"{path}, line {number}: {len(fields)} fields in place of {len(COLUMNS)}; {REMEDY}")
-        for column, (name, field) in enumerate(zip(COLUMNS, fields, strict=True)):
-            rows[number - 2, column] = _number(field, name, f"{path}, line {number}, column {name}")
-    states = rows[:, -1].astype(np.int64)
-    if len(set(states.tolist())) < 2:
-        raise DataError(f"{path}: column class holds fewer than two states, so nothing can be told apart; {REMEDY}")
-    return rows[:, :-1].copy(), states
+    """Samples (time, 14) and states (time,), 1 for closed, of data set 1471 as ARFF or CSV, by any names of STATES.
+
+    Raises DataError that names file, line and column: other columns or fields, what is no finite number or stands for
+    a gap (such as -999 or ?), another state, or one state only.
+    """
+    lines = lines_of(path, REMEDY)
+    columns, start = _header(lines)
+    if columns not in STATES:
+        known = "; or ".join(",".join(names) for names in STATES)
+        raise DataError(f"{path}, line {start}: the columns must be {known}; {REMEDY}")
+    rows, states = [], STATES[columns]
+    for place, line in enumerate(lines[start:], start=start + 1):
+        if not line.strip() or line.startswith("%"):
+            continue
+        where, fields = f"{path}, line {place}", [field.strip(" \t'\"") for field in line.split(",")]
+        if len(fields) != len(columns):
+            raise DataError(f"{where}: {len(fields)} fields in place of {len(columns)}; {REMEDY}")
+        for name, field in zip(columns, fields, strict=True):
+            if number(field) is None or GAP.fullmatch(field):
+                raise DataError(f"{where}, column {name}: {field!r} is not a finite number, or marks a gap; {REMEDY}")
+        rows.append([float(field) for field in fields])
+        if rows[-1][-1] not in states:
+            raise DataError(f"{where}, column {columns[-1]}: {fields[-1]!r} is neither {states[0]} (eyes open) nor "
+                            f"{states[1]} (closed); {REMEDY}")  # fmt: skip
+    table = np.array(rows).reshape(-1, len(columns))
+    closed = (table[:, -1] == states[1]).astype(np.int64)
+    if len(set(closed.tolist())) < 2:
+        raise DataError(f"{path}: its last column holds fewer than two states, so nothing can be told apart; {REMEDY}")
+    return table[:, :-1].copy(), closed
 
 
-def _number(field: str, name: str, place: str) -> float:
-    try:
-        value = float(field)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f"{place}: {field!r} is not a finite number; {REMEDY}")
-    if name == "class" and value not in (0, 1):
-        raise DataError(f"{place}: {field!r} is neither 0 (eyes open) nor 1 (closed); {REMEDY}")
-    return value
+def _header(lines: Sequence[str]) -> tuple[tuple[str, ...], int]:
+    """The columns of a CSV file or an ARFF file, and the number of lines down to the first of the data."""
+    names = []
+    for place, line in enumerate(lines, start=1):
+        keyword, name, *_ = [*line.split(), "", ""]
+        if keyword.lower() == "@attribute":
+            names.append(name.strip("'\""))
+        elif keyword.lower() == "@data":
+            return tuple(names), place
+        elif keyword and keyword[0] not in "@%":
+            break
+    return tuple(name.strip(" \t'\"") for name in lines[0].split(",")), 1
 
 
 def content_hash(*arrays: np.ndarray) -> str:

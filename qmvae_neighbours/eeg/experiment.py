@@ -292,9 +292,13 @@ def leaks(recording: Recording, settings: Settings) -> dict[str, dict[str, list[
 
 
 def blocks_possible(recording: Recording, cut: Cut, most: int = 8) -> dict[str, int]:
-    """Number of equal blocks -> sequences of the rarer state in the block that has fewest of them."""
+    """Number of equal blocks -> sequences of the rarer state in the block that has fewest of them.
+
+    As many as the recording is long enough for, at most `most`.
+    """
     counts = {}
-    for blocks in range(2, most + 1):
+    longest = (len(recording.closed) + cut.span) // (2 * cut.span)  # blocks of one sequence each, and gaps as long
+    for blocks in range(2, min(most, longest) + 1):
         each = Cut(cut.window, cut.hop, cut.length, blocks)
         labels = [each.labels(recording.closed, *span) for span in each.block_spans(len(recording.closed))]
         counts[str(blocks)] = min(int(min(part.sum(), len(part) - part.sum())) for part in labels)
@@ -325,23 +329,11 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     And a control: one fold of a made-up recording as long as the real one, in which the answer is known to be.
     """
     recording = load_eye_state(workshop.data_root)
-    folds, tensors = [], {}
-    for test in range(settings.blocks):
-        for after in range(1, settings.validations + 1):
-            validation = (test + after) % settings.blocks
-            found, models, parts = run_fold(recording, test, validation, settings, workshop)
-            folds.append({"test": test, "validation": validation, "models": found})
-            tensors = tensors or _drawn(models, parts["test"])
     cut, spans = settings.cut, settings.cut.block_spans(len(recording.samples))
-    whole = log_band_powers(robust_limits(recording.samples).clip(recording.samples), cut.window, cut.hop)
-    back = [recording.channels.index(name) for name in ("O1", "O2")]
-    tensors["alpha"] = torch.from_numpy(whole[:, 0, back].mean(axis=1)).float()
-    tensors["closed"] = torch.from_numpy(recording.closed).to(torch.uint8)
     labels = [cut.labels(recording.closed, *span) for span in spans]
-    metrics = {
-        "folds": folds,
+    back = [recording.channels.index(name) for name in ("O1", "O2")]
+    metrics = {  # first what needs no training, so that a recording that is too short for it costs none
         "leaks": leaks(recording, settings),
-        "control": run_fold(synthetic("a control", seconds=117), 0, 1, settings, workshop)[0],
         "blocks": [
             {"start": start, "stop": stop, "sequences": len(found), "closed": int(found.sum())}
             | {"alpha": alpha_gain(recording, cut, start, stop, back)}
@@ -349,7 +341,21 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
         ],
         "blocks_possible": blocks_possible(recording, cut),
     }
-    return recording.identity, metrics, tensors
+    whole = log_band_powers(robust_limits(recording.samples).clip(recording.samples), cut.window, cut.hop)
+    tensors = {
+        "alpha": torch.from_numpy(whole[:, 0, back].mean(axis=1)).float(),
+        "closed": torch.from_numpy(recording.closed).to(torch.uint8),
+    }
+    folds = []
+    for test in range(settings.blocks):
+        for after in range(1, settings.validations + 1):
+            validation = (test + after) % settings.blocks
+            found, models, parts = run_fold(recording, test, validation, settings, workshop)
+            folds.append({"test": test, "validation": validation, "models": found})
+            if len(folds) == 1:
+                tensors |= _drawn(models, parts["test"])
+    control = run_fold(synthetic("a control", seconds=117), 0, 1, settings, workshop)[0]
+    return recording.identity, {**metrics, "folds": folds, "control": control}, tensors
 
 
 def alpha_gain(recording: Recording, cut: Cut, start: int, stop: int, back: Sequence[int]) -> float:

@@ -105,10 +105,15 @@ def robust_limits(samples: np.ndarray, deviations: float = 6.0) -> Limits:
     """Median plus and minus so many standard deviations of samples (time, channels).
 
     The deviation is 1.4826 times the median absolute one: equal to the standard deviation for a normal distribution,
-    and untouched by a few spikes of any height.
+    and untouched by a few spikes of any height. Of a channel that is flat most of the time, whose median absolute
+    deviation is 0, only the samples off the median count; one that is flat all the time is not limited.
     """
     middle = np.median(samples, axis=0)
-    spread = deviations * 1.4826 * np.median(np.abs(samples - middle), axis=0)
+    apart = np.abs(samples - middle)
+    spread = np.median(apart, axis=0)
+    for channel in np.flatnonzero(spread == 0):
+        spread[channel] = np.median(apart[apart[:, channel] > 0, channel]) if apart[:, channel].any() else np.inf
+    spread *= deviations * 1.4826
     return Limits(middle - spread, middle + spread)
 
 
@@ -119,8 +124,8 @@ def log_band_powers(
 
     samples: (time, channels) in microvolts; window, hop: in samples. The short-time Fourier transform has Hann's
     window, takes the mean out of each window, and pads nothing: window k sees samples k * hop to k * hop + window only.
-    A band holds its lower edge and not its upper one. A sine of amplitude A has the power A²/2. The logarithm is of
-    the power plus 1e-6 square microvolts, so silence stays finite.
+    A band holds its lower edge and not its upper one. A sine of amplitude A has the power A²/2, at half the rate and at
+    0 Hz the mean of its squares. The logarithm is of the power plus 1e-6 square microvolts, so silence stays finite.
     Raises ValueError for fewer samples than a window, a hop that is none, or a band without a frequency.
     """
     samples = np.asarray(samples, dtype=float)
@@ -130,7 +135,9 @@ def log_band_powers(
         samples, rate, window="hann", nperseg=window, noverlap=window - hop, detrend="constant", boundary=None,
         padded=False, axis=0, scaling="psd",
     )  # fmt: skip
-    density = 2 * np.abs(spectrum) ** 2  # (frequencies, channels, windows); twice, for the negative frequencies
+    twins = np.full(len(frequencies), 2.0)
+    twins[[0, -1] if window % 2 == 0 else 0] = 1.0  # 0 Hz and half the rate have no negative frequency
+    density = twins[:, None, None] * np.abs(spectrum) ** 2  # (frequencies, channels, windows)
     powers = []
     for name, (low, high) in bands.items():
         chosen = (frequencies >= low) & (frequencies < high)
@@ -154,7 +161,7 @@ class Standard(NamedTuple):
 def standard_of(values: np.ndarray) -> Standard:
     """The Standard of values (n, *features); a feature that does not vary keeps its unit."""
     deviation = values.std(axis=0)
-    return Standard(values.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
+    return Standard(values.mean(axis=0), np.where(np.ptp(values, axis=0) > 0, deviation, 1.0))
 
 
 def frames(standardised: np.ndarray, names: Sequence[str], side: int = SIDE, reach: float = 3.0) -> np.ndarray:

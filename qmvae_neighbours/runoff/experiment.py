@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from qmvae_core.data import DataError
 from qmvae_neighbours.experiments import Best, Validation, Workshop, fit
 from qmvae_neighbours.runoff.data import Runoff, load_runoff
 from qmvae_neighbours.runoff.model import BackPropagation, DeepLSTM, Scale, indices, skill, squared_error
@@ -65,6 +66,27 @@ def _next(month: datetime.date) -> datetime.date:
     return (month.replace(day=28) + datetime.timedelta(days=4)).replace(day=1)
 
 
+def check_river(runoff: Runoff, settings: Settings) -> list[str]:
+    """What a reader must know of the river. Raises DataError, before anything is trained, where nothing can be judged:
+
+    years that the series does not have, years of training or a test whose runoff never changes, a dry flood month.
+    """
+    years = {f"the years from {first}": (datetime.date(first, 1, 1), settings.validation)
+             for first in (settings.long, settings.short)}  # fmt: skip
+    test = settings.test, datetime.date(settings.last + 1, 1, 1)
+    for name, span in {**years, "the test": test}.items():
+        days = runoff.values[runoff.between(*span)]
+        if days.min() == days.max():
+            raise DataError(f"the runoff of {name} is always {float(days[0]):g}: nothing can be learned or judged; "
+                            "choose other years in the settings")  # fmt: skip
+    for month in flood_months(runoff, settings):
+        if not runoff.values[runoff.between(month, _next(month))].any():
+            raise DataError(f"no water flows in the test days of {month.year}; choose other years in the settings")
+    days = runoff.values[runoff.between(*test)]
+    dry = int((days == 0).sum())
+    return [f"{dry:,} of {len(days):,} test days are without flow and have no relative error"] if dry else []
+
+
 def train(
     model: nn.Module, runoff: Runoff, first: int, settings: Settings, seed: int, name: str, workshop: Workshop
 ) -> tuple[Best, Scale]:
@@ -114,6 +136,7 @@ def networks(settings: Settings) -> dict[str, tuple[int, int]]:
 def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
     """Chapter B5: networks of one and two layers, short and long histories, 4-4-1 and persistence, by the indices."""
     runoff = load_runoff(workshop.data_root)
+    notes = [*runoff.notes, *check_river(runoff, settings)]
     stretches = {f"{month:%Y-%m}": runoff.between(month, _next(month)) for month in flood_months(runoff, settings)}
     test = runoff.between(settings.test, datetime.date(settings.last + 1, 1, 1))
     metrics: dict = {"indices": {}, "indices of all test days": {}, "skill": {}, "kept": {}}
@@ -137,7 +160,6 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
             metrics["kept"].setdefault(name, {})[str(seed)] = {"step": best.step, "validation error": best.error}
             judge(name, seed, forecasts(model, scale, runoff, first))
     judge("persistence", settings.seeds[0], forecasts(nn.Identity(), Scale(0.0, 1.0), runoff, settings.short))
-    notes = [] if runoff.kind == "real" else ["The runoff is made up: no evidence about any river"]
     identity = {
         "kind": runoff.kind, "days": len(runoff.values), "first": str(runoff.first), "notes": notes,
         "content_hash": runoff.content_hash(),

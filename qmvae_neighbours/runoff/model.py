@@ -75,6 +75,7 @@ class Indices(NamedTuple):
     m: mean of (y - x) / x. The thesis prints a sum of absolute values, which cannot be negative, while its tables have
     negative m: `m_printed` is the printed one. s: root of Σ (y - x)² / (n - 1), relative to the mean of x. largest,
     smallest: the largest positive and negative relative error, 0 where there is none; range: their difference.
+    A day without flow, x = 0, has no relative error: it counts in s alone.
     """
 
     m: float
@@ -86,32 +87,57 @@ class Indices(NamedTuple):
 
 
 def indices(forecast: Sequence[float] | Tensor, observed: Sequence[float] | Tensor) -> Indices:
-    """The indices of a stretch of days; forecast, observed: (days,) of positive values, at least two."""
+    """The indices of a stretch of days; forecast, observed: (days,), at least two, some of them with flow.
+
+    Raises ValueError for other shapes, observations below zero or without any flow, and what is not a finite number.
+    """
     y, x = (torch.as_tensor(each, dtype=torch.float64) for each in (forecast, observed))
     if y.shape != x.shape or x.ndim != 1 or len(x) < 2:
         raise ValueError(f"forecast and observed must be one row of at least two days, got {y.shape} and {x.shape}")
-    if not (x > 0).all():
-        raise ValueError("relative errors need positive observations")
-    relative = 100 * (y - x) / x
+    _check_finite(y, x)
+    if (x < 0).any() or not x.any():
+        raise ValueError("relative errors need observations of zero and more, and one that is positive")
+    flows = x > 0
+    relative = (100 * (y - x) / x)[flows]
     largest, smallest = max(0.0, float(relative.max())), min(0.0, float(relative.min()))
     spread = 100 * float(((y - x).square().sum() / (len(x) - 1)).sqrt() / x.mean())
-    return Indices(
-        float(relative.mean()), spread, largest, smallest, largest - smallest, float((y - x).abs().div(x).sum())
-    )
+    printed = float((y - x).abs().div(x)[flows].sum())
+    return Indices(float(relative.mean()), spread, largest, smallest, largest - smallest, printed)
+
+
+def _check_finite(forecast: Tensor, observed: Tensor) -> None:
+    for name, values in (("forecast", forecast), ("observation", observed)):
+        wrong = values[~values.isfinite()]
+        if len(wrong):
+            raise ValueError(f"{len(wrong)} of {len(values)} days have the {name} {float(wrong[0])}: nothing is judged")
 
 
 def skill(forecast: Tensor, observed: Tensor) -> float:
-    """1 - Σ (y - x)² / Σ (yesterday - x)², from the second day on: 0 for persistence, 1 for no error; (days,)."""
+    """1 - Σ (y - x)² / Σ (yesterday - x)², from the second day on: 0 for persistence, 1 for no error; (days,).
+
+    Raises ValueError for what is not finite, and for observations that never change, where persistence has no error.
+    """
     y, x = forecast[1:].double(), observed.double()
-    return float(1 - (y - x[1:]).square().sum() / (x[1:] - x[:-1]).square().sum())
+    _check_finite(y, x)
+    changes = (x[1:] - x[:-1]).square().sum()
+    if changes == 0:
+        raise ValueError("skill needs observations that change: persistence is without an error")
+    return float(1 - (y - x[1:]).square().sum() / changes)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear map of runoff to about [0, 1], by the lowest and the highest value of the training days."""
+    """A linear map of runoff to about [0, 1], by the lowest and the highest value of the training days.
+
+    Raises ValueError where the two are not apart.
+    """
 
     low: float
     high: float
+
+    def __post_init__(self):
+        if not self.low < self.high:
+            raise ValueError(f"a scale needs values that are apart, not {self.low:g} to {self.high:g}")
 
     def normalised(self, values: Tensor) -> Tensor:
         """(values - low) / (high - low)."""

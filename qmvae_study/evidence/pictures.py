@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from qmvae_core.files import file_hash
 from qmvae_study.evidence.records import Panel, RecordError
 
 ROWS = 10  # private codes in a panel of Figure 3
@@ -28,10 +29,16 @@ def load_panel(path: Path, rows: int, columns: int) -> np.ndarray:
 
 
 def panel_images(panel: Panel, folder: Path) -> dict[str, np.ndarray]:
-    """The images of one panel of a record, each part (rows, columns, c, h, w) uint8: conditions, generated, styles."""
+    """The images of one panel of a record, each part (rows, columns, c, h, w) uint8: conditions, generated, styles.
+
+    Raises RecordError for a file that is missing or is not the one that the record names.
+    """
     shapes = {
         "conditions": (1, len(panel.digits)),
         "generated": (len(panel.read), len(panel.read[0])),
         "styles": (1, len(panel.style_positions)),
     }
+    for part, file in panel.files.items():
+        if not (folder / file).exists() or file_hash(folder / file) != panel.sha256.get(part):
+            raise RecordError(f"panel {folder / file} is missing or not the one that its record names; run it again")
     return {part: load_panel(folder / file, *shapes[part]) for part, file in panel.files.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import resource
@@ -15,24 +16,47 @@ import torch
 from qmvae_study.evidence import folder
 
 
+@functools.cache
+def code(repository: Path) -> dict:
+    """The commit of this code and whether its checkout has changes, as they were when this process first asked.
+
+    What it has imported by then does not change any more. Both are None where the code is not in a repository of its
+    own: below somebody else's, git would name theirs; there the commit is what QMVAE_COMMIT says.
+    """
+    here = Path(__file__).resolve()
+    at_home = here.is_relative_to(repository) and here.relative_to(repository).as_posix()
+    if not at_home or _git(repository, "ls-files", "--full-name", at_home) != at_home:
+        return {"commit": os.environ.get("QMVAE_COMMIT"), "dirty": None}
+    return {"commit": _git(repository, "rev-parse", "HEAD"), "dirty": bool(_git(repository, "status", "--porcelain"))}
+
+
+def trainer(device: torch.device | str) -> dict:
+    """Who trains: what a checkpoint keeps of each process that went on with it."""
+    return {**code(folder.REPOSITORY), "torch": version("torch"), "device": _name(torch.device(device))}
+
+
 def provenance(device: torch.device | str = "cpu") -> dict:
     """Code, versions and machine: git commit and dirty flag, library versions, device, threads, peak host memory."""
     device = torch.device(device)
     return {
-        "commit": _git("rev-parse", "HEAD") or os.environ.get("QMVAE_COMMIT"),
-        "dirty": None if (status := _git("status", "--porcelain")) is None else bool(status),
+        **code(folder.REPOSITORY),
         "versions": {"python": platform.python_version(), **_versions("torch", "torchvision", "numpy", "scikit-learn")},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": _name(device),
         "device_type": device.type,
         "threads": torch.get_num_threads(),
         "peak_host_bytes": _peak_host_bytes(),
     }
 
 
-def _git(*command: str) -> str | None:
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+
+
+def _git(repository: Path, *command: str) -> str | None:
+    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # which name repositories
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder.REPOSITORY), *command], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-C", str(repository), *command], capture_output=True, text=True, timeout=10, check=True, env=own
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,6 +1,7 @@
 """The record of a run, as JSON: what was asked, what came out, on which data, by which code, at which cost.
 
-A `Record` is that JSON and doors into it, so tables, figures and chapters ask for what they mean.
+A `Record` is that JSON and doors into it, so tables, figures and chapters ask for what they mean. Every JSON that is
+evidence carries the digest of its content: a file that was damaged or edited is refused, and never read in part.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,11 @@ FORMAT = 1  # of the record; raised when a field changes its meaning
 
 class RecordError(RuntimeError):
     """A record is missing or cannot be read; the message names the file and the remedy."""
+
+
+SEAL = "sha256"  # the field that holds the digest of all other fields
+STATUSES = ("ok", "failed")
+MISSING = object()
 
 
 class Share(NamedTuple):
@@ -67,12 +73,14 @@ class Provenance(NamedTuple):
 class Panel(NamedTuple):
     """What a panel of images shows. digits: of its conditions; read: (rows, columns) digits that the judge reads.
 
-    files: name of a part -> its PNG. positions, style_positions: of the images chosen. rows: what is drawn for a row.
+    files: name of a part -> its PNG; sha256: of each. positions, style_positions: of the images chosen. rows: what is
+    drawn for a row.
     """
 
     digits: Sequence[int]
     read: Sequence[Sequence[int]]
     files: Mapping[str, str] = {}
+    sha256: Mapping[str, str] = {}
     positions: Sequence[int] = ()
     style_positions: Sequence[int] = ()
     rows: str = ""
@@ -106,13 +114,27 @@ def _typed(cls: type, values: Mapping):
     return cls(**{name: values[name] for name in cls._fields if name in values})
 
 
-def _shares(value):
-    """What a metric holds, with a Share in place of each mapping that has an accuracy."""
-    if not isinstance(value, Mapping):
-        return value
-    if "accuracy" in value:
-        return _typed(Share, value)
-    return {name: _shares(each) for name, each in value.items()}
+def _measured(value, where: str):
+    """What a metric holds, with a Share in place of each mapping that has an accuracy.
+
+    Raises RecordError for what is neither a number nor made of numbers, and for a share that is none.
+    """
+    if isinstance(value, Mapping):
+        found = {name: _measured(each, f"{where} / {name}") for name, each in value.items()}
+        return _typed(Share, found) if "accuracy" in found and _is_share(found, where) else found
+    if isinstance(value, list):
+        return [_measured(each, where) for each in value]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise RecordError(f"{where} is {value!r}, which is no number; run it again")
+    return value
+
+
+def _is_share(found: Mapping, where: str) -> bool:
+    ends = [found[name] for name in ("low", "accuracy", "high") if name in found]
+    numbers = all(isinstance(each, int | float) for each in (*ends, found.get("n", 1)))
+    if not numbers or [0.0, *ends, 1.0] != sorted([0.0, *ends, 1.0]) or found.get("n", 1) < 1:
+        raise RecordError(f"{where} holds {dict(found)}, which is no share from 0 to 1 of some images; run it again")
+    return True
 
 
 def _metric(name: str, doc: str, kind: Callable = lambda found: found) -> property:
@@ -171,10 +193,10 @@ class Record(dict):
     def _at(self, part: str, *path: str):
         value = self.get(part, {})
         for key in path:
-            if key not in value:
+            if not isinstance(value, Mapping) or key not in value:
                 raise RecordError(f"record {self.id} has no {part.rstrip('s')} {' / '.join(path)}; run it again")
             value = value[key]
-        return _shares(value)
+        return _measured(value, f"record {self.id}: {' / '.join((part, *path))}") if part == "metrics" else value
 
     def share(self, *path: str, code: str | None = None) -> Share:
         """The accuracy at a path into the metrics, as `paper` names them. Raises RecordError where it is missing.
@@ -184,7 +206,10 @@ class Record(dict):
         """
         if path[0] == "cross_generation":
             path = (*path, code or self.setting("model", "test_code"))
-        return self._at("metrics", *path)
+        found = self._at("metrics", *path)
+        if not isinstance(found, Share):
+            raise RecordError(f"record {self.id}: metrics / {' / '.join(path)} holds no share of images; run it again")
+        return found
 
     def applies(self, *path: str) -> bool:
         """Whether the model has the metric at a path: the probe of one without joint codes has no "joint"."""
@@ -214,7 +239,8 @@ class Record(dict):
     @property
     def joint_code(self) -> dict[str, JointCode]:
         """Split ("train", "judged") -> what joint codes are made of; empty where the record or the model has none."""
-        return {split: JointCode(**_shares(found)) for split, found in self["metrics"].get("joint_code", {}).items()}
+        held = self._at("metrics", "joint_code") if "joint_code" in self["metrics"] else {}
+        return {split: JointCode(**found) for split, found in held.items()}
 
     directions: tuple[str, ...] = _metric("cross_generation", 'Of cross generation, such as "mnist->svhn".', tuple)
     probe: dict[str, Share] = _metric("probe", 'The probe of Table 2 on codes of each modality, and on "joint" ones.')
@@ -258,10 +284,15 @@ def config_hash(config: Mapping) -> str:
 
 
 def write_json(path: Path, value: Mapping) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a half; NaN and infinity become strings."""
-    text = json.dumps(_finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    """Write JSON and its digest so that a reader sees the old file or the new one; NaN and infinity become strings."""
+    value = _finite(value)
+    text = json.dumps(value | {SEAL: _digest(value)}, indent=1, sort_keys=True, allow_nan=False) + "\n"
     with replacing(path) as part:
         part.write_text(text)
+
+
+def _digest(value: Mapping) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _finite(value):
@@ -272,28 +303,96 @@ def _finite(value):
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_record(path: Path) -> Record:
-    """One record. Raises RecordError if the file is missing, is not JSON, or has another format."""
+def read_json(path: Path) -> dict:
+    """What `write_json` wrote. Raises RecordError if the file is missing, is not JSON, or not what was written."""
     path = Path(path)
     try:
-        record = json.loads(path.read_text())
+        found = json.loads(path.read_text(), parse_constant=_no_number)
     except FileNotFoundError:
         raise RecordError(f"there is no record {path}; run it with: python -m qmvae_study run") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not a readable record ({error}); delete it and run it again") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    if not isinstance(found, dict) or found.pop(SEAL, None) != _digest(found):
+        raise RecordError(
+            f"{path} is damaged, edited or of an earlier format: its content has not the digest that it names; "
+            "delete it and run it again"
+        )
+    return found
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def read_record(path: Path) -> Record:
+    """One record. Raises RecordError like `read_json`, for another format, and for one that contradicts itself."""
+    record = Record(read_json(path))
+    if record.get("format") != FORMAT:
         raise RecordError(f"{path} is not a record of format {FORMAT}; delete it and run it again")
-    return Record(record)
+    if "config_hash" in record:
+        for fault in _faults(record, Path(path).stem):
+            raise RecordError(f"{path} contradicts itself: {fault}; delete it and run it again")
+    return record
+
+
+# What a record of a run must have, and of which type; a dotted name is of a field in a field.
+FORM = {
+    **dict.fromkeys(("id", "profile", "model", "reading", "status", "config_hash", "data.kind"), str),
+    **dict.fromkeys(("data.content_hash", "config.model.model"), str),
+    "seed": int, "trained_together": list, "data.notes": list,
+}  # fmt: skip
+# What it may lack, as one that is older or that failed.
+OPTIONAL = {
+    **dict.fromkeys(("metrics", "panels", "provenance", "cost", "plateau", "judges"), dict), "history": list,
+    "cost.steps": int, "cost.seconds": int | float, "plateau.left": int | None,
+}  # fmt: skip
+
+
+def _misfits(record: Record) -> Iterator[str]:
+    """Fields that are missing or of another type."""
+    for path, kind in (FORM | OPTIONAL).items():
+        value = record
+        for key in path.split("."):
+            value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
+        lacks = value is MISSING and (path in FORM or (path == "metrics" and record.get("status") == "ok"))
+        if lacks or (value is not MISSING and (not isinstance(value, kind) or isinstance(value, bool))):
+            yield f"it has no {path}" if lacks else f"its {path} is {value!r}"
+
+
+def _faults(record: Record, name: str) -> Iterator[str]:
+    """What cannot be true of the record of a run in a file of this name."""
+    yield from _misfits(record)
+    if record.id != name:
+        yield f"its id is {record.id!r}"
+    if config_hash(record["config"]) != record.config_hash:
+        yield "its config is not that of its hash"
+    if record.status not in STATUSES:
+        yield f"its status is {record.status!r}"
+    if not record.id.startswith(f"{record.profile}-{record.model}-") or not record.id.endswith(f"-seed{record.seed}"):
+        yield "its id names another profile, model or seed"
+    if record.seed not in record["trained_together"]:
+        yield f"its seed {record.seed} is not among those trained"
+    if record["config"]["model"]["model"] != record.model:
+        yield "its config is of another model"
 
 
 def load_records(folder: Path, **wanted) -> list[Record]:
     """All records of a folder in the order of their names, those only whose fields equal `wanted`.
 
     For example load_records("results/runs", profile="paper", reading="default"). An empty list means no match.
-    Raises RecordError if the folder does not exist or a record in it cannot be read.
+    Raises RecordError if the folder does not exist, if a record in it cannot be read, and for two seeds of one weights.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise RecordError(f"there is no folder of records {folder}; make it with: python -m qmvae_study run")
     records = [read_record(path) for path in sorted(folder.glob("*.json"))]
+    _refuse_copies(records, folder)
     return [record for record in records if all(record.get(key) == value for key, value in wanted.items())]
+
+
+def _refuse_copies(records: Sequence[Record], folder: Path) -> None:
+    of_weights: dict[str, Record] = {}
+    for record in records:
+        other = of_weights.setdefault(record.get("weights_sha256", record.get("id")), record)
+        if other.get("seed") != record.get("seed"):
+            raise RecordError(f"{folder}: {record.id} and {other.id} hold one run as two seeds; delete the copy")

@@ -33,9 +33,20 @@ def given() -> set[str]:
     return {target.id for node in assigned for target in node.targets}
 
 
+# The type of a parameter, where that is not a text, and its name.
+TYPES = {
+    "seeds": (list, "a list of numbers"), "minutes": (int | float | None, "a number or None"),
+    "data_root": (str | None, "a text or None"), "out": (str | Path | None, "a text or None"),
+}  # fmt: skip
+
+
 def check(parameters: Mapping[str, object]) -> None:
-    """Raise ValueError where papermill gave this notebook a parameter that is none of these."""
+    """Raise ValueError where papermill gave this notebook a parameter that is none of these, or of another type."""
     check_parameters(given(), parameters)
+    for name, value in parameters.items():
+        kind, words = TYPES.get(name, (str, "a text"))
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"parameter {name} must be {words}, not {value!r}")
 
 
 def load(evidence: str | Path, **wanted) -> list[Record]:
