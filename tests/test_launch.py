@@ -60,7 +60,7 @@ def test_chapters_of_that_branch_install_the_package_before_they_import_it(tmp_p
 
 
 def test_colab_gets_that_commit_and_the_files_of_its_lock_before_its_own(tmp_path, monkeypatch):
-    commands = []
+    commands, standard = [], os.path.dirname(os.__file__)
 
     def run(command, cwd=".", check=False):
         assert check
@@ -70,7 +70,7 @@ def test_colab_gets_that_commit_and_the_files_of_its_lock_before_its_own(tmp_pat
     cell = pages.FIRST_CELL.format(url=URL, commit=COMMIT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(sys, "path", ["", "/python/lib", "/python/dist-packages", "/more"])
+    monkeypatch.setattr(sys, "path", ["", standard, "/python/dist-packages"])
     exec(cell, {})
     assert commands == []  # elsewhere it does nothing
     monkeypatch.setitem(sys.modules, "google.colab", None)
@@ -85,4 +85,4 @@ def test_colab_gets_that_commit_and_the_files_of_its_lock_before_its_own(tmp_pat
     assert {"--require-hashes", "--no-deps"} <= set(install)
     assert (tmp_path / where / install[-1]).resolve() == tmp_path / "qmvae" / "requirements.lock"
     checkout = str(tmp_path / "qmvae")
-    assert sys.path == ["", "/python/lib", checkout, f"{checkout}/locked", "/python/dist-packages", "/more"]
+    assert sys.path == ["", standard, checkout, f"{checkout}/locked", "/python/dist-packages"]

@@ -23,12 +23,12 @@ if "google.colab" in sys.modules and not os.path.exists("../requirements.lock"):
     for command in ("init -q", "fetch -q --depth 1 {url} {commit}", "checkout -q FETCH_HEAD"):
         subprocess.run(["git", *command.split()], cwd="qmvae", check=True)
     os.chdir("qmvae/notebooks")
-    # Beside Colab's packages, which its own kernel needs, and before them on the path; a backport that is in the lock
-    # for another package's sake says that it is for older versions of Python.
+    # Beside Colab's packages, which its own kernel needs, and before them on the path, but behind Python's own modules:
+    # the lock has a backport of one, which says that it is for older versions, because another package asks for it.
     how = "--quiet --no-deps --only-binary :all: --require-hashes --ignore-requires-python --target ../locked"
     command = [sys.executable, "-m", "pip", "install", *how.split(), "--requirement", "../requirements.lock"]
     subprocess.run(command, check=True)
-    place = next(i for i, path in enumerate(sys.path) if path.endswith("-packages"))
+    place = 1 + sys.path.index(os.path.dirname(os.__file__))
     sys.path[place:place] = [os.path.abspath(".."), os.path.abspath("../locked")]
 """
 
