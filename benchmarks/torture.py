@@ -60,7 +60,7 @@ class Tally(dict):
 def in_a_process(work: Callable[[], str], answer: Path, kill_after: float | None = None) -> int:
     """The status of a process that does the work and leaves what it returns, or says in an error, in a file.
 
-    It is a copy of this one, so nothing is imported anew. kill_after: seconds until it is killed; its status is then -9.
+    It is a copy of this one, so nothing is imported anew. kill_after: seconds until it is killed; its status is -9.
     """
     answer.unlink(missing_ok=True)
     child = os.fork()

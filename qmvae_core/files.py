@@ -20,7 +20,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
-        with open(part, "rb") as file:
+        with open(part, "r+b") as file:  # Windows asks for a file that can be written
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from qmvae_core.training import OutOfTime
 from qmvae_study.evidence.notebooks import TRAINING_NOTEBOOK, Lifeline, execute
 from qmvae_study.plan import Run
+from qmvae_study.shell import cores
 
 SIDE_BY_SIDE = 2  # processes that train on a CPU by default
 
@@ -69,7 +69,7 @@ def side_by_side(
     """
     begun: set[Run] = set()
     started = time.monotonic()
-    threads = max(len(os.sched_getaffinity(0)) // workers, 1) if workers > 1 else None
+    threads = max(cores() // workers, 1) if workers > 1 else None
 
     def one(run: Run, label: str, lifeline: int) -> Outcome:
         at, error, log = time.monotonic(), None, None

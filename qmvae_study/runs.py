@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import re
 import statistics
 import time
@@ -31,6 +30,7 @@ from qmvae_study.judges import judges_there, prepare_oracles
 from qmvae_study.oracles import DigitClassifier
 from qmvae_study.panels import make_panels
 from qmvae_study.plan import Run, profile, steps_of
+from qmvae_study.shell import cores
 
 
 def device_named(name: str) -> str:
@@ -83,7 +83,7 @@ def expected_hours(runs: Sequence[Run], device: str, workers: int) -> float:
     Judging is not counted. Raises ValueError for a precision that this machine lacks.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(max(len(os.sched_getaffinity(0)) // workers, 1))
+    torch.set_num_threads(max(cores() // workers, 1))
     try:
         kinds = {(run.profile, run.reading, run.precision): run for run in runs}
         timed = {kind: seconds_a_step(reading(run.reading), run.training, device) for kind, run in kinds.items()}

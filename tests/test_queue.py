@@ -132,7 +132,7 @@ def test_runs_go_on_side_by_side_and_share_the_cores(tmp_path, monkeypatch):
             raise RuntimeError("no")
 
     monkeypatch.setattr(execution, "carry_out", carry_out)
-    monkeypatch.setattr(execution.os, "sched_getaffinity", lambda _: set(range(5)))
+    monkeypatch.setattr(execution, "cores", lambda: 5)
     outcomes = run_all(RUNS, tmp_path, 2)
     assert {outcome.run for outcome in outcomes} == set(RUNS)
     assert [str(outcome.error) for outcome in outcomes if outcome.error] == ["no"]
@@ -160,7 +160,7 @@ def test_the_command_trains_side_by_side_on_a_cpu_unless_told_otherwise(tmp_path
     asked = []
     nothing = (outcome for outcome in ())
     monkeypatch.setattr(command_line, "side_by_side", lambda *parts: asked.append(parts[4]) or nothing)
-    monkeypatch.setattr(command_line.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(command_line.shell, "cores", lambda: 3)
     start = ["run", "--evidence", str(tmp_path), "--data-root", "stand-in", "--device", "cpu", "--readings", "default"]
     for more in (["--seeds", "0", "1", "2"], ["--seeds", "0"], ["--seeds", "0", "1", "--workers", "1"]):
         command_line.main([*start, *more])

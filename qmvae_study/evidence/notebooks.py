@@ -79,7 +79,7 @@ def execute(
     if root := root_here():  # in full, since the notebook runs in another folder
         environment["QMVAE_DATA_ROOT"] = root
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(log, "a")) if log else None
+        file = stack.enter_context(open(log, "a", encoding="utf-8")) if log else None
         held = stack.enter_context(Lifeline()) if lifeline is None else lifeline
         done = subprocess.run(
             command, env=environment, stdin=held, stdout=file, stderr=subprocess.STDOUT if log else None
@@ -93,7 +93,7 @@ def execute(
 
 def _error_of(executed: Path) -> tuple[str, str]:
     """The name and the text of the error that ended a notebook's execution; both empty if there was none."""
-    cells = json.loads(executed.read_text())["cells"] if executed.exists() else []
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"] if executed.exists() else []
     errors = [each for cell in cells for each in cell.get("outputs", []) if each["output_type"] == "error"]
     return (errors[-1]["ename"], errors[-1]["evalue"]) if errors else ("", "")
 
@@ -108,7 +108,7 @@ def render(evidence: Path, notebooks: Path) -> None:
 
 def stored() -> list[Path]:
     """The chapters that are committed with their outputs: all but the one that trains."""
-    return [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if path != TRAINING_NOTEBOOK]
+    return [path for path in sorted(NOTEBOOKS.glob("[!.]*.ipynb")) if path != TRAINING_NOTEBOOK]
 
 
 def refresh(chapters: Iterable[Path]) -> Iterator[tuple[str, bool]]:
