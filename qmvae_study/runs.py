@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits, validation_split
+from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits
 from qmvae_core.evaluation import Context, evaluate
 from qmvae_core.files import file_hash
 from qmvae_core.models import ModelConfig, build_model, from_known_fields, reading
@@ -31,6 +31,7 @@ from qmvae_study.oracles import DigitClassifier
 from qmvae_study.panels import make_panels
 from qmvae_study.plan import Run, profile, steps_of
 from qmvae_study.shell import cores
+from qmvae_study.validation import validation_split
 
 
 def device_named(name: str) -> str:
