@@ -16,10 +16,10 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 from qmvae_core.kernels import bfloat16_here
-from qmvae_study.evidence.folder import REPOSITORY
+from qmvae_study import shell
+from qmvae_study.evidence.folder import REPOSITORY, opened
 from qmvae_study.evidence.notebooks import MEMORY_SETTINGS
 from qmvae_study.evidence.provenance import provenance
 from qmvae_study.evidence.records import FORMAT, write_json
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=sorted(LOOPS))
     parser.add_argument("--turns", type=int, default=25, help="of each contender")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU, for each contender")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the record")
+    parser.add_argument("--out", type=opened, default=OUT, help="folder of the record")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
@@ -109,7 +109,7 @@ def main() -> None:
         print(_line(name, summary), flush=True)
     if options.device == "cpu":
         record["side_by_side"] = {
-            precision: _side_by_side(task, options.turns, len(os.sched_getaffinity(0)))
+            precision: _side_by_side(task, options.turns, shell.cores())
             for precision, task in (("float32", loops["fast loop, Q-MVAE"]), ("bfloat16", _default("cpu")))
         }
         for precision, turns in record["side_by_side"].items():
@@ -282,4 +282,4 @@ def _line(name: str, summary: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(shell.carry_out(main))

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-from qmvae_study.evidence.folder import REPOSITORY
+from qmvae_study import shell
+from qmvae_study.evidence.folder import REPOSITORY, opened
 from qmvae_study.evidence.provenance import provenance
 from qmvae_study.evidence.records import FORMAT, write_json
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Measure, print and write the record."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "benchmarks", help="folder of the record")
+    parser.add_argument("--out", type=opened, default=REPOSITORY / "runs" / "benchmarks", help="folder of the record")
     options = parser.parse_args()
     found = []
     for workers in options.workers:
@@ -40,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(shell.carry_out(main))

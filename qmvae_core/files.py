@@ -28,7 +28,7 @@ def replacing(path: str | Path, size: int = 1) -> Iterator[Path]:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
-        with open(part, "rb") as file:
+        with open(part, "r+b") as file:  # Windows asks for a file that can be written
             os.fsync(file.fileno())
         os.replace(part, path)
         if os.name == "posix":  # elsewhere a folder cannot be opened

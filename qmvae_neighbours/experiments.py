@@ -22,7 +22,7 @@ from qmvae_core.data import STAND_IN
 from qmvae_core.files import file_hash
 from qmvae_core.stops import CheckpointError
 from qmvae_core.training import checkpoint
-from qmvae_study.evidence.folder import REPOSITORY
+from qmvae_study.evidence.folder import REPOSITORY, evidence_folder
 from qmvae_study.evidence.provenance import code, provenance
 from qmvae_study.evidence.records import FORMAT, Record, RecordError, config_hash, read_record, write_json
 from qmvae_study.evidence.weights import save_tensors
@@ -164,7 +164,7 @@ def obtain(
     pages.check({"profile": profile, "data_root": data_root, "out": out})
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; the known ones are {list(PROFILES)}")
-    folder = REPOSITORY / (out or ("results/neighbours" if profile == COMMITTED else f"runs/neighbours/{profile}"))
+    folder = evidence_folder(out or ("results/neighbours" if profile == COMMITTED else f"runs/neighbours/{profile}"))
     if profile != COMMITTED:
         _record(name, profile, settings[profile], carry_out, data_root, folder)
     found = read(folder, name)

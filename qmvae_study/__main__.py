@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from qmvae_core.data import DataError, load_digits, real_data_at_hand
 from qmvae_core.training import OutOfTime, check_precision
-from qmvae_study import queue
+from qmvae_study import queue, shell
 from qmvae_study.evidence import notebooks
-from qmvae_study.evidence.folder import RESULTS, absolute_root, default_evidence
+from qmvae_study.evidence.folder import RESULTS, absolute_root, check_locks, default_evidence, opened
 from qmvae_study.evidence.records import RecordError, load_records
 from qmvae_study.execution import SIDE_BY_SIDE, Outcome, check_room, recorded, side_by_side
 from qmvae_study.judges import OracleError, prepare_oracles
@@ -28,12 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Carry out one command; 0 if it succeeded, 1 with one line on standard error if not, 75 if its time is over."""
     options = _parser().parse_args(arguments)
     try:
-        status = options.carry_out(options) or 0
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # whoever read the output wants no more of it, as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return options.carry_out(options) or 0
+    except BrokenPipeError:  # of whoever reads what this prints
+        raise
     except (DataError, RecordError, OracleError, ValueError, RuntimeError, OSError) as error:
         print(f"qmvae_study: {error}", file=sys.stderr)
         return 1
@@ -70,7 +65,7 @@ def _device(options: argparse.Namespace) -> str:
 def _workers(options: argparse.Namespace, runs: int) -> int:
     """How many processes train side by side: on a CPU two, which together take more steps than one of two threads."""
     if options.workers is None:
-        return max(1, min(SIDE_BY_SIDE, len(os.sched_getaffinity(0)), runs)) if _device(options) == "cpu" else 1
+        return max(1, min(SIDE_BY_SIDE, shell.cores(), runs)) if _device(options) == "cpu" else 1
     if options.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {options.workers}")
     return options.workers
@@ -94,6 +89,7 @@ def _expect(runs: list[Run], options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Carry out the runs that are not done."""
+    check_locks()
     runs, evidence = _runs(options), _evidence(options)
     if options.minutes is not None and (options.scheduler or not 0 < options.minutes < math.inf):
         raise ValueError("--minutes must be positive, and is for runs on this machine, without --scheduler")
@@ -173,6 +169,7 @@ def _queue(options: argparse.Namespace) -> int:
             print(f"{run.profile}  {run.id}  {found}", flush=True)
         _expect([run for run, found in states.items() if found not in ("done", "failed")], options)
         return 0
+    check_locks()
     outcomes = queue.carry_out(data_root, _device(options), _workers(options, len(runs)), options.minutes)
     return _report(outcomes, lambda run: recorded(run, queue.evidence_of(run), {"kind": "real"}))
 
@@ -238,7 +235,7 @@ TO_BE_CONTINUED = 75  # the exit status by which shells and schedulers know a co
 INSTEAD = "instead of the profile's own"
 ARGUMENTS = {
     "--profile": {"default": "quick", "choices": sorted(PROFILES)},
-    "--evidence": {"type": Path, "help": "evidence folder; runs/PROFILE unless given"},
+    "--evidence": {"type": opened, "help": "evidence folder; runs/PROFILE unless given"},
     "--readings": {"nargs": "+", "help": INSTEAD},
     "--seeds": {"nargs": "+", "type": int, "help": INSTEAD},
     "--precision": {"help": f"{INSTEAD}: float32, tf32 or bfloat16"},
@@ -250,8 +247,8 @@ ARGUMENTS = {
     },
     "--workers": {"type": int, "help": "how many runs side by side; with --scheduler local or slurm, workers"},
     "--list": {"action": "store_true", "help": "say how each run stands, and carry out none"},
-    "--notebooks": {"type": Path, "required": True, "help": "folder of the copied notebooks"},
-    "--out": {"type": Path, "default": RESULTS / "oracles", "help": "folder of the judges"},
+    "--notebooks": {"type": opened, "required": True, "help": "folder of the copied notebooks"},
+    "--out": {"type": opened, "default": RESULTS / "oracles", "help": "folder of the judges"},
     "chapters": {"nargs": "*", "help": "such as 08 or A1; all unless given"},
 }
 WHERE = ("--profile", "--evidence")
@@ -272,4 +269,4 @@ ON_A_CPU = ("queue", "oracles")  # unless --device says otherwise
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(shell.carry_out(main))

@@ -25,7 +25,7 @@ import torch
 import qmvae_core
 from qmvae_core.data import STAND_IN, real_data_at_hand
 from qmvae_study import execution
-from qmvae_study.evidence.folder import root_here
+from qmvae_study.evidence.folder import opened, root_here
 from qmvae_study.evidence.notebooks import THREADS, TRAINING_NOTEBOOK
 from qmvae_study.execution import Outcome
 from qmvae_study.plan import Run, profile
@@ -190,7 +190,7 @@ def _shared(evidence: Path, data_root: str | None) -> Iterator[_Shared]:
             other.unlink(missing_ok=True)
     probe = evidence / f".probe-{uuid.uuid4().hex}"
     try:
-        with open(probe, "w") as file:
+        with open(probe, "w", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield _Shared(probe, data_root, _sees(probe, data_root))
     finally:
@@ -200,7 +200,7 @@ def _shared(evidence: Path, data_root: str | None) -> Iterator[_Shared]:
 def _sees(probe: Path, data_root: str | None) -> dict[str, object]:
     """What must be equal everywhere, each under what to say of a worker where it is not."""
     wings = (Path(qmvae_core.__file__).parent, Path(__file__).parent)
-    files = [*(file for wing in wings for file in sorted(wing.rglob("*.py"))), TRAINING_NOTEBOOK]
+    files = [*(file for wing in wings for file in sorted(wing.rglob("[!.]*.py"))), TRAINING_NOTEBOOK]
     root_exists = data_root in (None, STAND_IN) or Path(data_root).is_dir()
     return {
         f"does not see the evidence folder {probe.parent}": probe.exists(),
@@ -213,7 +213,7 @@ def _sees(probe: Path, data_root: str | None) -> dict[str, object]:
 
 def _locked(path: Path) -> bool:
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         return isinstance(error, BlockingIOError)
@@ -255,7 +255,7 @@ def _client(scheduler: str, workers: int | None, device: str) -> Iterator:
 
 
 def _existing(scheduler: str) -> dict[str, str]:
-    path = scheduler.removeprefix("file://")
+    path = str(opened(scheduler.removeprefix("file://")))
     if path.endswith(".json"):
         if not Path(path).is_file():
             raise RuntimeError(f"there is no scheduler file {path}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import shutil
 import tempfile
 import time
@@ -20,6 +19,7 @@ from qmvae_study.evidence.notebooks import TRAINING_NOTEBOOK, Lifeline, execute
 from qmvae_study.evidence.records import RecordError
 from qmvae_study.plan import Run
 from qmvae_study.runs import state
+from qmvae_study.shell import cores
 from qmvae_study.signals import STOPPED, sigterm_later
 
 PARTS = ("runs", "weights", "panels", "oracles", "work")  # of an evidence folder
@@ -131,7 +131,7 @@ def side_by_side(
     """
     begun: set[Run] = set()
     started = time.monotonic()
-    threads = max(len(os.sched_getaffinity(0)) // workers, 1) if workers > 1 else None
+    threads = max(cores() // workers, 1) if workers > 1 else None
 
     def one(run: Run, label: str, lifeline: int) -> Outcome:
         at, error, log = time.monotonic(), None, None

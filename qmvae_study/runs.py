@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import re
 import statistics
 import time
@@ -15,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits, validation_split
+from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits
 from qmvae_core.evaluation import Context, evaluate
 from qmvae_core.files import file_hash
 from qmvae_core.models import ModelConfig, build_model, from_known_fields, reading
@@ -31,7 +30,9 @@ from qmvae_study.judges import judges_there, prepare_oracles
 from qmvae_study.oracles import DigitClassifier
 from qmvae_study.panels import make_panels
 from qmvae_study.plan import Run, profile, steps_of
+from qmvae_study.shell import cores
 from qmvae_study.signals import STOPPED, sigterm_later
+from qmvae_study.validation import validation_split
 
 
 def device_named(name: str) -> str:
@@ -84,7 +85,7 @@ def expected_hours(runs: Sequence[Run], device: str, workers: int) -> float:
     Judging is not counted. Raises ValueError for a precision that this machine lacks.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(max(len(os.sched_getaffinity(0)) // workers, 1))
+    torch.set_num_threads(max(cores() // workers, 1))
     try:
         kinds = {(run.profile, run.reading, run.precision): run for run in runs}
         timed = {kind: seconds_a_step(reading(run.reading), run.training, device) for kind, run in kinds.items()}

@@ -17,7 +17,9 @@ def finish(run: Run, seed: int, evidence: Path, *, kind: str = "real", content: 
     """Write the record and weights of one seed; content: the hash of its data."""
     weights = evidence / "weights" / f"{run.record_id(seed)}.safetensors"
     save_tensors(weights, {"seed": torch.tensor(seed)})
-    record = runs._record(run, seed, SimpleNamespace(identity={"kind": kind, "content_hash": content}), "cpu") | {
+    record = runs._record(
+        run, seed, SimpleNamespace(identity={"kind": kind, "content_hash": content, "notes": []}), "cpu"
+    ) | {
         "status": "ok",
         "metrics": {},
         "history": [],

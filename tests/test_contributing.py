@@ -14,6 +14,9 @@ FILES = {task: set(re.findall(r"`([\w./]+\.(?:py|md|yml|ipynb))`", text)) for ta
 AMONG_OTHERS = re.compile(r"tests/test_.*|qmvae_neighbours/.*|book/(deviations|api)\.md|CONTRIBUTING.md")
 
 
+in_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a checkout without git does not know its own files")
+
+
 def knowing(example: str) -> set[str]:
     """The files of the code and of the book's frame in which a word stands, in any case of its letters."""
     found = subprocess.run(
@@ -28,6 +31,7 @@ def test_the_files_of_a_task_are_there(task):
     assert [name for name in FILES[task] if not (ROOT / name).is_file()] == []
 
 
+@in_git
 @pytest.mark.parametrize("task", sorted(task for task, text in TASKS.items() if "Example:" in text))
 def test_a_task_names_every_file_that_knows_its_example(task):
     (example,) = re.findall(r"^Example: (\w+)\.$", TASKS[task], re.MULTILINE)

@@ -77,5 +77,5 @@ def test_a_run_goes_on_only_with_all_that_decided_its_result(started, part):
 def test_a_checkpoint_of_an_earlier_form_is_refused(started):
     go_on, path = started
     checkpoint.write(path, {**checkpoint.read(path), "key": "abc on cpu"})
-    with pytest.raises(CheckpointError, match="written by another version; delete it"):
+    with pytest.raises(CheckpointError, match="another model, training, seeds, data, device, code, torch; go on"):
         go_on()

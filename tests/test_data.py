@@ -29,8 +29,8 @@ from qmvae_core.data import (
     pair_indices,
     standin_digits,
     tuple_indices,
-    validation_split,
 )
+from qmvae_study.validation import validation_split
 
 FILE_NAMES = list(data.sources.OFFICIAL_MD5)
 MNIST_COUNTS = {

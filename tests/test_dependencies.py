@@ -1,4 +1,4 @@
-"""pyproject.toml, the lock, environment.yml and the imports of the library agree on what is installed."""
+"""What is installed: pyproject.toml, the lock, environments, the workflow and the library's imports agree on it."""
 
 import ast
 import importlib.metadata
@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 DECLARED = [Requirement(line) for lines in (PROJECT["dependencies"], *EXTRAS.values()) for line in lines]
-LOCK_LINES = [line for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace(" \\\n    ", "\t").splitlines()
+LOCKED = [line.split("\t") for line in LOCK if line[:1] != "#"]  # a requirement, and the hashes of its files
+LOCK_LINES = [line for line, *_ in LOCKED]
 WINGS = ("qmvae_core", "qmvae_study", "qmvae_neighbours")
 MODULES = sorted(path for wing in WINGS for path in (ROOT / wing).rglob("*.py"))
 
@@ -50,6 +52,11 @@ def test_the_lock_gives_exact_versions_and_no_address():
     assert inexact == []
 
 
+def test_every_file_that_may_be_installed_is_held_against_a_hash():
+    hashed = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+    assert [line for line, *hashes in LOCKED if not hashes or not all(map(hashed.fullmatch, hashes))] == []
+
+
 def test_the_lock_names_each_package_once():
     locked = [canonicalize_name(Requirement(line).name) for line in LOCK_LINES]
     assert len(locked) == len(set(locked))
@@ -64,31 +71,50 @@ def test_what_pyproject_declares_is_locked_at_a_version_that_satisfies_it():
         assert requirement.specifier.contains(Version(specifier.version)), f"{pinned} against {requirement}"
 
 
-def test_the_environment_file_refers_to_the_project_with_every_extra_and_to_the_lock():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    (from_pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
-    assert "-c requirements.lock" in from_pip
-    (project,) = (line for line in from_pip if line.startswith("-e "))
-    folder, extras = re.fullmatch(r"-e (.+)\[(.+)\]", project).groups()
-    assert folder == "."
-    assert set(extras.split(",")) == set(EXTRAS)
-    assert len(from_pip) == 2, "versions belong into pyproject.toml and the lock"
+def test_conda_and_binder_give_a_python_and_make_which_installs_the_lock():
+    for path in ("environment.yml", ".binder/environment.yml"):
+        environment = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+        assert environment["dependencies"] == ["python=3.11", "make"], (
+            "versions belong into pyproject.toml and the lock"
+        )
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains("3.11")
+    lines = (ROOT / ".binder" / "postBuild").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not line.startswith(("#", "export"))] == [
+        "set -e", "make setup", '.venv/bin/python -m ipykernel install --prefix "$NB_PYTHON_PREFIX"'
+    ]  # fmt: skip
 
 
-def test_binder_gets_what_the_library_and_the_notebooks_need():
-    environment = yaml.safe_load((ROOT / ".binder" / "environment.yml").read_text(encoding="utf-8"))
-    python, *others = environment["dependencies"]
-    assert python.startswith("python=")
-    of_conda = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
-    wanted = [Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["notebooks"])]
-    assert set(others) == {f"{of_conda.get(each.name, each.name)}{each.specifier}" for each in wanted}
+# The workflow
+
+WORKFLOW = ROOT / ".github" / "workflows" / "book.yml"
+JOBS = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
+STEPS = [step for job in JOBS.values() for step in job["steps"]]
 
 
-def test_the_environment_file_asks_for_a_python_that_the_project_allows():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    (python,) = (entry for entry in environment["dependencies"] if str(entry).startswith("python"))
-    version = re.fullmatch(r"python=(\d+\.\d+)", python).group(1)
-    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
+def test_the_workflow_names_each_action_by_its_commit_and_says_which_version_that_is():
+    uses = re.findall(r"uses: (.*)", WORKFLOW.read_text(encoding="utf-8"))
+    assert len(uses) == sum("uses" in step for step in STEPS)
+    assert [use for use in uses if not re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", use)] == []
+    assert len({use.partition("@")[0] for use in uses}) == len(set(uses)), "one commit of each"
+
+
+def test_no_job_of_the_workflow_keeps_credentials_or_has_rights_that_it_was_not_given():
+    assert yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["permissions"] == {}
+    checkouts = [step for step in STEPS if "actions/checkout" in step.get("uses", "")]
+    assert [step for step in checkouts if step["with"] != {"persist-credentials": False}] == []
+    writing = {name for name, job in JOBS.items() if "write" in job["permissions"].values()}
+    assert writing == {"launch", "publish"}
+    asked = {name for name, job in JOBS.items() if "pull_request" in job.get("if", "")}
+    assert writing - asked == {"publish"}
+    assert JOBS["publish"]["needs"] == "launch"  # so it waits for what is not done for a pull request
+    assert all(len(job["permissions"]) == 1 or name == "publish" for name, job in JOBS.items())
+
+
+def test_the_workflow_asks_for_known_holes_in_what_is_locked():
+    assert "make audit" in [step.get("run") for step in JOBS["audit"]["steps"]]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^audit: .*\n\t(.*)$", makefile, re.MULTILINE)
+    assert command.endswith("-m pip_audit --disable-pip --require-hashes --requirement requirements.lock")
 
 
 def test_what_a_module_imports_is_declared():

@@ -1,8 +1,9 @@
 """What the theme and the other extensions leave to be desired, and the buttons that need the repository's address.
 
 The repository's address is known to whoever publishes the book, and not to the repository: `make book REPOSITORY=URL`.
-Then each chapter has buttons for Binder and Colab, which open the branch `launch` of that address; without it the book
-has no button that leads nowhere. `make launch` gives the chapters of that branch the cell that Colab needs.
+Then each chapter has buttons for Binder and Colab, which open the commit LAUNCH, or else the branch `launch`, of that
+address; without it the book has no button that leads nowhere. `make launch` gives the chapters of that branch the cell
+that Colab needs, with the commit that they are of.
 """
 
 import os
@@ -13,13 +14,22 @@ import nbformat
 from docutils import nodes
 
 BRANCH = "launch"
-FIRST_CELL = """import sys
+FIRST_CELL = """import os
+import subprocess
+import sys
 
-if "google.colab" in sys.modules:  # elsewhere the package is installed
-    !git clone -q --depth 1 {url} qmvae
-    %cd qmvae/notebooks
-    %pip install -q -e ..[notebooks]
-    sys.path.insert(0, "..")  # an editable install is seen by the next kernel only
+if "google.colab" in sys.modules and not os.path.exists("../requirements.lock"):  # elsewhere it is installed
+    os.makedirs("qmvae", exist_ok=True)
+    for command in ("init -q", "fetch -q --depth 1 {url} {commit}", "checkout -q FETCH_HEAD"):
+        subprocess.run(["git", *command.split()], cwd="qmvae", check=True)
+    os.chdir("qmvae/notebooks")
+    # Beside Colab's packages, which its own kernel needs, and before them on the path, but behind Python's own modules:
+    # the lock has a backport of one, which says that it is for older versions, because another package asks for it.
+    how = "--quiet --no-deps --only-binary :all: --require-hashes --ignore-requires-python --target ../locked"
+    command = [sys.executable, "-m", "pip", "install", *how.split(), "--requirement", "../requirements.lock"]
+    subprocess.run(command, check=True)
+    place = 1 + sys.path.index(os.path.dirname(os.__file__))
+    sys.path[place:place] = [os.path.abspath(".."), os.path.abspath("../locked")]
 """
 
 
@@ -28,7 +38,7 @@ def add_launch_buttons(app, config):
     if url := os.environ.get("QMVAE_REPOSITORY"):
         config.html_theme_options |= {
             "repository_url": url,
-            "repository_branch": BRANCH,
+            "repository_branch": os.environ.get("QMVAE_LAUNCH", BRANCH),
             "path_to_docs": ".",
             "use_repository_button": True,
             "launch_buttons": {
@@ -39,13 +49,13 @@ def add_launch_buttons(app, config):
         }
 
 
-def write_launch_notebooks(url: str, folder: Path) -> list[Path]:
-    """Put a cell that installs the package on Colab before the first cell of code of each notebook in the folder."""
-    paths = sorted(folder.glob("*.ipynb"))
+def write_launch_notebooks(url: str, commit: str, folder: Path) -> list[Path]:
+    """Put a cell that installs a commit and its lock on Colab before the first cell of code of each notebook."""
+    paths = sorted(folder.glob("[!.]*.ipynb"))
     for path in paths:
         notebook = nbformat.read(path, as_version=4)
         place = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-        cell = nbformat.v4.new_code_cell(FIRST_CELL.format(url=url), id="colab")
+        cell = nbformat.v4.new_code_cell(FIRST_CELL.format(url=url, commit=commit), id="colab")
         notebook.cells.insert(place, cell)
         nbformat.write(notebook, path)
     return paths
@@ -96,5 +106,5 @@ def setup(app):
 
 
 if __name__ == "__main__":
-    for written in write_launch_notebooks(sys.argv[1], Path(sys.argv[2])):
+    for written in write_launch_notebooks(*sys.argv[1:3], Path(sys.argv[3])):
         print(written)

@@ -1,15 +1,14 @@
-"""Pairs and splits. The pairing is MMVAE's (Shi et al. 2019), as the paper uses it: 1,682,040 training pairs."""
+"""Pairs. The pairing is MMVAE's (Shi et al. 2019), as the paper uses it: 1,682,040 training pairs."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qmvae_core.data.digits import DataError, Digits, _shape, check_range
+from qmvae_core.data.digits import DataError, _shape, check_range
 
 
 def digit_counts(labels: Tensor) -> Tensor:
@@ -71,25 +70,3 @@ def _first_of_each(labels: Tensor, counts: np.ndarray, sizes: np.ndarray) -> lis
 def pair_checksum(*index: Tensor) -> str:
     """SHA-256, in hexadecimal, of the index tensors one after the other as little-endian int32."""
     return hashlib.sha256(b"".join(part.cpu().numpy().astype("<i4").tobytes() for part in index)).hexdigest()
-
-
-def validation_split(train: dict[str, Digits], fraction: float = 0.1) -> tuple[dict[str, Digits], dict[str, Digits]]:
-    """What to fit on and what to choose by: (fit, validation), both in file order.
-
-    Of each modality and digit the last fraction goes to validation, rounded up, so one image or more. Neighbours in
-    SVHN's file are crops of one photograph: a random choice would put most photographs on both sides. Here that can
-    happen only between the first and the last digit's cut, 550 places apart in SVHN's 73,257. Raises DataError for a
-    fraction outside (0, 1), and for a digit of which nothing would be left to fit on.
-    """
-    if not 0 < fraction < 1:
-        raise DataError(f"fraction must lie between 0 and 1, not {fraction}")
-    fit, validation = {}, {}
-    for name, digits in train.items():
-        held_out = torch.zeros(len(digits), dtype=torch.bool, device=digits.labels.device)
-        for digit, count in enumerate(digit_counts(digits.labels).tolist()):
-            last = math.ceil(fraction * count)
-            if last == count:
-                raise DataError(f"{name} has {count} images of digit {digit}: too few to hold out {fraction:g} of them")
-            held_out[(digits.labels == digit).nonzero().flatten()[count - last :]] = True
-        fit[name], validation[name] = digits.select(~held_out), digits.select(held_out)
-    return fit, validation

@@ -125,8 +125,9 @@ class MultimodalVAE(nn.Module, ABC):
             return
         for name in self.config.modalities:
             self._check_form(name, images[name])
-        sizes = {name: len(images[name]) for name in self.config.modalities}
-        sizes |= {} if labels is None else {"labels": len(labels)}
+        sizes = {name: len(images[name]) for name in self.config.modalities} | (
+            {} if labels is None else {"labels": len(labels)}
+        )
         if len(set(sizes.values())) > 1:
             raise ValueError(f"a batch has as many images of each modality as labels, got {sizes}")
         wanted = {name: item.shape for name, item in self.noise_spec(max(sizes.values())).items()}

@@ -99,9 +99,7 @@ def restore(path: Path, key: Mapping[str, str], loop: Steps) -> Position:
     """Put a run where its checkpoint was. Raises CheckpointError for a file that is damaged or of another run."""
     content = read(path, loop.device)
     found = content.get("key")
-    if not isinstance(found, dict) or found.keys() != key.keys():
-        raise CheckpointError(f"{path} was written by another version; delete it to start this run anew")
-    other = [name for name, value in key.items() if found[name] != value]
+    other = [name for name in key if not isinstance(found, dict) or found.get(name) != key[name]]
     if other:
         raise CheckpointError(
             f"{path} belongs to a run with another {', '.join(other)}; go on with the same, choose another folder, or "

@@ -7,7 +7,6 @@ and work/ (checkpoints and executed notebooks). `results/` is the committed one;
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import platform
 import time
@@ -16,15 +15,25 @@ from pathlib import Path
 
 from qmvae_core.names import STAND_IN
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "results"
 NOTEBOOKS = REPOSITORY / "notebooks"
 PATIENCE = 120.0  # seconds to wait for another process's lock; one whose parent has died is gone in two
 
 
+def opened(path: str | Path) -> Path:
+    """A path whose ~ stands for the home folder, as in --evidence=~/ev, where the shell leaves it as it is."""
+    return Path(os.path.expanduser(path))
+
+
 def evidence_folder(name: str | Path) -> Path:
     """The folder that a notebook or command names, from the root of the repository unless absolute."""
-    return REPOSITORY / name
+    return REPOSITORY / opened(name)
 
 
 def default_evidence(name: str) -> Path:
@@ -34,7 +43,7 @@ def default_evidence(name: str) -> Path:
 
 def absolute_root(root: str | None) -> str | None:
     """A data root in full, wherever it is used from then on; "stand-in" and None, for none given, as they are."""
-    return root if root in (STAND_IN, None) else str(Path(root).expanduser().absolute())
+    return root if root in (STAND_IN, None) else str(opened(root).absolute())
 
 
 def root_here() -> str | None:
@@ -42,17 +51,24 @@ def root_here() -> str | None:
     return absolute_root(os.environ.get("QMVAE_DATA_ROOT") or None)
 
 
+def check_locks() -> None:
+    """Raise RuntimeError on a system without the locks by which runs keep out of each other's way."""
+    if fcntl is None:
+        raise RuntimeError("POSIX only: runs need the file locks of Linux or macOS; on Windows use its WSL")
+
+
 @contextlib.contextmanager
 def alone(folder: Path, patience: float | None = None) -> Iterator[None]:
     """Hold the lock of a work folder; the system gives it back when this process ends, however it ends.
 
     Raises RuntimeError, with the name of the process that holds it, if it is not free within patience (PATIENCE)
-    seconds, and OSError on a file system without locks.
+    seconds, or as `check_locks`, and OSError on a file system without locks.
     """
+    check_locks()
     patience = PATIENCE if patience is None else patience
     folder.mkdir(parents=True, exist_ok=True)
     started, waiting = time.monotonic(), False
-    with open(folder / "lock", "a+") as file:
+    with open(folder / "lock", "a+", encoding="utf-8") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,7 +6,6 @@ Jupyter finds a kernel by its name, and the first of a name may belong to anothe
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import json
 import os
@@ -19,9 +18,10 @@ import time
 from pathlib import Path
 
 from qmvae_core.files import replacing
-from qmvae_study.evidence.folder import REPOSITORY
+from qmvae_study.evidence.folder import REPOSITORY, fcntl
 
 PREFIX = "qmvae-kernel-"  # of folders below the system's temporary one
+UNWRITTEN = 74  # EX_IOERR, the exit status of a program that could not write its output
 FRESH = 60.0  # seconds in which a folder may not have its lock yet
 
 
@@ -46,8 +46,9 @@ def kernel_manager() -> type:
         async def start_kernel(self, **options) -> None:
             remove_abandoned()
             self.folder = tempfile.mkdtemp(prefix=PREFIX)
-            self.lock = os.open(self.folder, os.O_RDONLY)
-            fcntl.flock(self.lock, fcntl.LOCK_EX)
+            if fcntl:
+                self.lock = os.open(self.folder, os.O_RDONLY)
+                fcntl.flock(self.lock, fcntl.LOCK_EX)
             self.connection_file = os.path.join(self.folder, "kernel.json")
             own = {"IPYTHONDIR": self.folder, "PYTHONPATH": library_first()}
             await super().start_kernel(**{**options, "env": {**os.environ, **own}})
@@ -62,7 +63,8 @@ def kernel_manager() -> type:
             super().cleanup_connection_file()
             if folder := self.__dict__.pop("folder", None):
                 shutil.rmtree(folder, ignore_errors=True)
-                os.close(self.lock)
+                if fcntl:
+                    os.close(self.lock)
 
     return ThisInterpreter
 
@@ -74,7 +76,7 @@ def library_first() -> str:
 
 def remove_abandoned() -> None:
     """Remove the folders of kernels whose starter was killed; the system took the lock of each away from it."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*") if fcntl else ():
         with contextlib.suppress(OSError):  # another user's, or locked
             file = os.open(folder, os.O_RDONLY)
             try:
@@ -88,8 +90,8 @@ def remove_abandoned() -> None:
 def main(notebook: str, output: str, parameters: str) -> int:
     """Papermill on a notebook, in its folder; parameters: as JSON. Ends at once when standard input, a pipe, does.
 
-    SIGTERM goes on to the kernel. Returns the exit status: that of a shell for a kernel that died, os.EX_IOERR where
-    the output could not be written. A notebook without room on the disk does not end what its kernel does.
+    SIGTERM goes on to the kernel. Returns the exit status: that of a shell for a kernel that died, UNWRITTEN where the
+    output could not be written. A notebook without room on the disk does not end what its kernel does.
     """
     threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
     signal.signal(signal.SIGTERM, _pass_on)
@@ -121,7 +123,7 @@ def main(notebook: str, output: str, parameters: str) -> int:
         if not Whole.failed:
             raise
         print(error, file=sys.stderr)
-    return os.EX_IOERR if Whole.failed else 0
+    return UNWRITTEN if Whole.failed else 0
 
 
 def _pass_on(number: int, frame) -> None:

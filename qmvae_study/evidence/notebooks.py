@@ -7,7 +7,6 @@ import copy
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from qmvae_core.files import replacing
 from qmvae_core.stops import OutOfTime
 from qmvae_study.evidence.folder import NOTEBOOKS, default_evidence, root_here
-from qmvae_study.evidence.interpreter import kernel_manager, library_first
+from qmvae_study.evidence.interpreter import UNWRITTEN, kernel_manager, library_first
 from qmvae_study.signals import STOPPED
 
 TRAINING_NOTEBOOK = NOTEBOOKS / "07_train.ipynb"
@@ -24,6 +23,7 @@ RESULTS_NOTEBOOKS = ("08_table1", "09_table2", "10_figure3", "11_figure4", "12_f
 # For processes that train on a CPU: PyTorch then asks the system for large pages of memory, where it has them.
 MEMORY_SETTINGS = {"THP_MEM_ALLOC_ENABLE": "1"}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+TERM, KILL = 15, 9  # signals, which Windows does not name
 KILLED = (
     "its process was killed, as a system does that is out of memory: train fewer runs at once (--workers 1) or less "
     "beside them; the same command goes on from the last checkpoint"
@@ -81,7 +81,7 @@ def execute(
         environment["QMVAE_DATA_ROOT"] = root
     environment["PYTHONPATH"] = library_first()
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(log, "a")) if log else None
+        file = stack.enter_context(open(log, "a", encoding="utf-8")) if log else None
         held = stack.enter_context(Lifeline()) if lifeline is None else lifeline
         done = subprocess.run(
             command, env=environment, stdin=held, stdout=file, stderr=subprocess.STDOUT if log else None
@@ -92,14 +92,14 @@ def execute(
 
 def _error(status: int, notebook: Path, output: Path) -> RuntimeError:
     """What ended a notebook's execution with this exit status."""
-    if status in (-signal.SIGTERM, 128 + signal.SIGTERM):
+    if status in (-TERM, 128 + TERM):
         return OutOfTime(f"{STOPPED}; the same command goes on from the last checkpoint")
-    if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
+    if status in (-KILL, 128 + KILL):
         return RuntimeError(f"{notebook.name} failed: {KILLED}")
     name, text = _error_of(output)
     if name == OutOfTime.__name__:
         return OutOfTime(text)
-    if status == os.EX_IOERR:
+    if status == UNWRITTEN:
         free = shutil.disk_usage(output.parent).free
         text = f"{output.name} could not be written to {output.parent}, where {free:,} bytes are free"
         return RuntimeError(f"{text}; its cells said why above or in the log; make room and give the command again")
@@ -126,7 +126,7 @@ def render(evidence: Path, notebooks: Path) -> None:
 
 def stored() -> list[Path]:
     """The chapters that are committed with their outputs: all but the one that trains."""
-    return [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if path != TRAINING_NOTEBOOK]
+    return [path for path in sorted(NOTEBOOKS.glob("[!.]*.ipynb")) if path != TRAINING_NOTEBOOK]
 
 
 def neighbours() -> Iterator[str]:

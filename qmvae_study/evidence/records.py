@@ -385,7 +385,7 @@ def load_records(folder: Path, **wanted) -> list[Record]:
     folder = Path(folder)
     if not folder.is_dir():
         raise RecordError(f"there is no folder of records {folder}; make it with: python -m qmvae_study run")
-    records = [read_record(path) for path in sorted(folder.glob("*.json"))]
+    records = [read_record(path) for path in sorted(folder.glob("[!.]*.json"))]
     _refuse_copies(records, folder)
     return [record for record in records if all(record.get(key) == value for key, value in wanted.items())]
 
