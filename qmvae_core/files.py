@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import hashlib
 import os
 import shutil
@@ -17,22 +16,19 @@ def replacing(path: str | Path, size: int = 1) -> Iterator[Path]:
     """A path to write to, whose file takes the place of `path` at the end: readers see the old one or the new one.
 
     The bytes are on the disk before the name is, and the name before this ends. Where the block raises, the old file
-    stays and the part is removed, as are parts of killed processes. Raises OSError on a full disk, with the folder and
-    what is missing; size: in bytes, where it is known before.
+    stays and the part, `path` with a number and ".part", is removed; one of a killed process stays. Raises OSError on a
+    full disk, with the folder and what is missing; size: in bytes, where it is known before.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for other in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
-        if _abandoned(other):
-            other.unlink(missing_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
         with open(part, "r+b") as file:  # Windows asks for a file that can be written
             os.fsync(file.fileno())
         os.replace(part, path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
-            folder = os.open(path.parent, os.O_RDONLY)
+        if hasattr(os, "O_DIRECTORY"):  # on Windows a folder cannot be opened
+            folder = os.open(path.parent, os.O_DIRECTORY)
             os.fsync(folder)
             os.close(folder)
     except BaseException as error:
@@ -43,16 +39,6 @@ def replacing(path: str | Path, size: int = 1) -> Iterator[Path]:
             text = f"{error.strerror} in {path.parent}: {missing:,} bytes or more are missing for {path.name}"
             raise OSError(error.errno, text) from None
         raise
-
-
-def _abandoned(part: Path) -> bool:
-    """Whether the process that wrote a part has ended, as far as this system can say."""
-    try:
-        return os.getpgid(int(part.suffixes[-2][1:])) < 0
-    except ProcessLookupError:
-        return True
-    except (AttributeError, OSError, ValueError):  # Windows, another user's process, somebody's own name
-        return False
 
 
 def file_hash(path: str | Path) -> str:

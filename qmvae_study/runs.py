@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import glob
 import re
 import statistics
 import time
@@ -22,7 +23,7 @@ from qmvae_core.training import LOOPS, NonFiniteLoss, Trained, TrainingConfig, c
 from qmvae_core.training.batches import Steps
 from qmvae_core.training.config import default_loop, in_precision
 from qmvae_study.diagnosis import METRICS, at_a_glance
-from qmvae_study.evidence.folder import RESULTS, alone
+from qmvae_study.evidence.folder import RESULTS, alone, remove_parts
 from qmvae_study.evidence.provenance import provenance, trainer
 from qmvae_study.evidence.records import FORMAT, Record, RecordError, config_hash, load_records, read_record, write_json
 from qmvae_study.evidence.weights import save_tensors
@@ -117,6 +118,7 @@ def oracles_for(
     folder = _judges_folder(data.identity["kind"], evidence)
     if data.identity["kind"] == STAND_IN:
         with alone(evidence / "work" / "oracles", patience=3600.0):  # one of several runs trains them for all
+            remove_parts(evidence / "oracles", "*")
             return prepare_oracles(data, folder, profile(name).oracles, device)
     return prepare_oracles(data, folder, device=device, train_missing=False)
 
@@ -178,6 +180,7 @@ def judge(
             given = model, on_device.train, on_device.test, oracles, seed
             metrics = evaluate(*given, METRICS)
             name = run.record_id(seed)
+            remove_parts(evidence, f"[!.]*/{glob.escape(name)}[.-]*")
             weights = evidence / "weights" / f"{name}.safetensors"
             save_tensors(weights, model.state_dict())
             record = _record(run, seed, data, device) | {

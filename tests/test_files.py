@@ -4,8 +4,6 @@ import errno
 import os
 import re
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 
 from qmvae_core.files import replacing
 from qmvae_core.training.checkpoint import write
+from qmvae_study.evidence.folder import alone
 from qmvae_study.evidence.records import write_json
 from qmvae_study.evidence.weights import save_tensors
 
@@ -65,12 +64,14 @@ def test_what_is_missing_is_known_before_the_disk_is_full(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_parts_of_processes_that_are_gone_are_removed_and_no_others(tmp_path):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    here = os.getppid()
-    for name in (f"a.json.{gone.pid}.part", f"a.json.{here}.part", "a.json.mine.part", f"b.json.{gone.pid}.part"):
-        (tmp_path / name).touch()
-    write_json(tmp_path / "a.json", {})
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"a.json", f"a.json.{here}.part", "a.json.mine.part", f"b.json.{gone.pid}.part"}
+def test_the_lock_of_a_run_removes_what_a_killed_process_left_of_its_checkpoint_alone(tmp_path):
+    part, others = (
+        tmp_path / "data" / "checkpoint.pt.7.part",
+        [tmp_path / "data" / "checkpoint.pt", tmp_path / "a.part"],
+    )
+    part.parent.mkdir()
+    for path in (part, *others):
+        path.touch()
+    with alone(tmp_path):
+        assert not part.exists()
+    assert all(path.exists() for path in others)

@@ -217,6 +217,8 @@ def test_a_run_with_a_record_is_not_called_failed(tmp_path, monkeypatch, capsys)
         raise RuntimeError("07_train.ipynb could not be written")
 
     monkeypatch.setattr(execution, "carry_out", carry_out)
+    data = SimpleNamespace(identity={"kind": "stand-in", "content_hash": "x"})
+    monkeypatch.setattr(command_line, "data_for", lambda *_: data)
     assert command_line.main(["run", "--profile", "smoke", "--evidence", str(tmp_path)]) == 1
     line = "qmvae_study: run 1 of 1: its record is written, but 07_train.ipynb could not be written\n"
     assert capsys.readouterr().err == line
@@ -257,6 +259,7 @@ def test_the_command_trains_side_by_side_on_a_cpu_unless_told_otherwise(tmp_path
     start = ["run", "--evidence", str(tmp_path), "--data-root", "stand-in", "--device", "cpu", "--readings", "default"]
     for more in (["--seeds", "0", "1", "2"], ["--seeds", "0"], ["--seeds", "0", "1", "--workers", "1"]):
         command_line.main([*start, *more])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     command_line.main([*start[:-4], "--device", "cuda", "--readings", "default", "--seeds", "0", "1"])
     assert asked == [2, 1, 1, 1]
 

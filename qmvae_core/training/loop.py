@@ -135,15 +135,15 @@ def _run(loop: Steps, at: Position, report, training, checkpoint, key, checkpoin
                 _check_finite(loop, at)
                 save(checkpoint, key, loop, at)
                 saved = time.monotonic()
-                _check_time(why, at, training)
+                if why and at.epoch < training.epochs:
+                    where = f"epoch {at.epoch + 1} of {training.epochs}"
+                    raise OutOfTime(f"{why} in {where}; the same command goes on from there")
             if ended and at.epoch < training.epochs:
                 loop.start_epoch(at.epoch)
     except KeyboardInterrupt:
-        if checkpoint is None or not checkpoint.exists():
-            raise
-        raise KeyboardInterrupt(
-            f"stopped in epoch {at.epoch + 1}; fit with the same folder goes on from the last checkpoint"
-        ) from None
+        if checkpoint is not None and checkpoint.exists():
+            raise KeyboardInterrupt(f"stopped in epoch {at.epoch + 1}; fit with the same folder goes on") from None
+        raise
 
 
 def _add_to_history(loop: Steps, at: Position, before: int, measure) -> None:
@@ -160,11 +160,6 @@ def _add_to_history(loop: Steps, at: Position, before: int, measure) -> None:
         found = [measure(model, seed) for model, seed in zip(loop.learner.models(), loop.seeds, strict=True)]
         row |= {name: [each[name] for each in found] for name in found[0]}
     at.history.append(row)
-
-
-def _check_time(why: str, at: Position, training: TrainingConfig) -> None:
-    if why and at.epoch < training.epochs:
-        raise OutOfTime(f"{why} in epoch {at.epoch + 1} of {training.epochs}; the same command goes on from there")
 
 
 def _check_finite(loop: Steps, at: Position) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import glob
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from qmvae_core.files import replacing
 from qmvae_core.stops import OutOfTime
-from qmvae_study.evidence.folder import NOTEBOOKS, default_evidence, root_here
+from qmvae_study.evidence.folder import NOTEBOOKS, default_evidence, remove_parts, root_here
 from qmvae_study.evidence.interpreter import UNWRITTEN, kernel_manager, library_first
 from qmvae_study.signals import STOPPED
 
@@ -74,6 +75,7 @@ def execute(
     output.parent.mkdir(parents=True, exist_ok=True)
     if output != notebook:  # or a process that dies early would be blamed for what ended the one before
         output.unlink(missing_ok=True)
+    remove_parts(output.parent, glob.escape(output.name))
     paths = str(notebook.absolute()), str(output.absolute())
     command = [sys.executable, "-m", f"{__package__}.interpreter", *paths, json.dumps(dict(parameters))]
     environment = {**MEMORY_SETTINGS, **os.environ} | dict.fromkeys(THREADS if threads else (), str(threads))
