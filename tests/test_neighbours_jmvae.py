@@ -40,7 +40,7 @@ def test_the_image_is_binary_and_the_label_a_class():
 
 def grid() -> tuple[torch.Tensor, float]:
     """Codes (points, 2) and the logarithm of the area of a cell."""
-    axis = torch.linspace(-7, 7, 281)
+    axis = torch.linspace(-7, 7, 141)
     return torch.cartesian_prod(axis, axis), 2 * math.log(axis[1] - axis[0])
 
 

@@ -764,11 +764,17 @@ def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch, given
     assert isinstance(outcomes[1].error, OutOfTime)
 
 
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The data and the judges of that profile."""
+    data = study_runs.data_for("smoke")
+    return data, study_runs.oracles_for("smoke", data, tmp_path_factory.mktemp("judges"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mvae", "jmvae", "jmvae-kl"])
-def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(tmp_path, name):
-    run, data = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), study_runs.data_for("smoke")
-    oracles = study_runs.oracles_for("smoke", data, tmp_path)
+def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(tmp_path, name, smoke):
+    run, (data, oracles) = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), smoke
     (record,) = study_runs.judge(run, study_runs.train(run, data, tmp_path, progress="none"), data, oracles, tmp_path)
     assert record["model"] == name.removesuffix("-kl")
     assert record["metrics"]["leakage"] == record["metrics"]["code_swaps"] == {}
