@@ -41,11 +41,6 @@ SVHN_COUNTS = {
     "train": [4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659],
     "test": [1744, 5099, 4149, 2882, 2523, 2384, 1977, 2019, 1660, 1595],
 }
-# Of labels with the official counts, sorted: for machines without the data.
-SORTED_PAIRS = {
-    "train": "43359cc9e596a4eb058199f7d3ea3e313440cafdfb40466c301d5560bd57116c",
-    "test": "03e5c587777e4cb542680461d0bd9069b5135a169afee283ded49350696cca3e",
-}
 
 
 def test_the_official_sums_of_svhn_are_those_that_torchvision_checks():
@@ -564,7 +559,6 @@ def test_official_counts_give_the_papers_totals(split, pairs):
     ia, ib = pair_indices(sorted_labels(MNIST_COUNTS[split]), sorted_labels(SVHN_COUNTS[split]))
     assert len(ia) == len(ib) == pairs
     assert ia.dtype == ib.dtype == torch.int32
-    assert pair_checksum(ia, ib) == SORTED_PAIRS[split]
 
 
 def test_synthetic_counts_are_the_official_ones():
@@ -657,13 +651,6 @@ def test_validation_is_the_end_of_each_digit(counts, fraction):
     for digit, count in enumerate(counts):
         assert int((labels[held_out] == digit).sum()) == -(-count * fraction // 1)
         assert kept[labels[kept] == digit].max() < held_out[labels[held_out] == digit].min()
-
-
-def test_validation_keeps_the_modalities_apart(stand_in):
-    fit, validation = validation_split(stand_in.train)
-    for modality in data.MODALITIES:
-        assert len(fit[modality]) + len(validation[modality]) == len(stand_in.train[modality])
-        assert 0.1 <= len(validation[modality]) / len(stand_in.train[modality]) < 0.11
 
 
 @pytest.mark.parametrize(

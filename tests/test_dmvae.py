@@ -26,6 +26,7 @@ from model_cases import (
     naive_product,
     naive_sample,
     parameter_gradients,
+    random,
     random_images,
     random_noise,
 )
@@ -38,10 +39,6 @@ from qmvae_core.training import TrainingConfig, fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CORRELATIONS = {"ink": 5.0, "photo": 3.0, "sketch": 0.5}
-
-
-def random(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
-    return torch.randn(shape, generator=generator(seed), dtype=dtype)
 
 
 @pytest.fixture(scope="session")
