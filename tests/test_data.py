@@ -634,23 +634,27 @@ def test_digit_counts(labels):
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(2, 30), min_size=10, max_size=10), st.sampled_from([0.1, 0.25, 0.5]))
 def test_validation_is_the_end_of_each_digit(counts, fraction):
-    labels = shuffled_labels(counts, 6)
-    places = torch.arange(len(labels))
-    # Each image says its own place in the file.
-    images = torch.stack([places % 256, places // 256], 1).to(torch.uint8).view(-1, 1, 1, 2)
-    fit, validation = validation_split({"mnist": Digits(images, labels)}, fraction)
+    whole = {}
+    for name, each in (("mnist", counts), ("svhn", [count + 1 for count in counts])):
+        labels = shuffled_labels(each, 6)
+        places = torch.arange(len(labels))
+        # Each image says its own place in the file.
+        images = torch.stack([places % 256, places // 256], 1).to(torch.uint8).view(-1, 1, 1, 2)
+        whole[name] = Digits(images, labels)
+    fit, validation = validation_split(whole, fraction)
 
     def places_of(digits):
         return digits.images[:, 0, 0, 0].long() + 256 * digits.images[:, 0, 0, 1].long()
 
-    kept, held_out = places_of(fit["mnist"]), places_of(validation["mnist"])
-    assert torch.equal(validation["mnist"].labels, labels[held_out])
-    assert torch.equal(torch.cat([kept, held_out]).sort().values, places)
-    assert torch.equal(kept, kept.sort().values)
-    assert torch.equal(held_out, held_out.sort().values)
-    for digit, count in enumerate(counts):
-        assert int((labels[held_out] == digit).sum()) == -(-count * fraction // 1)
-        assert kept[labels[kept] == digit].max() < held_out[labels[held_out] == digit].min()
+    for name, labels in ((name, digits.labels) for name, digits in whole.items()):
+        kept, held_out = places_of(fit[name]), places_of(validation[name])
+        assert torch.equal(validation[name].labels, labels[held_out])
+        assert torch.equal(torch.cat([kept, held_out]).sort().values, torch.arange(len(labels)))
+        assert torch.equal(kept, kept.sort().values)
+        assert torch.equal(held_out, held_out.sort().values)
+        for digit, count in enumerate(labels.bincount().tolist()):
+            assert int((labels[held_out] == digit).sum()) == -(-count * fraction // 1)
+            assert kept[labels[kept] == digit].max() < held_out[labels[held_out] == digit].min()
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def test_the_config_holds_all_choices_of_model_and_training():
         (("paper", "default+all.network=deep", (0,)), r"unknown network 'deep'"),
         (("paper", "default+shared=", (0,)), r"shared must be positive int, not ''"),
         (("paper", 'dmvae+total_correlation={"mnist":-1}', (0,)), r"total_correlation must be Mapping\[str, float\]"),
+        (("paper", "mmvae+particles=0", (0,)), "particles must be positive int, not 0"),
         (("paper", "default+training.learning_rate=0", (0,)), r"TrainingConfig: learning_rate must be positive float"),
         (("paper", "default", (1, 1)), r"seeds .*got \[1, 1\]"),
         (("paper", "default", (0, -1)), r"seeds .*got \[0, -1\]"),
