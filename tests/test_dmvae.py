@@ -10,26 +10,12 @@ import math
 from collections import Counter
 from fractions import Fraction
 
+import naive
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from model_cases import (
-    LABELS,
-    THREE,
-    TWO,
-    assert_terms,
-    build,
-    generator,
-    naive_kl,
-    naive_likelihood,
-    naive_product,
-    naive_sample,
-    parameter_gradients,
-    random,
-    random_images,
-    random_noise,
-)
+from model_cases import LABELS, THREE, TWO, build, generator, parameter_gradients, random, random_images, random_noise
 
 from qmvae_core import training
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
@@ -269,29 +255,29 @@ def naive_terms(model: DMVAE, images, noise) -> list[dict[str, float]]:
     rising = min(noise["progress"].item() / config.warm_up, 1.0) if config.warm_up else 1.0
 
     def content_of(members: list[str], i: int):
-        return naive_product([both[name].shared for name in members], i)
+        return naive.product([both[name].shared for name in members], i)
 
     drawn = noise["subset"].tolist()
     some = [name for name, u in zip(names, drawn, strict=True) if u < 0.5] or [names[drawn.index(min(drawn))]]
     contrasted = [
-        [naive_sample(content_of(members, i), noise["joint/shared"][which, i]) for i in range(batch)]
+        [naive.sample(content_of(members, i), noise["joint/shared"][which, i]) for i in range(batch)]
         for which, members in enumerate((names, some))
     ]
     contrastive = naive_nt_xent(*contrasted, config.temperature)
     found = [{"contrastive": c, "objective": -config.contrastive * c, "opposing": 0.0} for c in contrastive]
     for name, m in config.modalities.items():
         order = sorted(range(batch), key=noise[f"{name}/order"].tolist().__getitem__)
-        styles = [naive_product([both[name].private], i) for i in range(batch)]
-        judged = [naive_sample(style, noise[f"{name}/private"][1, i]) for i, style in enumerate(styles)]
+        styles = [naive.product([both[name].private], i) for i in range(batch)]
+        judged = [naive.sample(style, noise[f"{name}/private"][1, i]) for i, style in enumerate(styles)]
         for i, terms in enumerate(found):
             content = content_of(group_of(model, name, noise["partition"][i].tolist()), i)
-            code = naive_sample(content, noise[f"{name}/shared"][i])
-            means = [mean for mean, _ in content] + naive_sample(styles[i], noise[f"{name}/private"][0, i])
-            bound = naive_likelihood(model, name, means, images[name][i])
-            bound -= rising * m.private_kl_weight * naive_kl(styles[i])
+            code = naive.sample(content, noise[f"{name}/shared"][i])
+            means = [mean for mean, _ in content] + naive.sample(styles[i], noise[f"{name}/private"][0, i])
+            bound = naive.likelihood(model, name, means, images[name][i])
+            bound -= rising * m.private_kl_weight * naive.kl(styles[i])
             pairs = (torch.tensor(each, dtype=torch.float64) for each in ([judged[i], judged[order[i]]], [code, code]))
             paired, shuffled = model.discriminators[name](*pairs).tolist()
-            values = {"elbo": bound, "kl_private": naive_kl(styles[i]), "total_correlation": paired}
+            values = {"elbo": bound, "kl_private": naive.kl(styles[i]), "total_correlation": paired}
             terms |= {f"{key}/{name}": value for key, value in values.items()}
             terms["opposing"] -= 0.5 * (math.log1p(math.exp(-paired)) + math.log1p(math.exp(shuffled)))
             terms["objective"] += bound - config.total_correlation.get(name, 1.0) * paired
@@ -310,7 +296,7 @@ def test_loss_of_a_tiny_batch_sample_by_sample(dmvae_config, names, empty_group,
     images, noise = random_images(model.config), random_noise(model, seed=seed)
     assert noise["progress"] == 1  # outside a training
     noise["progress"] = torch.tensor(0.04 * (2 * seed + 1), dtype=torch.float64)  # before and after the warm-up
-    assert_terms(model.loss(images, LABELS, noise), naive_terms(model, images, noise))
+    naive.assert_terms(model.loss(images, LABELS, noise), naive_terms(model, images, noise))
 
 
 # What teaches what

@@ -4,21 +4,10 @@ import functools
 import itertools
 import math
 
+import naive
 import pytest
 import torch
-from model_cases import (
-    LABELS,
-    THREE,
-    TWO,
-    assert_terms,
-    build,
-    naive_kl,
-    naive_likelihood,
-    naive_product,
-    naive_sample,
-    random_images,
-    random_noise,
-)
+from model_cases import LABELS, THREE, TWO, build, random_images, random_noise
 
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import READINGS, JMVAEConfig, build_model, reading
@@ -43,13 +32,13 @@ def test_loss_of_a_tiny_batch_sample_by_sample(jmvae_config, names, alpha):
     alone = {name: model.common_encoders[name](images[name]) for name in names if alpha}
     expected = []
     for i in range(2):
-        posterior = naive_product([joint], i)
-        code = naive_sample(posterior, noise["joint/shared"][i])
-        bound = sum(naive_likelihood(model, n, code, images[n][i]) for n in names) - naive_kl(posterior)
-        gaps = {f"kl_to/{name}": naive_kl(posterior, naive_product([q], i)) for name, q in alone.items()}
-        terms = {"elbo/joint": bound, "kl/joint": naive_kl(posterior), **gaps}
+        posterior = naive.product([joint], i)
+        code = naive.sample(posterior, noise["joint/shared"][i])
+        bound = sum(naive.likelihood(model, n, code, images[n][i]) for n in names) - naive.kl(posterior)
+        gaps = {f"kl_to/{name}": naive.kl(posterior, naive.product([q], i)) for name, q in alone.items()}
+        terms = {"elbo/joint": bound, "kl/joint": naive.kl(posterior), **gaps}
         expected.append({**terms, "objective": bound - alpha * sum(gaps.values())})
-    assert_terms(model.loss(images, LABELS[:2], noise), expected)
+    naive.assert_terms(model.loss(images, LABELS[:2], noise), expected)
 
 
 # The shared posterior

@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 
+import naive
 import pytest
 import torch
 from model_cases import (
@@ -12,10 +13,8 @@ from model_cases import (
     THREE,
     TWO,
     assert_same_gradients,
-    assert_terms,
     build,
     generator,
-    naive_likelihood,
     parameter_gradients,
     random_images,
     random_noise,
@@ -56,7 +55,7 @@ def naive_log_weight(model: MMVAE, images, source: str, noise, i: int) -> float:
     mixture = sum(math.exp(naive_laplace(*each, code)) for each in parameters.values()) / len(parameters)
     value = naive_laplace(torch.zeros(len(code)), naive_scale(model.prior_scale), code) - math.log(mixture)
     for name in model.config.modalities:
-        value += naive_likelihood(model, name, code.tolist(), images[name][i])
+        value += naive.likelihood(model, name, code.tolist(), images[name][i])
     return value
 
 
@@ -73,7 +72,7 @@ def test_loss_of_a_tiny_batch_sample_by_sample(mmvae_config, names):
             terms[f"iwae/{name}"] = max(logs) + math.log(sum(weights) / 3)
             terms[f"particles/{name}"] = sum(weights) ** 2 / sum(weight**2 for weight in weights)
         expected.append({**terms, "objective": sum(terms[f"iwae/{name}"] for name in names) / len(names)})
-    assert_terms(model.loss(images, LABELS[:2], noise), expected, rel=1e-8)
+    naive.assert_terms(model.loss(images, LABELS[:2], noise), expected, rel=1e-8)
 
 
 def test_gradient_of_an_encoder_particle_by_particle(mmvae_config):

@@ -4,28 +4,14 @@ import dataclasses
 import itertools
 import math
 
+import naive
 import pytest
 import torch
-from model_cases import (
-    THREE,
-    TWO,
-    naive_kl,
-    naive_likelihood,
-    naive_product,
-    naive_sample,
-    random_images,
-    random_noise,
-)
+from model_cases import THREE, TWO, random_images, random_noise
 from test_negatives import naive_weights
 
 from qmvae_core.gaussians import SMALLEST_SCALE, product_of_experts
-from qmvae_core.models import (
-    MNIST,
-    ModelConfig,
-    QMVAEConfig,
-    build_model,
-    reading,
-)
+from qmvae_core.models import MNIST, ModelConfig, QMVAEConfig, build_model, reading
 from qmvae_core.models.readings import CHOSEN
 from qmvae_core.negatives import RULES
 
@@ -97,15 +83,15 @@ def naive_loss(model, images, labels, noise) -> dict[str, list[float]]:
         return math.dist(a.tolist(), b.tolist())
 
     for i in range(len(digits)):
-        product, unimodal = naive_product(shared.values(), i, prior=True), {}
-        code, joint = naive_sample(product, noise["joint/shared"][i]), -naive_kl(product)
+        product, unimodal = naive.product(shared.values(), i, prior=True), {}
+        code, joint = naive.sample(product, noise["joint/shared"][i]), -naive.kl(product)
         for name in names:
-            alone, style = (naive_product([each[name]], i) for each in (shared, private))
-            own = naive_sample(alone, noise[f"{name}/shared"][i])
-            first, second = (naive_sample(style, noise[f"{name}/private"][k, i]) for k in range(2))
-            penalty = config.modalities[name].private_kl_weight * naive_kl(style)
-            joint += naive_likelihood(model, name, code + first, images[name][i]) - penalty
-            unimodal[name] = naive_likelihood(model, name, own + second, images[name][i]) - naive_kl(alone) - penalty
+            alone, style = (naive.product([each[name]], i) for each in (shared, private))
+            own = naive.sample(alone, noise[f"{name}/shared"][i])
+            first, second = (naive.sample(style, noise[f"{name}/private"][k, i]) for k in range(2))
+            penalty = config.modalities[name].private_kl_weight * naive.kl(style)
+            joint += naive.likelihood(model, name, code + first, images[name][i]) - penalty
+            unimodal[name] = naive.likelihood(model, name, own + second, images[name][i]) - naive.kl(alone) - penalty
 
         others = sorted((j for j, digit in enumerate(digits) if digit != digits[i]), key=lambda j: digits[j])
         quadruplet = 0.0

@@ -2,20 +2,9 @@
 
 import itertools
 
+import naive
 import pytest
-from model_cases import (
-    LABELS,
-    THREE,
-    TWO,
-    assert_terms,
-    build,
-    naive_kl,
-    naive_likelihood,
-    naive_product,
-    naive_sample,
-    random_images,
-    random_noise,
-)
+from model_cases import LABELS, THREE, TWO, build, random_images, random_noise
 
 from qmvae_core.models import reading
 
@@ -33,13 +22,13 @@ def test_loss_of_a_tiny_batch_sample_by_sample(shared_only_config, names, places
     labels = [f"kl/{'+'.join(subset)}" for subset in subsets[:-1]] + ["kl/joint"]
     expected = []
     for i, place in enumerate(places):
-        posteriors = [naive_product([experts[n] for n in subset], i, subset == subsets[-1]) for subset in subsets]
-        code = naive_sample(posteriors[place], noise["joint/shared"][i])
-        likelihoods = {f"log_likelihood/{n}": naive_likelihood(model, n, code, images[n][i]) for n in names}
-        divergences = list(map(naive_kl, posteriors))
+        posteriors = [naive.product([experts[n] for n in subset], i, subset == subsets[-1]) for subset in subsets]
+        code = naive.sample(posteriors[place], noise["joint/shared"][i])
+        likelihoods = {f"log_likelihood/{n}": naive.likelihood(model, n, code, images[n][i]) for n in names}
+        divergences = list(map(naive.kl, posteriors))
         objective = sum(likelihoods.values()) - 2.5 * sum(divergences) / len(divergences)
         expected.append({**dict(zip(labels, divergences, strict=True)), **likelihoods, "objective": objective})
-    assert_terms(model.loss(images, LABELS.repeat(2)[:batch], noise), expected)
+    naive.assert_terms(model.loss(images, LABELS.repeat(2)[:batch], noise), expected)
 
 
 def test_the_weight_of_the_divergences_is_one_unless_it_is_given():

@@ -1,19 +1,8 @@
 """MVAE against its objective sample by sample; against the package `multivae`: test_multivae."""
 
+import naive
 import pytest
-from model_cases import (
-    LABELS,
-    THREE,
-    TWO,
-    assert_terms,
-    build,
-    naive_kl,
-    naive_likelihood,
-    naive_product,
-    naive_sample,
-    random_images,
-    random_noise,
-)
+from model_cases import LABELS, THREE, TWO, build, random_images, random_noise
 
 
 @pytest.mark.parametrize("names", [TWO, THREE])
@@ -24,14 +13,14 @@ def test_loss_of_a_tiny_batch_sample_by_sample(shared_only_config, names):
 
     def bound(members, draw: str, i: int) -> tuple[float, float]:
         """Σ_m w_m ln p(x_m|z) - KL and the KL, for z ~ q(z | the members of sample i)."""
-        posterior = naive_product([experts[name] for name in members], i, prior=True)
-        code = naive_sample(posterior, noise[f"{draw}/shared"][i])
-        kl = naive_kl(posterior)
-        return sum(naive_likelihood(model, name, code, images[name][i]) for name in members) - kl, kl
+        posterior = naive.product([experts[name] for name in members], i, prior=True)
+        code = naive.sample(posterior, noise[f"{draw}/shared"][i])
+        kl = naive.kl(posterior)
+        return sum(naive.likelihood(model, name, code, images[name][i]) for name in members) - kl, kl
 
     expected = []
     for i in range(2):
         joint, kl = bound(names, "joint", i)
         alone = {f"elbo/{name}": bound([name], name, i)[0] for name in names}
         expected.append({"elbo/joint": joint, "kl/joint": kl, **alone, "objective": joint + sum(alone.values())})
-    assert_terms(model.loss(images, LABELS[:2], noise), expected)
+    naive.assert_terms(model.loss(images, LABELS[:2], noise), expected)
