@@ -201,13 +201,6 @@ def test_each_direction_is_judged_by_the_judge_of_its_target(train, judged):
     assert found["oracle"] == {"ink": 1.0, "photo": pytest.approx(zeros)}  # on the judged digits
 
 
-def test_rows_of_the_confusion_are_conditions_and_columns_what_was_read():
-    table = diagnosis.confusion(torch.tensor([2, 2, 2, 9]), torch.tensor([5, 5, 2, 0]))
-    expected = np.zeros((10, 10), dtype=int)
-    expected[2, 5], expected[2, 2], expected[9, 0] = 2, 1, 1
-    assert table == expected.tolist()
-
-
 @pytest.mark.parametrize("code", ["mean", "sample"])
 def test_mean_and_sample_differ_where_the_posterior_is_wide_and_the_confusion_is_of_the_test_code(train, judged, code):
     found = evaluate(Model(log_var=2.0, test_code=code), train, judged, JUDGES, metrics=diagnosis.METRICS)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_losses import random_gaussian
 from torch.distributions import Normal, kl_divergence
 
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
@@ -18,11 +19,6 @@ experts_in_one_dimension = st.lists(st.tuples(means, log_vars), min_size=1, max_
 
 def gaussian(mean, log_var) -> DiagonalGaussian:
     return DiagonalGaussian(torch.tensor(mean, dtype=torch.float64), torch.tensor(log_var, dtype=torch.float64))
-
-
-def random_gaussian(seed: int, *shape: int) -> DiagonalGaussian:
-    generator = torch.Generator().manual_seed(seed)
-    return DiagonalGaussian(*torch.randn((2, *shape), generator=generator, dtype=torch.float64))
 
 
 def moments_of_product(factors) -> tuple[float, float]:
