@@ -767,22 +767,22 @@ def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch, given
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """The data and the judges of that profile."""
-    data = study_runs.data_for("smoke")
-    return data, study_runs.oracles_for("smoke", data, tmp_path_factory.mktemp("judges"))
+    """The data of that profile, and its judges in a folder of evidence."""
+    data, evidence = study_runs.data_for("smoke"), tmp_path_factory.mktemp("evidence")
+    return data, study_runs.oracles_for("smoke", data, evidence), evidence
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mvae", "jmvae", "jmvae-kl"])
-def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(tmp_path, name, smoke):
-    run, (data, oracles) = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), smoke
-    (record,) = study_runs.judge(run, study_runs.train(run, data, tmp_path, progress="none"), data, oracles, tmp_path)
+def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(smoke, name):
+    run, (data, oracles, evidence) = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), smoke
+    (record,) = study_runs.judge(run, study_runs.train(run, data, evidence, progress="none"), data, oracles, evidence)
     assert record["model"] == name.removesuffix("-kl")
     assert record["metrics"]["leakage"] == record["metrics"]["code_swaps"] == {}
     assert all(value["pixels"]["ratio"] < 1e-5 for value in record["metrics"]["diversity"].values())
     assert record["metrics"]["probe"].keys() == {"mnist", "svhn", "joint"}
     assert leakage_table([record]).loc[0, "joint coherence"]
-    assert state(run, tmp_path) == "done"
+    assert state(run, evidence) == "done"
 
 
 def test_the_error_of_an_earlier_execution_is_not_that_of_a_process_that_dies_before_it_writes(
