@@ -130,6 +130,7 @@ def test_the_config_holds_all_choices_of_model_and_training():
         (("paper", "default+all.network=deep", (0,)), r"unknown network 'deep'"),
         (("paper", "default+shared=", (0,)), r"shared must be positive int, not ''"),
         (("paper", 'dmvae+total_correlation={"mnist":-1}', (0,)), r"total_correlation must be Mapping\[str, float\]"),
+        (("paper", "mmvae+particles=0", (0,)), "particles must be positive int, not 0"),
         (("paper", "default+training.learning_rate=0", (0,)), r"TrainingConfig: learning_rate must be positive float"),
         (("paper", "default", (1, 1)), r"seeds .*got \[1, 1\]"),
         (("paper", "default", (0, -1)), r"seeds .*got \[0, -1\]"),
@@ -766,18 +767,24 @@ def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch, given
     assert isinstance(outcomes[1].error, OutOfTime)
 
 
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The data of that profile, and its judges in a folder of evidence."""
+    data, evidence = study_runs.data_for("smoke"), tmp_path_factory.mktemp("evidence")
+    return data, study_runs.oracles_for("smoke", data, evidence), evidence
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mvae", "jmvae", "jmvae-kl"])
-def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(tmp_path, name):
-    run, data = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), study_runs.data_for("smoke")
-    oracles = study_runs.oracles_for("smoke", data, tmp_path)
-    (record,) = study_runs.judge(run, study_runs.train(run, data, tmp_path, progress="none"), data, oracles, tmp_path)
+def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(smoke, name):
+    run, (data, oracles, evidence) = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), smoke
+    (record,) = study_runs.judge(run, study_runs.train(run, data, evidence, progress="none"), data, oracles, evidence)
     assert record["model"] == name.removesuffix("-kl")
     assert record["metrics"]["leakage"] == record["metrics"]["code_swaps"] == {}
     assert all(value["pixels"]["ratio"] < 1e-5 for value in record["metrics"]["diversity"].values())
     assert record["metrics"]["probe"].keys() == {"mnist", "svhn", "joint"}
     assert leakage_table([record]).loc[0, "joint coherence"]
-    assert state(run, tmp_path) == "done"
+    assert state(run, evidence) == "done"
 
 
 def test_the_error_of_an_earlier_execution_is_not_that_of_a_process_that_dies_before_it_writes(
