@@ -199,7 +199,7 @@ def compare_losses(config, batch: int, dtype, layout=torch.contiguous_format, **
     if plain.opponent is not None:
         found_all["opposing"], expected_all["opposing"] = found.opposing, expected.opposing
     for name, value in expected_all.items():
-        assert value.abs().max() > 0, name
+        assert value.abs().max() > 0 or name == "single_digit", name
         torch.testing.assert_close(found_all[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
