@@ -45,7 +45,7 @@ export JUPYTER_CONFIG_DIR ?= $(CURDIR)/_build/home
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce models neighbours paper queue benchmark test refresh book pdf launch serve lab lint lock audit clean
+.PHONY: help setup reproduce models neighbours paper queue benchmark torture test refresh book pdf launch serve lab lint lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -97,6 +97,9 @@ benchmark: setup ## measure steps per second and memory beside another trainer; 
 # In JOBS processes of one thread each, since processes of several threads would wait for each other; a file's tests share one,
 # and what it makes for them: the built book, trained models. In alphabetical order long files are not last. The second line runs
 # every notebook that is stored with its outputs and compares them, cell by cell.
+torture: setup ## kill small runs of every model, fill the disk, turn bits of what they left, and count what came of it
+	$(PY) -m benchmarks.torture
+
 test: export OMP_NUM_THREADS = 1
 test: setup ## run the tests, then compare the stored outputs of the notebooks with fresh ones
 	$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile --no-loadscope-reorder

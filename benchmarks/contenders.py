@@ -9,8 +9,8 @@ import tempfile
 from typing import Protocol
 
 import torch
-from torch import nn
 
+from benchmarks.peer import copied
 from qmvae_core import models, training
 from qmvae_core.data import Digits, load_digits, real_data_at_hand
 from qmvae_core.training import TrainingConfig
@@ -84,12 +84,10 @@ def multivae(turn: Turn, device: str, steps: int = 10) -> None:
     """
     from multivae.data.datasets.base import MultimodalBaseDataset
     from multivae.data.datasets.utils import ResampleDataset
-    from multivae.models import MVAE, MVAEConfig
     from multivae.trainers import BaseTrainer, BaseTrainerConfig
     from multivae.trainers.base.callbacks import TrainingCallback
 
-    chosen = config("mvae")
-    own = models.build_model(chosen, 0)
+    own = models.build_model(config("mvae"), 0)
     data, kind = digits()
     index = training.batches.tuple_indices({name: each.labels for name, each in data.items()}, rounds=30, seed=0)
     resampled = {
@@ -110,16 +108,9 @@ def multivae(turn: Turn, device: str, steps: int = 10) -> None:
             if self.taken % steps == 0 and turn.over():
                 raise _Enough
 
-    settings = MVAEConfig(
-        n_modalities=2, latent_dim=chosen.shared, input_dims={name: m.shape for name, m in chosen.modalities.items()},
-        uses_likelihood_rescaling=True, rescale_factors={name: m.weight for name, m in chosen.modalities.items()},
-        decoders_dist=dict.fromkeys(chosen.modalities, "laplace"),
-        decoder_dist_params={name: {"scale": m.scale} for name, m in chosen.modalities.items()}, warmup=0,
-    )  # fmt: skip
-    encoders, decoders = _wrapped(own, chosen.shared)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
         trainer = BaseTrainer(
-            MVAE(settings, encoders, decoders),
+            copied(own, warmup=0),
             MultimodalBaseDataset(resampled),
             training_config=BaseTrainerConfig(
                 output_dir=folder, per_device_train_batch_size=BATCH, num_epochs=1, no_cuda=device == "cpu"
@@ -131,30 +122,3 @@ def multivae(turn: Turn, device: str, steps: int = 10) -> None:
 
 class _Enough(Exception):
     """Ends the other trainer, which has no other way to be stopped."""
-
-
-def _wrapped(own: nn.Module, latent: int) -> tuple[dict, dict]:
-    from multivae.models.base import BaseDecoder, BaseEncoder
-    from pythae.models.base.base_utils import ModelOutput
-
-    class Encoder(BaseEncoder):
-        def __init__(self, network):
-            super().__init__()
-            self.network, self.latent_dim = network, latent
-
-        def forward(self, images):
-            posterior = self.network(images)
-            return ModelOutput(embedding=posterior.mean, log_covariance=posterior.log_var)
-
-    class Decoder(BaseDecoder):
-        def __init__(self, network):
-            super().__init__()
-            self.network = network
-
-        def forward(self, codes):
-            return ModelOutput(reconstruction=self.network(codes).sigmoid())
-
-    return (
-        {name: Encoder(network) for name, network in own.common_encoders.items()},
-        {name: Decoder(network) for name, network in own.decoders.items()},
-    )

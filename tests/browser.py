@@ -1,13 +1,8 @@
 """A page as a reader's browser has it: what it asks for, complains of, leaves untypeset or pushes off the screen."""
 
-import sys
-from pathlib import Path
-
 from axe_playwright_python.sync_playwright import Axe
+from pdf import CHROMIUM, TYPESET, chromium, served  # noqa: F401 - for the tests that ask for a browser
 from playwright.sync_api import Browser, Page
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
-from pdf import CHROMIUM, TYPESET, chromium, served  # noqa: E402, F401 - of the book, not a package
 
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 GRAVE = ("serious", "critical")

@@ -113,22 +113,6 @@ def interrupted(stop_after, monkeypatch, tmp_path):
     return run
 
 
-@pytest.fixture
-def grey_pixels():
-    """Lets the Bernoulli density of torch.distributions, and so of the package multivae, take any pixel in [0, 1]."""
-    torch.distributions.Distribution.set_default_validate_args(False)
-    yield
-    torch.distributions.Distribution.set_default_validate_args(__debug__)
-
-
-@pytest.fixture
-def double_by_default():
-    """Makes new tensors float64, also those that the package multivae makes."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.fixture(scope="session")
 def small_digits():
     """A function: names of SMALL_MODALITIES -> Digits that show a pattern of their digit under noise, for each name."""

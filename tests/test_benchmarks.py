@@ -176,6 +176,7 @@ def test_ratios_are_medians_over_rounds_and_count_every_seed():
     assert found["times_the_peer"] == 1.0  # five seeds in the time of five steps of the peer
     assert found["share_of_ceiling"] == pytest.approx(0.5)  # 1,000 operations in 200 ms; the ceiling does 10 in each
     assert found["share_of_layers"] == pytest.approx(0.4)
+    assert command._summary(command.PEER, made_up())["share_of_ceiling"] is None
 
 
 def test_a_loop_in_bfloat16_is_held_against_products_in_bfloat16():
@@ -212,10 +213,6 @@ def test_steps_side_by_side_are_those_of_all_processes_together():
         {"one on all cores": [200.0], "one on each core": [100.0, 100.0]},
     ]
     assert command._times_the_steps(turns) == pytest.approx(1.6)
-
-
-def test_the_peer_gets_no_share_of_the_limit():
-    assert command._summary(command.PEER, made_up())["share_of_ceiling"] is None
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)

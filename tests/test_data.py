@@ -41,11 +41,6 @@ SVHN_COUNTS = {
     "train": [4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659],
     "test": [1744, 5099, 4149, 2882, 2523, 2384, 1977, 2019, 1660, 1595],
 }
-# Of labels with the official counts, sorted: for machines without the data.
-SORTED_PAIRS = {
-    "train": "43359cc9e596a4eb058199f7d3ea3e313440cafdfb40466c301d5560bd57116c",
-    "test": "03e5c587777e4cb542680461d0bd9069b5135a169afee283ded49350696cca3e",
-}
 
 
 def test_the_official_sums_of_svhn_are_those_that_torchvision_checks():
@@ -421,9 +416,7 @@ def test_batch_of_everything_fills_the_unit_interval_and_leaves_the_bytes():
     digits = some_digits()
     before = digits.images.clone()
     batch = digits.batch()
-    assert batch.shape == digits.images.shape
-    assert batch.min() == 0
-    assert batch.max() == 1
+    assert (batch.min(), batch.max()) == (0, 1)
     assert torch.equal((batch * 255).round().to(torch.uint8), before)
     assert torch.equal(digits.images, before)
 
@@ -564,7 +557,6 @@ def test_official_counts_give_the_papers_totals(split, pairs):
     ia, ib = pair_indices(sorted_labels(MNIST_COUNTS[split]), sorted_labels(SVHN_COUNTS[split]))
     assert len(ia) == len(ib) == pairs
     assert ia.dtype == ib.dtype == torch.int32
-    assert pair_checksum(ia, ib) == SORTED_PAIRS[split]
 
 
 def test_synthetic_counts_are_the_official_ones():
@@ -617,7 +609,7 @@ def test_a_digit_that_all_sides_lack_gives_no_pairs():
         ({"a": torch.arange(10), "b": torch.arange(-1, 9)}, 1, "0 to 9"),
         ({"a": torch.arange(10) + 0.5, "b": torch.arange(10)}, 1, "one row of integers, not .*torch.float32"),
         ({"a": torch.arange(10).reshape(2, 5), "b": torch.arange(10)}, 1, r"one row of integers, not \(2, 5\)"),
-        ({"a": torch.arange(0), "b": torch.arange(0)}, 1, "no labels"),
+        ({"a": torch.arange(0), "b": torch.arange(0)}, 1, "must be some, and fewer"),
         ({"a": torch.tensor([3]), "b": torch.tensor([3, 4])}, 1, "labels of a lack digit 4"),
         ({"a": torch.tensor([3, 4]), "b": torch.tensor([3])}, 1, "labels of b lack digit 4"),
     ],
@@ -640,30 +632,27 @@ def test_digit_counts(labels):
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(2, 30), min_size=10, max_size=10), st.sampled_from([0.1, 0.25, 0.5]))
 def test_validation_is_the_end_of_each_digit(counts, fraction):
-    labels = shuffled_labels(counts, 6)
-    places = torch.arange(len(labels))
-    # Each image says its own place in the file.
-    images = torch.stack([places % 256, places // 256], 1).to(torch.uint8).view(-1, 1, 1, 2)
-    fit, validation = validation_split({"mnist": Digits(images, labels)}, fraction)
+    whole = {}
+    for name, each in (("mnist", counts), ("svhn", [count + 1 for count in counts])):
+        labels = shuffled_labels(each, 6)
+        places = torch.arange(len(labels))
+        # Each image says its own place in the file.
+        images = torch.stack([places % 256, places // 256], 1).to(torch.uint8).view(-1, 1, 1, 2)
+        whole[name] = Digits(images, labels)
+    fit, validation = validation_split(whole, fraction)
 
     def places_of(digits):
         return digits.images[:, 0, 0, 0].long() + 256 * digits.images[:, 0, 0, 1].long()
 
-    kept, held_out = places_of(fit["mnist"]), places_of(validation["mnist"])
-    assert torch.equal(validation["mnist"].labels, labels[held_out])
-    assert torch.equal(torch.cat([kept, held_out]).sort().values, places)
-    assert torch.equal(kept, kept.sort().values)
-    assert torch.equal(held_out, held_out.sort().values)
-    for digit, count in enumerate(counts):
-        assert int((labels[held_out] == digit).sum()) == -(-count * fraction // 1)
-        assert kept[labels[kept] == digit].max() < held_out[labels[held_out] == digit].min()
-
-
-def test_validation_keeps_the_modalities_apart(stand_in):
-    fit, validation = validation_split(stand_in.train)
-    for modality in data.MODALITIES:
-        assert len(fit[modality]) + len(validation[modality]) == len(stand_in.train[modality])
-        assert 0.1 <= len(validation[modality]) / len(stand_in.train[modality]) < 0.11
+    for name, labels in ((name, digits.labels) for name, digits in whole.items()):
+        kept, held_out = places_of(fit[name]), places_of(validation[name])
+        assert torch.equal(validation[name].labels, labels[held_out])
+        assert torch.equal(torch.cat([kept, held_out]).sort().values, torch.arange(len(labels)))
+        assert torch.equal(kept, kept.sort().values)
+        assert torch.equal(held_out, held_out.sort().values)
+        for digit, count in enumerate(labels.bincount().tolist()):
+            assert int((labels[held_out] == digit).sum()) == -(-count * fraction // 1)
+            assert kept[labels[kept] == digit].max() < held_out[labels[held_out] == digit].min()
 
 
 @pytest.mark.parametrize(

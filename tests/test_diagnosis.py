@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import test_evaluation
 import torch
+from model_cases import generator
 from scipy.linalg import sqrtm
-from test_evaluation import STEP, paint, read
-from torch import nn
+from test_evaluation import STEP, Judge, paint, read
 
 from qmvae_core.data import Digits
 from qmvae_core.evaluation import Context
@@ -15,11 +16,6 @@ from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import build_model
 from qmvae_study import diagnosis
 from qmvae_study.diagnosis import code_swaps, diversity, frechet_distance, private_information
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
 
 # The Fréchet distance
 
@@ -76,34 +72,23 @@ def painted(per_digit: int = 30, seed: int = 0, digits: int = 10) -> Digits:
     return Digits(images.to(torch.uint8), labels)
 
 
-class Judge:
+class Doubled(Judge):
     """Reads the first pixel; its features are the pixels, doubled."""
 
-    def predict(self, images):
-        return read(images)
-
     def features(self, images):
-        return 2 * images.flatten(1)
+        return 2 * super().features(images)
 
 
-class Model(nn.Module):
+class Model(test_evaluation.Model):
     """Both codes of an image are one-hot digits, tenfold; `decoded` says which of the two is painted."""
 
-    has_joint_code = True
-
     def __init__(self, decoded: str = "shared", **moved: int):
-        super().__init__()
+        super().__init__(log_var=0.0)
+        self.scale.data.fill_(10.0)
         self.decoded, self.moved = decoded, moved
 
-    def gaussian(self, digits):
-        mean = 10.0 * nn.functional.one_hot(digits % 10, 10).float()
-        return DiagonalGaussian(mean, torch.zeros_like(mean))
-
-    def encode_shared(self, images):
-        name = next(iter(images)) if len(images) == 1 else "joint"
-        digits = [read(value) for value in images.values()]
-        assert all(torch.equal(digits[0], other) for other in digits), "a pair of two digits"
-        return self.gaussian(digits[0] + self.moved.get(name, 0))
+    def shared_digits(self, modalities, digits):
+        return (digits + self.moved.get(modalities[0] if len(modalities) == 1 else "joint", 0)) % 10
 
     def encode_private(self, modality, images):
         assert modality == "photo"
@@ -121,7 +106,7 @@ JUDGED = {"ink": painted(), "photo": painted(25, seed=1)}
 
 
 def of(model, judged=JUDGED, seed: int = 0) -> Context:
-    return Context(model, {}, judged, {"ink": Judge(), "photo": Judge()}, seed)
+    return Context(model, {}, judged, dict.fromkeys(("ink", "photo"), Doubled()), seed)
 
 
 def accuracies(found: dict) -> dict[str, dict[str, float]]:
@@ -264,7 +249,7 @@ def test_images_from_the_prior_are_as_many_as_the_real_ones_and_of_their_own_mod
 
 def test_features_of_all_digits_are_in_their_order():
     digits = painted(150)
-    found = diagnosis.features_of(Judge(), digits)
+    found = diagnosis.features_of(Doubled(), digits)
     assert found.shape == (1_500, 4)
     assert np.array_equal(found, 2 * digits.batch().flatten(1).numpy())
 

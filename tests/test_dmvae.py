@@ -10,21 +10,12 @@ import math
 from collections import Counter
 from fractions import Fraction
 
+import naive
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from model_cases import (
-    LABELS,
-    THREE,
-    TWO,
-    build,
-    generator,
-    naive_likelihood,
-    parameter_gradients,
-    random_images,
-    random_noise,
-)
+from model_cases import LABELS, THREE, TWO, build, generator, parameter_gradients, random, random_images, random_noise
 
 from qmvae_core import training
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
@@ -34,10 +25,6 @@ from qmvae_core.training import TrainingConfig, fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CORRELATIONS = {"ink": 5.0, "photo": 3.0, "sketch": 0.5}
-
-
-def random(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
-    return torch.randn(shape, generator=generator(seed), dtype=dtype)
 
 
 @pytest.fixture(scope="session")
@@ -250,77 +237,50 @@ def test_discriminator_by_its_layers():
 # Against the objective, sample by sample
 
 
-def naive_product(experts: list[DiagonalGaussian], i: int) -> tuple[list[float], list[float]]:
-    means, deviations = [], []
-    for k in range(experts[0].mean.shape[1]):
-        precisions = [math.exp(-q.log_var[i, k].item()) for q in experts]
-        variance = 1 / sum(precisions)
-        means.append(variance * sum(p * q.mean[i, k].item() for p, q in zip(precisions, experts, strict=True)))
-        deviations.append(math.sqrt(variance))
-    return means, deviations
+def group_of(model: DMVAE, name: str, draws: list[float]) -> list[str]:
+    """Whose product the code of a modality is, by the draws of one sample."""
+    names = list(model.config.modalities)
+    chosen = [each for each, u in zip(names, draws, strict=True) if u < 0.5]
+    if not model.config.empty_group and not chosen:
+        chosen = [names[draws.index(min(draws))]]
+    if not model.config.empty_group and len(chosen) == len(names):
+        chosen.remove(names[draws.index(max(draws))])
+    return chosen if name in chosen else [each for each in names if each not in chosen]
 
 
-def naive_sample(means, deviations, noise: torch.Tensor) -> list[float]:
-    return [m + s * e for m, s, e in zip(means, deviations, noise.tolist(), strict=True)]
-
-
-def naive_loss(model: DMVAE, images, noise) -> dict[str, list[float]]:
-    """Every term, the objective and the opposing one, by loops over samples, dimensions and modalities."""
+def naive_terms(model: DMVAE, images, noise) -> list[dict[str, float]]:
+    """Every term, the objective and the opposing one of each sample, by loops over dimensions and modalities."""
     config, names, batch = model.config, list(model.config.modalities), len(LABELS)
     both = {name: model.posteriors(name, images[name]) for name in names}
-    rows = [[value.item() for value in row] for row in noise["partition"]]
-    found = {"objective": [0.0] * batch, "opposing": [0.0] * batch}
+    rising = min(noise["progress"].item() / config.warm_up, 1.0) if config.warm_up else 1.0
 
     def content_of(members: list[str], i: int):
-        return naive_product([both[name][0] for name in members], i)
+        return naive.product([both[name].shared for name in members], i)
 
     drawn = noise["subset"].tolist()
     some = [name for name, u in zip(names, drawn, strict=True) if u < 0.5] or [names[drawn.index(min(drawn))]]
     contrasted = [
-        [naive_sample(*content_of(members, i), noise["joint/shared"][which, i]) for i in range(batch)]
+        [naive.sample(content_of(members, i), noise["joint/shared"][which, i]) for i in range(batch)]
         for which, members in enumerate((names, some))
     ]
-    found["contrastive"] = naive_nt_xent(*contrasted, config.temperature)
-
-    def first_group(i: int) -> list[str]:
-        chosen = [name for name, u in zip(names, rows[i], strict=True) if u < 0.5]
-        if not config.empty_group and not chosen:
-            chosen = [names[rows[i].index(min(rows[i]))]]
-        if not config.empty_group and len(chosen) == len(names):
-            chosen.remove(names[rows[i].index(max(rows[i]))])
-        return chosen
-
+    contrastive = naive_nt_xent(*contrasted, config.temperature)
+    found = [{"contrastive": c, "objective": -config.contrastive * c, "opposing": 0.0} for c in contrastive]
     for name, m in config.modalities.items():
-        terms = {key: [] for key in ("elbo", "kl_private", "total_correlation")}
-        style = both[name][1]
         order = sorted(range(batch), key=noise[f"{name}/order"].tolist().__getitem__)
-        means = [[style.mean[i, k].item() for k in range(m.private)] for i in range(batch)]
-        deviations = [[math.exp(style.log_var[i, k].item() / 2) for k in range(m.private)] for i in range(batch)]
-        judged = [naive_sample(means[i], deviations[i], noise[f"{name}/private"][1, i]) for i in range(batch)]
-        for i in range(batch):
-            chosen = first_group(i)
-            group = chosen if name in chosen else [each for each in names if each not in chosen]
-            mean, deviation = content_of(group, i)
-            decoded = naive_sample(means[i], deviations[i], noise[f"{name}/private"][0, i])
-            logits = model.decoders[name](torch.tensor([mean + decoded], dtype=torch.float64))
-            kl = sum(0.5 * (a * a + s * s - 1 - math.log(s * s)) for a, s in zip(means[i], deviations[i], strict=True))
-            rising = min(noise["progress"].item() / config.warm_up, 1.0) if config.warm_up else 1.0
-            bound = naive_likelihood(m, logits, images[name][i]) - rising * m.private_kl_weight * kl
-            content = naive_sample(mean, deviation, noise[f"{name}/shared"][i])
-
-            def ratio(j: int, content=content, name=name, judged=judged) -> float:
-                pair = (torch.tensor([each], dtype=torch.float64) for each in (judged[j], content))
-                return model.discriminators[name](*pair).item()
-
-            weight = config.total_correlation.get(name, 1.0)
-            terms["elbo"].append(bound)
-            terms["kl_private"].append(kl)
-            terms["total_correlation"].append(ratio(i))
-            found["opposing"][i] -= 0.5 * (math.log1p(math.exp(-ratio(i))) + math.log1p(math.exp(ratio(order[i]))))
-            found["objective"][i] += bound - weight * ratio(i)
-        found |= {f"{key}/{name}": values for key, values in terms.items()}
-    for i in range(batch):
-        found["objective"][i] -= config.contrastive * found["contrastive"][i]
+        styles = [naive.product([both[name].private], i) for i in range(batch)]
+        judged = [naive.sample(style, noise[f"{name}/private"][1, i]) for i, style in enumerate(styles)]
+        for i, terms in enumerate(found):
+            content = content_of(group_of(model, name, noise["partition"][i].tolist()), i)
+            code = naive.sample(content, noise[f"{name}/shared"][i])
+            means = [mean for mean, _ in content] + naive.sample(styles[i], noise[f"{name}/private"][0, i])
+            bound = naive.likelihood(model, name, means, images[name][i])
+            bound -= rising * m.private_kl_weight * naive.kl(styles[i])
+            pairs = (torch.tensor(each, dtype=torch.float64) for each in ([judged[i], judged[order[i]]], [code, code]))
+            paired, shuffled = model.discriminators[name](*pairs).tolist()
+            values = {"elbo": bound, "kl_private": naive.kl(styles[i]), "total_correlation": paired}
+            terms |= {f"{key}/{name}": value for key, value in values.items()}
+            terms["opposing"] -= 0.5 * (math.log1p(math.exp(-paired)) + math.log1p(math.exp(shuffled)))
+            terms["objective"] += bound - config.total_correlation.get(name, 1.0) * paired
     return found
 
 
@@ -336,13 +296,7 @@ def test_loss_of_a_tiny_batch_sample_by_sample(dmvae_config, names, empty_group,
     images, noise = random_images(model.config), random_noise(model, seed=seed)
     assert noise["progress"] == 1  # outside a training
     noise["progress"] = torch.tensor(0.04 * (2 * seed + 1), dtype=torch.float64)  # before and after the warm-up
-    result = model.loss(images, LABELS, noise)
-    expected = naive_loss(model, images, noise)
-    found = {"objective": result.objective, "opposing": result.opposing, **result.terms}
-    assert set(found) == set(expected)
-    for name, values in expected.items():
-        assert found[name].tolist() == pytest.approx(values, rel=1e-9), name
-    assert result.loss.item() == pytest.approx(-sum(expected["objective"]) / len(LABELS), rel=1e-9)
+    naive.assert_terms(model.loss(images, LABELS, noise), naive_terms(model, images, noise))
 
 
 # What teaches what

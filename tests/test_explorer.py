@@ -1,19 +1,14 @@
 """The explorer page in a real browser: its images are the library's, and they follow the sliders."""
 
 import shutil
-import sys
-from pathlib import Path
 
 import browser
+import explorer
 import pytest
 import torch
 
 from qmvae_study import runs as study_runs
 from qmvae_study.evidence import folder as places
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-import explorer  # noqa: E402 - an extension of the book, not a package
 
 STYLES = {"mnist": [0.5, -1.0], "svhn": [2.0, 0.1]}  # of the first two dimensions, the others zero
 DECODED = """(styles) => Object.fromEntries(Object.keys(window.QMVAE_MODEL.modalities).map((name) => {

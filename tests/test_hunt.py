@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import test_tables
 from scipy import stats
 
 from qmvae_core.models import reading
@@ -16,17 +17,14 @@ from qmvae_study.plan import plan
 LOW = {name: 50.0 + 0.1 * number for number, name in enumerate(hunt.PLAN)}
 
 
-def record(name: str, score: float, seed: int = 0, stalled: bool = False, status: str = "ok") -> Record:
-    parts = {"accuracy": score / 100}
-    return Record({
-        "id": f"{name} {seed}", "reading": name, "seed": seed, "status": status,
+def record(name: str, score: float, seed: int = 0, stalled: bool = False, **fields) -> Record:
+    fields |= {
+        "reading": name,
         "config": {"model": reading(name).to_dict()},
-        "plateau": {"left": None if stalled else 100},
-        "metrics": {
-            "cross_generation": {"mnist->svhn": {"mean": parts}, "svhn->mnist": {"mean": parts}},
-            "probe": {"joint": parts, "mnist": {"accuracy": 0.0}, "svhn": {"accuracy": 0.0}},
-        },
-    })  # fmt: skip
+        "plateau": {"left": None if stalled else 1},
+    }
+    parts = {"forth": score / 100, "back": score / 100, "probe": (0.0, 0.0, score / 100)}
+    return test_tables.record(seed, n_back=1000, **parts, **fields)
 
 
 def records(scores: dict[str, tuple[float, ...]], **of_all) -> list[Record]:
@@ -50,10 +48,7 @@ def test_the_plan_can_be_carried_out_on_validation_digits_and_repeats_nothing():
 
 
 def test_the_score_is_the_mean_of_both_directions_and_the_joint_probe():
-    one = record(FIRST, 0.0)
-    one["metrics"]["cross_generation"]["mnist->svhn"]["mean"]["accuracy"] = 0.9
-    one["metrics"]["cross_generation"]["svhn->mnist"]["mean"] = {"accuracy": 0.6}
-    one["metrics"]["probe"]["joint"] = {"accuracy": 0.99}
+    one = test_tables.record(forth=0.9, back=0.6, probe=(0.5, 0.5, 0.99))
     assert hunt.score(one) == pytest.approx(83.0)
 
 

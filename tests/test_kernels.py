@@ -124,7 +124,7 @@ def test_a_run_in_bfloat16_that_is_stopped_resumes_to_the_same_bits(small_config
     assert {value.dtype for model in resumed.models for value in model.state_dict().values()} == {torch.float32}
     in_float32 = dataclasses.replace(TRAINING, precision="float32")
     assert quiet(run[0], in_float32, *run[2:]).histories != whole.histories
-    with pytest.raises(RuntimeError, match="another config"):
+    with pytest.raises(RuntimeError, match="another training"):
         quiet(run[0], in_float32, *run[2:], folder=tmp_path)
 
 

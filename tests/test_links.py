@@ -1,16 +1,12 @@
 """The book's extension: docstrings become markup that says what they say, and equations get the paper's numbers."""
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
+import links
 from docutils import nodes
 
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_study.report import figures
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
-import links  # noqa: E402 - an extension of the book, not a package
 
 
 def read(text: str) -> str:

@@ -1,15 +1,11 @@
-"""MMVAE against the `multivae` package, against plain loops, and against integrals over the code in one dimension.
-
-Conventions, as compared here. Our objective is the importance-weighted bound, the value of the package's `iwae_looser`;
-its gradient is that of the package's `dreg_looser`, whose value is another number (Σ w ln w in place of ln Σ w / K).
-They sum over the batch, we average. Their DReG multiplies by a hook on the codes, ours by a function of its own.
-"""
+"""MMVAE against plain loops, and against integrals over the code in one dimension; test_multivae has the package."""
 
 import dataclasses
 import functools
 import itertools
 import math
 
+import naive
 import pytest
 import torch
 from model_cases import (
@@ -17,16 +13,15 @@ from model_cases import (
     THREE,
     TWO,
     assert_same_gradients,
+    build,
     generator,
-    naive_likelihood,
     parameter_gradients,
     random_images,
     random_noise,
 )
-from multivae_copies import copied, gradients
 
 from qmvae_core.gaussians import SMALLEST_SCALE
-from qmvae_core.models import MMVAE, ModelConfig, build_model, reading
+from qmvae_core.models import MMVAE, build_model, reading
 from qmvae_core.models.mmvae import DiagonalLaplace, _WeightedAgain
 
 
@@ -34,70 +29,6 @@ from qmvae_core.models.mmvae import DiagonalLaplace, _WeightedAgain
 def mmvae_config(shared_only_config):
     """A function: names of modalities, and a likelihood for all of them or None -> a small config of MMVAE."""
     return functools.partial(shared_only_config, "mmvae")
-
-
-def build(config: ModelConfig, dtype=torch.float64) -> MMVAE:
-    """A model whose prior is no longer the one it starts with."""
-    model = build_model(config, seed=0).to(dtype)
-    with torch.no_grad():
-        model.prior_scale.copy_(torch.linspace(-0.5, 0.7, config.shared))
-    return model
-
-
-# Against the package
-
-
-def their_loss(model: MMVAE, images, noise, kind: str):
-    """The package's model with our draws, and its loss of that kind."""
-    pytest.importorskip("multivae", reason="the independent implementation, pip install multivae, is not here")
-    from multivae.data.datasets.base import MultimodalBaseDataset
-
-    theirs = copied(model, "MMVAE", K=model.config.particles, loss=kind)
-    theirs.prior_log_var.data = model.prior_scale.detach()[None].clone()
-    draws = [noise[f"{name}/shared"] for name in model.config.modalities]
-
-    class Scripted(torch.distributions.Laplace):
-        def rsample(self, shape):
-            drawn = draws.pop(0)
-            assert drawn.shape[:-2] == tuple(shape)
-            return self.loc + self.scale * drawn
-
-    theirs.post_dist = Scripted
-    loss = theirs(MultimodalBaseDataset(images)).loss
-    assert not draws
-    return theirs, loss
-
-
-def compare(model: MMVAE, images, rtol=1e-10, atol=1e-10) -> None:
-    """The bound, and the doubly reparameterised gradient of every parameter."""
-    batch, dtype = len(next(iter(images.values()))), next(model.parameters()).dtype
-    noise = random_noise(model, batch, dtype)
-    loss = model.loss(images, LABELS[:batch], noise).loss
-    _, expected = their_loss(model, images, noise, "iwae_looser")
-    torch.testing.assert_close(loss * batch, expected, rtol=rtol, atol=atol)
-    found = parameter_gradients(model, loss * batch)
-    theirs, other_loss = their_loss(model, images, noise, "dreg_looser")
-    other_loss.backward()
-    other = {**gradients(theirs), "prior_scale": theirs.prior_log_var.grad[0]}
-    assert_same_gradients(found, other, rtol, atol)
-    if model.config.particles == 1:
-        torch.testing.assert_close(loss * batch, other_loss, rtol=rtol, atol=atol)
-
-
-@pytest.mark.usefixtures("grey_pixels", "double_by_default")
-@pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("names", [TWO, THREE])
-@pytest.mark.parametrize("particles", [1, 2, 7])
-def test_bound_and_gradients_are_those_of_the_package(mmvae_config, particles, names, batch):
-    model = build(mmvae_config(*names, particles=particles))
-    assert {m.likelihood for m in model.config.modalities.values()} >= {"laplace", "bernoulli"}
-    compare(model, random_images(model.config, batch))
-
-
-@pytest.mark.usefixtures("double_by_default")
-def test_the_reading_of_the_book_is_the_model_of_the_package():
-    model = build(reading("mmvae"))
-    compare(model, random_images(model.config, 2), rtol=1e-9, atol=1e-9)
 
 
 # Against plain loops
@@ -123,8 +54,8 @@ def naive_log_weight(model: MMVAE, images, source: str, noise, i: int) -> float:
     code = mean + scale * noise
     mixture = sum(math.exp(naive_laplace(*each, code)) for each in parameters.values()) / len(parameters)
     value = naive_laplace(torch.zeros(len(code)), naive_scale(model.prior_scale), code) - math.log(mixture)
-    for name, m in model.config.modalities.items():
-        value += naive_likelihood(m, model.decoders[name](code[None]), images[name][i])
+    for name in model.config.modalities:
+        value += naive.likelihood(model, name, code.tolist(), images[name][i])
     return value
 
 
@@ -132,22 +63,16 @@ def naive_log_weight(model: MMVAE, images, source: str, noise, i: int) -> float:
 def test_loss_of_a_tiny_batch_sample_by_sample(mmvae_config, names):
     model = build(mmvae_config(*names, particles=3))
     images, noise = random_images(model.config, 2), random_noise(model, 2)
-    result = model.loss(images, LABELS[:2], noise)
-    assert set(result.terms) == {f"{kind}/{name}" for kind in ("iwae", "particles") for name in names}
-    assert result.opposing is None
-    totals = []
+    expected = []
     for i in range(2):
-        bounds = []
+        terms = {}
         for name in names:
             logs = [naive_log_weight(model, images, name, noise[f"{name}/shared"][k, i], i) for k in range(3)]
             weights = [math.exp(each - max(logs)) for each in logs]
-            bounds.append(max(logs) + math.log(sum(weights) / 3))
-            count = sum(weights) ** 2 / sum(weight**2 for weight in weights)
-            assert result.terms[f"iwae/{name}"][i].item() == pytest.approx(bounds[-1], rel=1e-10)
-            assert result.terms[f"particles/{name}"][i].item() == pytest.approx(count, rel=1e-8)
-        totals.append(sum(bounds) / len(names))
-        assert result.objective[i].item() == pytest.approx(totals[-1], rel=1e-10)
-    assert result.loss.item() == pytest.approx(-sum(totals) / 2, rel=1e-10)
+            terms[f"iwae/{name}"] = max(logs) + math.log(sum(weights) / 3)
+            terms[f"particles/{name}"] = sum(weights) ** 2 / sum(weight**2 for weight in weights)
+        expected.append({**terms, "objective": sum(terms[f"iwae/{name}"] for name in names) / len(names)})
+    naive.assert_terms(model.loss(images, LABELS[:2], noise), expected, rel=1e-8)
 
 
 def test_gradient_of_an_encoder_particle_by_particle(mmvae_config):
@@ -247,11 +172,11 @@ def expected_by_noise(model: MMVAE, images, count: int) -> tuple[torch.Tensor, d
 def test_with_one_particle_the_objective_is_the_elbo_of_the_mixture_and_the_gradient_has_no_bias(mmvae_config):
     model = tractable(mmvae_config)
     images = random_images(model.config, 1)
-    codes, sizes = code_grid(model, images, 400)
+    codes, sizes = code_grid(model, images, 300)
     logs, value = integrand(model, images, codes)
     mixture = logs.exp().mean(dim=0) * sizes
     elbo = (mixture * value).sum()
-    objective, found = expected_by_noise(model, images, 250)
+    objective, found = expected_by_noise(model, images, 180)
     assert objective.item() == pytest.approx(elbo.item(), abs=0.02)
     for name, value in parameter_gradients(model, elbo).items():
         assert (found[name] - value).norm() < 5e-2 * value.norm(), name

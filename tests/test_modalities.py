@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 import torch
 from model_cases import SMALL
+from test_evaluation import Judge
 from torch.nn.functional import one_hot
 
 from qmvae_core.data import Digits
@@ -33,20 +34,11 @@ class Ordinal(Likelihood):
         return logits.softmax(dim=-1)
 
 
-class Reader:
+class Reader(Judge):
     """A judge of any values: the place of the largest."""
-
-    def __init__(self, modality):
-        self.modality = modality
 
     def predict(self, values):
         return values.flatten(1).argmax(dim=-1) % 10
-
-    def features(self, values):
-        return values.flatten(1)
-
-    def accuracy(self, digits):
-        return (self.predict(digits.batch()) == digits.labels).double().mean().item()
 
 
 @pytest.fixture
@@ -88,7 +80,7 @@ def test_every_model_trains_on_labels_in_every_loop(bring, name, loop):
 def test_a_third_modality_is_evaluated_like_the_others(bring, modality):
     config, data = bring(modality)
     model = fit(config, TRAINING, data, (0,), progress="none").models[0]
-    judges = {name: Reader(name) for name in data}
+    judges = dict.fromkeys(data, Reader())
     if modality is WIDE:
         judges["mine"] = DigitClassifier("mine", 2, modality.shape)
     found = evaluate(model, data, data, judges, metrics=diagnosis.METRICS)

@@ -4,19 +4,14 @@ import dataclasses
 import itertools
 import math
 
+import naive
 import pytest
 import torch
-from model_cases import THREE, TWO, naive_likelihood, random_images, random_noise
+from model_cases import THREE, TWO, random_images, random_noise
 from test_negatives import naive_weights
 
 from qmvae_core.gaussians import SMALLEST_SCALE, product_of_experts
-from qmvae_core.models import (
-    MNIST,
-    ModelConfig,
-    QMVAEConfig,
-    build_model,
-    reading,
-)
+from qmvae_core.models import MNIST, ModelConfig, QMVAEConfig, build_model, reading
 from qmvae_core.models.readings import CHOSEN
 from qmvae_core.negatives import RULES
 
@@ -76,12 +71,6 @@ def test_weights_fill_the_range_of_the_rule_of_pytorch(paper_model, name):
 # The loss against the equations
 
 
-def naive_kl(q, i: int) -> float:
-    return sum(
-        0.5 * (m * m + math.exp(v) - 1 - v) for m, v in zip(q.mean[i].tolist(), q.log_var[i].tolist(), strict=True)
-    )
-
-
 def naive_loss(model, images, labels, noise) -> dict[str, list[float]]:
     """Equations (7), (8), (17)-(20) sample by sample; only the networks are the model's."""
     config, names = model.config, list(model.config.modalities)
@@ -93,25 +82,16 @@ def naive_loss(model, images, labels, noise) -> dict[str, list[float]]:
     def distance(a, b) -> float:
         return math.dist(a.tolist(), b.tolist())
 
-    def likelihood(name, i, code, style) -> float:
-        m = config.modalities[name]
-        return naive_likelihood(m, model.decoders[name](torch.cat([code, style]).unsqueeze(0)), images[name][i])
-
     for i in range(len(digits)):
-        precision = 1 + sum(torch.exp(-shared[name].log_var[i]) for name in names)
-        mean = sum(shared[name].mean[i] * torch.exp(-shared[name].log_var[i]) for name in names) / precision
-        code = mean + precision.rsqrt() * noise["joint/shared"][i]
-        joint = -sum(
-            0.5 * (m * m + 1 / p - 1 + math.log(p)) for m, p in zip(mean.tolist(), precision.tolist(), strict=True)
-        )
-        unimodal = {}
+        product, unimodal = naive.product(shared.values(), i, prior=True), {}
+        code, joint = naive.sample(product, noise["joint/shared"][i]), -naive.kl(product)
         for name in names:
-            own = shared[name].mean[i] + torch.exp(shared[name].log_var[i] / 2) * noise[f"{name}/shared"][i]
-            deviation = torch.exp(private[name].log_var[i] / 2)
-            styles = [private[name].mean[i] + deviation * noise[f"{name}/private"][k, i] for k in range(2)]
-            penalty = config.modalities[name].private_kl_weight * naive_kl(private[name], i)
-            joint += likelihood(name, i, code, styles[0]) - penalty
-            unimodal[name] = likelihood(name, i, own, styles[1]) - naive_kl(shared[name], i) - penalty
+            alone, style = (naive.product([each[name]], i) for each in (shared, private))
+            own = naive.sample(alone, noise[f"{name}/shared"][i])
+            first, second = (naive.sample(style, noise[f"{name}/private"][k, i]) for k in range(2))
+            penalty = config.modalities[name].private_kl_weight * naive.kl(style)
+            joint += naive.likelihood(model, name, code + first, images[name][i]) - penalty
+            unimodal[name] = naive.likelihood(model, name, own + second, images[name][i]) - naive.kl(alone) - penalty
 
         others = sorted((j for j, digit in enumerate(digits) if digit != digits[i]), key=lambda j: digits[j])
         quadruplet = 0.0

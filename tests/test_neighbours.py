@@ -1,9 +1,11 @@
 """The second part of the book: what its chapters promise together, and each run by papermill on the smoke profile."""
 
 import dataclasses
+import functools
 import importlib
 import itertools
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -18,7 +20,8 @@ from papermill.parameterize import parameterize_notebook
 
 from qmvae_core import data
 from qmvae_core.stops import CheckpointError
-from qmvae_neighbours import experiments
+from qmvae_neighbours import experiments, runoff
+from qmvae_neighbours.factors import experiment as factors
 from qmvae_study.evidence import notebooks
 from qmvae_study.evidence.records import RecordError
 
@@ -102,27 +105,80 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("chapter", TINY)
-def test_an_experiment_is_taken_up_where_it_was_left(chapter, tmp_path, monkeypatch, standin, capsys):
-    monkeypatch.setattr(data.sources, "standin_digits", lambda **_: standin)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture(scope="module")
+def carry_out(standin, folder):
+    """A function: a chapter -> what its experiment finds now with these settings."""
     commits = itertools.cycle([{"commit": "before", "dirty": False}, {"commit": "after", "dirty": True}])
-    monkeypatch.setattr(experiments, "provenance", lambda: next(commits))
-    module, (tiny, count) = importlib.import_module(f"qmvae_neighbours.{chapter}"), TINY[chapter]
-    settings = {"smoke": dataclasses.replace(module.SETTINGS["smoke"], **tiny)}
 
-    def carried_out() -> tuple[experiments.Found, int]:
-        found = experiments.obtain(chapter, "smoke", settings, module.carry_out, out=tmp_path)
-        return found, len(set(re.findall(r"^(.*): step", capsys.readouterr().out, flags=re.MULTILINE)))
+    def run(chapter: str) -> experiments.Found:
+        module = importlib.import_module(f"qmvae_neighbours.{chapter}")
+        settings = {"smoke": dataclasses.replace(module.SETTINGS["smoke"], **TINY[chapter][0])}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(data.sources, "standin_digits", lambda **_: standin)
+            patch.setattr(experiments, "provenance", lambda: next(commits))
+            return experiments.obtain(chapter, "smoke", settings, module.carry_out, out=folder)
 
-    first, trained = carried_out()
-    kept = sorted((tmp_path / "work" / chapter).iterdir())
-    assert len(kept) == count
+    return run
+
+
+@pytest.fixture(scope="module")
+def carried_out(carry_out):
+    """The same, but each experiment once."""
+    return functools.cache(carry_out)
+
+
+@pytest.mark.parametrize("chapter", TINY)
+def test_an_experiment_is_taken_up_where_it_was_left(chapter, carry_out, carried_out, folder, capsys):
+    def trained() -> int:
+        return len(set(re.findall(r"^(.*): step", capsys.readouterr().out, flags=re.MULTILINE)))
+
+    first, at_first = carried_out(chapter), trained()
     assert first.record["provenance"] == {"commit": "before", "dirty": False}
+    kept = sorted((folder / "work" / chapter).iterdir())
+    assert len(kept) == TINY[chapter][1]
     kept[0].unlink()
-    again, trained_again = carried_out()
-    assert trained_again <= 1 <= trained
+    again = carry_out(chapter)
+    assert trained() <= 1 <= at_first
     assert again.metrics == first.metrics
     assert all(torch.equal(again.tensors[name], value) for name, value in first.tensors.items())
+
+
+def test_jmvae_keeps_the_values_behind_its_means(carried_out, standin):
+    tensors, found = carried_out("jmvae").tensors, carried_out("jmvae").metrics["image-label"]["0.1"]
+    values = tensors["0.1/image given label"]
+    assert found["image given label"]["mean"] == pytest.approx(values.mean().item())
+    assert found["image given label"]["error"] == pytest.approx(values.std().item() / math.sqrt(len(values)))
+    marginal = torch.tensor(found["log label marginal"])[standin.test["mnist"].labels[: len(values)]]
+    torch.testing.assert_close(values, tensors["0.1/image, label"] - marginal)
+    assert found["reconstruction"]["mean"] > found["bound image from label"]["mean"]
+
+
+def test_every_factor_and_every_share_is_measured(carried_out):
+    found, codes = (carried_out("factors").metrics[name] for name in ("vae", "qmvae"))
+    assert [row["share"] for row in found["shares"]] == list(factors.SHARES)
+    assert {len(values) for values in found["factors"].values()} == {4}
+    first, *_, last = found["shares"]
+    assert first["information"] == pytest.approx(sum(found["factors"]["information"]), rel=1e-5)
+    assert (last["information"], last["accuracy"]) == (0, None)
+    assert set(codes["untrained"]) == {"shared mnist", "shared svhn", "private mnist", "private svhn"}
+    assert len(codes["untrained"]["private svhn"]["label"]) == 4
+
+
+def test_every_forecast_is_judged_and_persistence_is_yesterday(carried_out):
+    metrics, tensors = carried_out("runoff").metrics, carried_out("runoff").tensors
+    names = {"LSTM, 1 layer, short", "LSTM, 2 layers, short", "LSTM, 2 layers, long", "4-4-1", "persistence"}
+    assert [set(metrics[key]) for key in ("indices", "skill", "indices of all test days")] == [names] * 3
+    assert set(metrics["kept"]) == names - {"persistence"}
+    assert metrics["skill"]["persistence"] == {"0": pytest.approx(0.0, abs=1e-6)}
+    for month, judged in metrics["indices"]["persistence"]["0"].items():
+        observed, made = tensors[f"{month}/observed"], tensors[f"{month}/persistence"]
+        torch.testing.assert_close(made[1:], observed[:-1])
+        assert judged == pytest.approx(runoff.indices(made, observed)._asdict())
 
 
 # What is read back

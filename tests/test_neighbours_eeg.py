@@ -441,7 +441,7 @@ def test_the_auto_encoder_looks_at_neither_noise_nor_divergence():
 
 def test_centred_frames_leave_no_unit_silent(recording, tmp_path, monkeypatch):
     part = experiment.prepare(recording, Cut(blocks=3), {"train": [0, 1]})["train"]
-    settings = dataclasses.replace(experiment.SETTINGS["quick"], frame_steps=100)
+    settings = dataclasses.replace(experiment.SETTINGS["quick"], frame_steps=50)
 
     def alive(name: str) -> int:
         workshop = experiments.Workshop(tmp_path / name)

@@ -1,6 +1,5 @@
 """Chapter B4: the estimator of information and what information bounds, against closed forms, loops and quadrature."""
 
-import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -11,7 +10,6 @@ from scipy import integrate
 from torch.distributions import Normal, kl_divergence
 
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_neighbours import experiments
 from qmvae_neighbours.factors import experiment
 from qmvae_neighbours.factors import model as factors
 from qmvae_study import diagnosis
@@ -179,23 +177,6 @@ def test_shares_are_rounded_up_and_the_rest_is_zero():
 
 
 # The experiment
-
-
-def test_the_experiment_measures_every_factor_and_every_share(tmp_path):
-    tiny = dataclasses.replace(
-        experiment.SETTINGS["smoke"], steps=2, unit_steps=2, latent=4, judged=30, probed=30, removed=5
-    )
-    found = experiments.obtain("B4", "smoke", {"smoke": tiny}, experiment.carry_out, out=tmp_path)
-    metrics = found.record["metrics"]
-    assert [row["share"] for row in metrics["vae"]["shares"]] == list(experiment.SHARES)
-    assert {len(values) for values in metrics["vae"]["factors"].values()} == {4}
-    first, *_, last = metrics["vae"]["shares"]
-    assert first["information"] == pytest.approx(sum(metrics["vae"]["factors"]["information"]), rel=1e-5)
-    assert last["information"] == 0
-    assert last["accuracy"] is None
-    codes = metrics["qmvae"]["untrained"]
-    assert set(codes) == {"shared mnist", "shared svhn", "private mnist", "private svhn"}
-    assert len(codes["private svhn"]["label"]) == 4
 
 
 def test_the_committed_weights_are_read_and_missing_ones_are_an_error(tmp_path, monkeypatch):

@@ -162,7 +162,7 @@ def test_training_brings_distances_and_images_closer(generator):
     hidden = torch.randn(200, 2, generator=generator) @ torch.randn(2, 16, generator=generator)
     images = (255 * hidden.sigmoid()).byte().view(200, 1, 4, 4)
     start = model.objective(images.float() / 255, torch.Generator().manual_seed(3))
-    gwae.fitted(model, images, 200, 64, 1e-2, 1, 0, "small")
+    gwae.fitted(model, images, 100, 64, 1e-2, 1, 0, "small")
     end = model.objective(images.float() / 255, torch.Generator().manual_seed(3))
     assert end.reconstruction < 0.7 * start.reconstruction
     assert end.gromov < 0.5 * start.gromov

@@ -234,19 +234,6 @@ def test_skill_is_nothing_for_persistence_and_one_for_the_truth(generator):
     assert runoff.skill(torch.full((20,), 0.5), observed) == pytest.approx(1 - errors / steps)
 
 
-def test_the_experiment_judges_every_model_and_persistence_is_yesterday(tmp_path):
-    found = experiments.obtain("B5", "smoke", TINY, experiment.carry_out, out=tmp_path)
-    names = ["LSTM, 1 layer, short", "LSTM, 2 layers, short", "LSTM, 2 layers, long", "4-4-1", "persistence"]
-    assert set(found.record["metrics"]["indices"]) == set(found.record["metrics"]["skill"]) == set(names)
-    assert found.record["metrics"]["skill"]["persistence"] == {"0": pytest.approx(0.0, abs=1e-6)}
-    assert set(found.record["metrics"]["kept"]) == set(names) - {"persistence"}
-    assert set(found.record["metrics"]["indices of all test days"]) == set(names)
-    for month, judged in found.record["metrics"]["indices"]["persistence"]["0"].items():
-        observed, made = found.tensors[f"{month}/observed"], found.tensors[f"{month}/persistence"]
-        torch.testing.assert_close(made[1:], observed[:-1])
-        assert judged == pytest.approx(runoff.indices(made, observed)._asdict())
-
-
 def test_a_river_that_falls_dry_is_judged_and_the_record_says_for_how_long(tmp_path):
     series = data.standin_runoff()
     values = series.values.clone()

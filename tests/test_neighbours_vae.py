@@ -69,7 +69,7 @@ def test_what_is_measured_is_that_of_a_grid(covariance, labels, generator, monke
     monkeypatch.setattr(vae, "PART", 2)
     model = small(covariance=covariance, noise="normal", scale=0.5, labels=labels).float().requires_grad_(False)
     images, known = torch.rand(3, 1, 4, 4, generator=generator), torch.arange(3)
-    axis = torch.linspace(-7, 7, 281)
+    axis = torch.linspace(-7, 7, 141)
     grid = torch.cartesian_prod(axis, axis)[:, None].expand(-1, 3, -1)
     told = known if labels else None
     decoded = model.decode(grid, None if told is None else told.expand(len(grid), -1))

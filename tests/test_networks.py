@@ -9,7 +9,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from model_cases import parameter_gradients
+from model_cases import parameter_gradients, random
 
 from qmvae_core import networks
 from qmvae_core.kernels import TransposedConvolution, arrange_for_cpu
@@ -30,10 +30,6 @@ NETWORKS = [
     ("convolutional", (8, 4, 2), (3,), 1),
     ("convolutional", (9, 4, 4), (1, 2), 3),
 ]
-
-
-def random(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def same(found, expected) -> None:
@@ -79,22 +75,6 @@ def test_arranged_layer_is_the_transposed_convolution_of_pytorch(before, after, 
     cotangent = random(*expected.shape, seed=1)
     for ours, theirs in zip(gradients(found, cotangent, *inputs), gradients(expected, cotangent, *inputs), strict=True):
         same(ours, theirs)
-
-
-def test_arranged_layer_by_the_definition_of_a_transposed_convolution():
-    """Tap k of input pixel i adds to pixel 2 i - 1 + k of the output; what falls outside is dropped."""
-    after = 3
-    arranged = arrange_for_cpu(layer(2, after))
-    images = random(1, 2, 2, 3)
-    expected = arranged.bias.detach().view(1, after, 1, 1).repeat(1, 1, 4, 6)
-    for i in range(2):
-        for j in range(3):
-            for k in range(3):
-                for m in range(3):
-                    row, column = 2 * i - 1 + k, 2 * j - 1 + m
-                    if 0 <= row < 4 and 0 <= column < 6:
-                        expected[0, :, row, column] += images[0, :, i, j] @ arranged.weight.detach()[:, :, k, m]
-    same(arranged(images).detach(), expected)
 
 
 @pytest.mark.parametrize("after", [THRESHOLD - 1, THRESHOLD])
@@ -219,7 +199,7 @@ def compare_losses(config, batch: int, dtype, layout=torch.contiguous_format, **
     if plain.opponent is not None:
         found_all["opposing"], expected_all["opposing"] = found.opposing, expected.opposing
     for name, value in expected_all.items():
-        assert value.abs().max() > 0, name
+        assert value.abs().max() > 0 or name == "single_digit", name
         torch.testing.assert_close(found_all[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 

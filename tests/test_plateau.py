@@ -50,46 +50,35 @@ def test_a_record_that_says_it_itself_is_believed():
     assert record(plateau={"left": None}).stalled
 
 
+@pytest.fixture
+def planned():
+    """A function: a loop, the losses of each seed by step -> the loop's steps have these."""
+
+    def arrange(loop: str, *losses: list[float]) -> None:
+        steps, update = iter(zip(*losses, strict=True)), training.LOOPS[loop].update
+        patch.setattr(
+            training.LOOPS[loop],
+            "update",
+            lambda self, *batch: update(self, *batch) | {"quadruplet": torch.tensor(next(steps))},
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        yield arrange
+
+
 @pytest.mark.parametrize("loop", ["plain", "fast", "stacked"])
-def test_training_says_after_how_many_steps_each_seed_left(small_config, small_digits, monkeypatch, loop):
+def test_training_says_after_how_many_steps_each_seed_left(small_config, small_digits, planned, loop):
     """The loss is set by step: the first seed falls in step 9, so in the fifth chunk of two; the second never does."""
-    values = {0: [PLATEAU] * 8 + [0.1] * 10, 1: [PLATEAU * 0.95] * 18}
-    steps = iter(range(18))
-    update = training.LOOPS[loop].update
-
-    def planned(self, *batch):
-        means, step = update(self, *batch), next(steps)
-        return means | {"quadruplet": torch.tensor([values[0][step], values[1][step]])}
-
-    monkeypatch.setattr(training.LOOPS[loop], "update", planned)
+    planned(loop, [PLATEAU] * 8 + [0.1] * 10, [PLATEAU * 0.95] * 18)
     found = fit(small_config(), TRAINING, small_digits(), [0, 1], loop=loop, progress="none")
     assert found.left == [10, None]
 
 
-def test_what_a_run_has_seen_of_its_plateau_outlives_a_stop(small_config, small_digits, tmp_path, monkeypatch):
-    class Interruption(Exception):
-        pass
-
-    values = iter([PLATEAU] * 2 + [1.0] * 2 + [PLATEAU] * 100)
-    update = training.LOOPS["fast"].update
-
-    def planned(self, *batch):
-        means = update(self, *batch)
-        return means | {"quadruplet": torch.tensor([next(values)])}
-
-    monkeypatch.setattr(training.LOOPS["fast"], "update", planned)
-    begin = training.batches.Steps.start_epoch
-
-    def stop(self, epoch):
-        if epoch == 2:
-            raise Interruption
-        begin(self, epoch)
-
-    monkeypatch.setattr(training.batches.Steps, "start_epoch", stop)
-    with pytest.raises(Interruption):
-        fit(small_config(), TRAINING, small_digits(), folder=tmp_path, progress="none", checkpoint_seconds=0.0)
-    monkeypatch.setattr(training.batches.Steps, "start_epoch", begin)
-    assert fit(small_config(), TRAINING, small_digits(), folder=tmp_path, progress="none").left == [4]
+def test_what_a_run_has_seen_of_its_plateau_outlives_a_stop(small_config, small_digits, planned, interrupted, tmp_path):
+    planned("plain", [PLATEAU] * 2 + [1.0] * 2 + [PLATEAU] * 100)
+    given = small_config(), TRAINING, small_digits()
+    interrupted(12, *given, loop="plain")
+    assert fit(*given, folder=tmp_path, progress="none", loop="plain").left == [4]
 
 
 def test_a_model_without_a_plateau_says_nothing(small_config, small_digits):

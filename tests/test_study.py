@@ -132,6 +132,7 @@ def test_the_config_holds_all_choices_of_model_and_training():
         (("paper", "default+all.network=deep", (0,)), r"unknown network 'deep'"),
         (("paper", "default+shared=", (0,)), r"shared must be positive int, not ''"),
         (("paper", 'dmvae+total_correlation={"mnist":-1}', (0,)), r"total_correlation must be Mapping\[str, float\]"),
+        (("paper", "mmvae+particles=0", (0,)), "particles must be positive int, not 0"),
         (("paper", "default+training.learning_rate=0", (0,)), r"TrainingConfig: learning_rate must be positive float"),
         (("paper", "default", (1, 1)), r"seeds .*got \[1, 1\]"),
         (("paper", "default", (0, -1)), r"seeds .*got \[0, -1\]"),
@@ -274,13 +275,14 @@ def test_a_record_that_is_older_than_a_field_of_the_config_is_done_where_the_fie
 
 def test_a_reading_of_any_length_has_names_that_a_file_system_takes(tmp_path):
     longer = "default" + "".join(f"+{place}weight={'1' * 30}" for place in ("mnist.", "svhn.", "all."))
-    runs = [Run("quick", name, tuple(range(200))) for name in (longer + "+beta=1099", longer + "+beta=7")]
+    runs = [Run("quick", name, tuple(range(40))) for name in (longer + "+beta=1099", longer + "+beta=7")]
     assert len({run.record_id(0) for run in runs} | {run.id for run in runs}) == 4
-    assert Run("quick", longer, tuple(range(200))).id != Run("quick", longer, tuple(range(201))).id
+    assert Run("quick", longer, tuple(range(40))).id != Run("quick", longer, tuple(range(41))).id
     for run in runs:
         assert run.record_id(0).startswith("quick-qmvae-default+")
         assert run.config()["model"]["beta"] == (7 if run.reading.endswith("=7") else 1099)
-        finish(run, 0, tmp_path)
+        for seed in run.seeds:
+            finish(run, seed, tmp_path)
         (tmp_path / f"{run.record_id(0)}-cross_generation-mnist-to-svhn-conditions.png.4194304.part").touch()
         assert state(run, tmp_path) == "done"
 
@@ -796,18 +798,24 @@ def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch, given
     assert isinstance(outcomes[1].error, OutOfTime)
 
 
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The data of that profile, and its judges in a folder of evidence."""
+    data, evidence = study_runs.data_for("smoke"), tmp_path_factory.mktemp("evidence")
+    return data, study_runs.oracles_for("smoke", data, evidence), evidence
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mvae", "jmvae", "jmvae-kl"])
-def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(tmp_path, name):
-    run, data = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), study_runs.data_for("smoke")
-    oracles = study_runs.oracles_for("smoke", data, tmp_path)
-    (record,) = study_runs.judge(run, study_runs.train(run, data, tmp_path, progress="none"), data, oracles, tmp_path)
+def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(smoke, name):
+    run, (data, oracles, evidence) = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), smoke
+    (record,) = study_runs.judge(run, study_runs.train(run, data, evidence, progress="none"), data, oracles, evidence)
     assert record["model"] == name.removesuffix("-kl")
     assert record["metrics"]["leakage"] == record["metrics"]["code_swaps"] == {}
     assert all(value["pixels"]["ratio"] < 1e-5 for value in record["metrics"]["diversity"].values())
     assert record["metrics"]["probe"].keys() == {"mnist", "svhn", "joint"}
     assert leakage_table([record]).loc[0, "joint coherence"]
-    assert state(run, tmp_path) == "done"
+    assert state(run, evidence) == "done"
 
 
 def test_the_error_of_an_earlier_execution_is_not_that_of_a_process_that_dies_before_it_writes(

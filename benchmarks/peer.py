@@ -1,14 +1,14 @@
-"""Models of the package `multivae` around copies of our networks, for the tests that compare the two."""
+"""Models of the package `multivae` around copies of our networks: timed beside ours, and compared in the tests."""
+
+from __future__ import annotations
 
 import copy
-
-import torch
 
 from qmvae_core.models import MultimodalVAE
 
 
-def copied(model: MultimodalVAE, name: str, single=None, **choices):
-    """The package's model of that name, with the weights, sizes and likelihoods of ours; choices: of its config.
+def copied(model: MultimodalVAE, single=None, **choices):
+    """The package's model of our model's name, with its weights, sizes and likelihoods; choices: of its config.
 
     single: encoders of single modalities, where the model has none. The joint encoder, if it has one, is copied too.
     """
@@ -40,7 +40,7 @@ def copied(model: MultimodalVAE, name: str, single=None, **choices):
             logits = self.network(codes)
             return ModelOutput(reconstruction=logits if self.of_logits else logits.sigmoid())
 
-    modalities = model.config.modalities
+    modalities, name = model.config.modalities, type(model).__name__
     config = getattr(models, f"{name}Config")(
         n_modalities=len(modalities),
         latent_dim=model.config.shared,
@@ -55,12 +55,3 @@ def copied(model: MultimodalVAE, name: str, single=None, **choices):
     decoders = {name: Decoder(model.decoders[name], m.likelihood == "bernoulli") for name, m in modalities.items()}
     joint = [Joint(model.joint_encoder)] if hasattr(model, "joint_encoder") else []
     return getattr(models, name)(config, encoders, decoders, *joint)
-
-
-def gradients(theirs) -> dict[str, torch.Tensor]:
-    """The gradients of their networks' parameters, by our names."""
-    return {
-        name.replace("network.", "").replace("encoders.", "common_encoders."): value.grad
-        for name, value in theirs.named_parameters()
-        if "network." in name
-    }
