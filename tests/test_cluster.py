@@ -387,7 +387,7 @@ def test_training_and_judging_hold_the_lock_of_their_run(tmp_path, monkeypatch, 
         parameters = look
 
     monkeypatch.setattr(study_runs, "fit", look)
-    trained = Trained([Model()], [[]], {}, [])
+    trained = Trained([Model()], [[]], {}, [], [])
     with pytest.raises(KeyError):
         study_runs.train(one, Data, tmp_path) if step == "train" else study_runs.judge(one, trained, Data, {}, tmp_path)
     assert held == [True]
