@@ -82,11 +82,7 @@ models: setup ## run every model of the tables, each for 3,000 steps, print the 
 	$(PY) -m qmvae_study collect --profile quick
 
 neighbours: setup ## carry out the experiments of the book's second part: minutes each on two CPU cores
-	@mkdir -p runs/neighbours
-	for chapter in notebooks/B*.ipynb; do \
-		$(PY) -m papermill "$$chapter" "runs/neighbours/$$(basename "$$chapter")" -p profile quick \
-			--stdout-file - --no-progress-bar --log-level WARNING || exit; \
-	done
+	$(PY) -m qmvae_study neighbours
 
 paper: setup ## run the paper's settings (real data; a GPU, or days), print its tables; MINUTES=8 stops after so many
 	$(PY) -m qmvae_study run --profile paper --precision $(PRECISION) $(if $(MINUTES),--minutes $(MINUTES))

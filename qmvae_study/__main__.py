@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from qmvae_core.data import DataError, load_digits, real_data_at_hand
@@ -15,7 +15,7 @@ from qmvae_study import queue, shell
 from qmvae_study.evidence import notebooks
 from qmvae_study.evidence.folder import RESULTS, absolute_root, check_locks, default_evidence, opened
 from qmvae_study.evidence.records import RecordError, load_records
-from qmvae_study.execution import SIDE_BY_SIDE, Outcome, side_by_side
+from qmvae_study.execution import SIDE_BY_SIDE, Outcome, check_room, recorded, side_by_side
 from qmvae_study.judges import OracleError, prepare_oracles
 from qmvae_study.plan import PROFILES, Run, plan
 from qmvae_study.report import tables
@@ -27,7 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.carry_out(options) or 0
-    except (DataError, RecordError, OracleError, ValueError, RuntimeError) as error:
+    except BrokenPipeError:  # of whoever reads what this prints
+        raise
+    except (DataError, RecordError, OracleError, ValueError, RuntimeError, OSError) as error:
         print(f"qmvae_study: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -110,6 +112,7 @@ def _run(options: argparse.Namespace) -> int:
             )
         if found != "done":
             todo[run] = f"run {number} of {len(runs)}"
+    check_room(todo, lambda run: evidence)
     if options.scheduler and todo:
         from qmvae_study import cluster
 
@@ -118,12 +121,15 @@ def _run(options: argparse.Namespace) -> int:
         waiting, workers = iter(todo.items()), _workers(options, len(todo))
         where = data_root, options.device, workers, options.minutes
         outcomes = side_by_side(lambda begun: next(waiting, None), lambda run: evidence, *where)
-    return _report(outcomes, todo)
+    return _report(outcomes, lambda run: recorded(run, evidence, at_hand), todo)
 
 
-def _report(outcomes: Iterator[Outcome], todo: Mapping[Run, str] | None = None) -> int:
-    """Say how each run went; todo: all that there are, with their names, by which the time left is estimated."""
-    seconds, failed, stopped = [], [], False
+def _report(outcomes: Iterator[Outcome], done: Callable[[Run], bool], todo: Mapping[Run, str] | None = None) -> int:
+    """Say how each run went. done: whether a run has its records, though an error came behind them.
+
+    todo: all that there are, with their names, by which the time left is estimated.
+    """
+    seconds, failed, stopped, faulty = [], [], False, False
     with contextlib.closing(outcomes):  # an interrupt anywhere below stops the runs in progress at once
         for run, took, error, at_once in outcomes:
             name = todo[run] if todo else f"{run.profile} {run.id}"
@@ -137,11 +143,15 @@ def _report(outcomes: Iterator[Outcome], todo: Mapping[Run, str] | None = None) 
                 print(f"{name}: {error}", flush=True)
                 stopped = True
             else:
+                faulty = True
+                if done(run):
+                    error = f"its record is written, but {error}"
+                else:
+                    failed.append(run.id)
                 print(f"qmvae_study: {name}: {error}", file=sys.stderr, flush=True)
-                failed.append(run.id)
     if failed:
         print(f"qmvae_study: {len(failed)} runs failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else TO_BE_CONTINUED if stopped else 0
+    return 1 if faulty else TO_BE_CONTINUED if stopped else 0
 
 
 def _queue(options: argparse.Namespace) -> int:
@@ -154,13 +164,14 @@ def _queue(options: argparse.Namespace) -> int:
     runs = queue.runs()
     if options.list:
         at_hand = load_digits(data_root).identity
-        states = {run: state(run, default_evidence(run.profile), at_hand) for run in runs}
+        states = {run: state(run, queue.evidence_of(run), at_hand) for run in runs}
         for run, found in states.items():
             print(f"{run.profile}  {run.id}  {found}", flush=True)
         _expect([run for run, found in states.items() if found not in ("done", "failed")], options)
         return 0
     check_locks()
-    return _report(queue.carry_out(data_root, _device(options), _workers(options, len(runs)), options.minutes))
+    outcomes = queue.carry_out(data_root, _device(options), _workers(options, len(runs)), options.minutes)
+    return _report(outcomes, lambda run: recorded(run, queue.evidence_of(run), {"kind": "real"}))
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -194,6 +205,12 @@ def _amend(options: argparse.Namespace) -> None:
 def _render(options: argparse.Namespace) -> None:
     """Execute the results notebooks of a copied book on the records."""
     notebooks.render(_evidence(options), options.notebooks.resolve())
+
+
+def _neighbours(options: argparse.Namespace) -> None:
+    """Carry out the experiments of the book's second part."""
+    for name in notebooks.neighbours():
+        print(name, flush=True)
 
 
 def _refresh(options: argparse.Namespace) -> None:
@@ -244,6 +261,7 @@ COMMANDS = {
     "collect": (_collect, *WHERE),
     "amend": (_amend, *WHERE, "--data-root"),
     "refresh": (_refresh, "chapters"),
+    "neighbours": (_neighbours,),
     "render": (_render, *WHERE, "--notebooks"),
     "oracles": (_oracles, "--out", "--device", "--data-root"),
 }

@@ -16,7 +16,7 @@ import shutil
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +29,10 @@ from qmvae_study.evidence.folder import opened, root_here
 from qmvae_study.evidence.notebooks import THREADS, TRAINING_NOTEBOOK
 from qmvae_study.execution import Outcome
 from qmvae_study.plan import Run, profile
+from qmvae_study.signals import STOPPED, sigterm_later
 
 STARTED = ("local", "slurm")  # the clusters that this command starts, and ends
+GONE = "the scheduler is gone, or gave it up; the same command goes on from the last checkpoint"
 PATIENCE = 60.0  # seconds until a scheduler or its first worker counts as absent
 SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,  # no run waits behind another while a worker is free
@@ -52,7 +54,11 @@ def carry_out(
     """
     evidence.mkdir(parents=True, exist_ok=True)
     data_root = data_root or next((profile(run.profile).data_root for run in runs), None) or root_here()
-    with _client(scheduler, workers, device) as client, _shared(evidence, data_root) as shared:
+    with (
+        sigterm_later(_interrupt) as came,
+        _client(scheduler, workers, device) as client,
+        _shared(evidence, data_root) as shared,
+    ):
         try:
             client.run_on_scheduler(importlib.import_module, __name__)  # it unpacks what it hands on
         except ImportError as error:
@@ -64,18 +70,25 @@ def carry_out(
             device = "cuda"
         if device == "cuda" and not _offering(client, "GPU"):
             raise RuntimeError("no worker offers a GPU; start workers with: dask worker --resources GPU=1 --nthreads 1")
-        yield from _outcomes(client, runs, evidence, device, shared)
+        yield from _outcomes(client, runs, evidence, device, shared, came)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def _offering(client, resource: str | None) -> int:
-    """How many of the connected workers offer the resource; None: how many there are."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    """How many of the connected workers offer the resource; None: how many there are, if the scheduler is."""
+    workers = client.scheduler_info(n_workers=-1).get("workers", {}).values()
     return sum(resource is None or resource in worker["resources"] for worker in workers)
 
 
-def _outcomes(client, runs: Mapping[Run, str], evidence: Path, device: str, shared: _Shared) -> Iterator[Outcome]:
+def _outcomes(
+    client, runs: Mapping[Run, str], evidence: Path, device: str, shared: _Shared, came: Sequence[int]
+) -> Iterator[Outcome]:
     from distributed import as_completed
 
+    at_hand = {"kind": "real"} if real_data_at_hand(shared.data_root) else None
     topic = f"qmvae-{uuid.uuid4().hex}"
     logs = {run: evidence / "work" / run.id / "output.txt" for run in runs}
     names = {run.id: label for run, label in runs.items()}
@@ -101,18 +114,29 @@ def _outcomes(client, runs: Mapping[Run, str], evidence: Path, device: str, shar
         for future in as_completed(futures):
             run = futures[future]
             error = None
-            if future.status != "finished":
-                error = future.exception() if future.status == "error" else RuntimeError("the scheduler gave it up")
+            if future.status == "error":
+                error = future.exception()
+            elif future.status != "finished" and not execution.recorded(run, evidence, at_hand):
+                error = RuntimeError(GONE)
             seconds = time.monotonic() - started.get(run.id, submitted)
             yield Outcome(run, seconds, error, max(_offering(client, resource), 1))
     finally:
+        left = {future: run for future, run in futures.items() if not future.done()}
+        if came:
+            print(f"{STOPPED}: runs that train save a checkpoint first", flush=True)
         client.unsubscribe_topic(topic)
-        if left := {future: run for future, run in futures.items() if not future.done()}:
-            client.cancel(list(left))
-            folders = tuple(f"{logs[run].parent}/" for run in left.values())
-            until = time.monotonic() + PATIENCE
-            while any(client.run(_stop, topic, folders, on_error="ignore").values()) and time.monotonic() < until:
-                time.sleep(0.1)
+        _end(client, topic, left, logs, signal.SIGTERM if came else signal.SIGKILL)
+
+
+def _end(client, topic: str, left: Mapping, logs: Mapping[Run, Path], how: int) -> None:
+    """End what workers still do for the topic, by a signal; after SIGTERM, those that train save their checkpoints."""
+    if not left:
+        return
+    client.cancel(list(left))
+    folders = tuple(f"{logs[run].parent}/" for run in left.values())
+    until = time.monotonic() + PATIENCE
+    while any(client.run(_stop, topic, folders, how, on_error="ignore").values()) and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def _task(run: Run, evidence: Path, device: str, log: Path, shared: _Shared, topic: str) -> None:
@@ -128,8 +152,8 @@ def _task(run: Run, evidence: Path, device: str, log: Path, shared: _Shared, top
     execution.carry_out(run, evidence, shared.data_root, device, log)
 
 
-def _stop(topic: str, folders: tuple[str, ...], dask_worker=None) -> int:
-    """End what this worker runs for the topic; returns how many tasks are left, which is 0 once they have noticed.
+def _stop(topic: str, folders: tuple[str, ...], how: int, dask_worker=None) -> int:
+    """Signal what this worker runs for the topic; returns how many tasks are left, which is 0 once they have noticed.
 
     Dask forgets a task that is cancelled, but does not interrupt it, so its process is ended here.
     """
@@ -138,7 +162,7 @@ def _stop(topic: str, folders: tuple[str, ...], dask_worker=None) -> int:
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
             if any(argument.startswith(folders) for argument in child.cmdline()):
-                child.kill()
+                child.send_signal(how)
     return sum(str(key).endswith(topic) for key in dask_worker.state.tasks)
 
 
@@ -161,6 +185,9 @@ class _Shared:
 
 @contextlib.contextmanager
 def _shared(evidence: Path, data_root: str | None) -> Iterator[_Shared]:
+    for other in evidence.glob(".probe-*"):  # of a command that was killed: its lock is free
+        if time.time() - other.stat().st_mtime > PATIENCE and not _locked(other):
+            other.unlink(missing_ok=True)
     probe = evidence / f".probe-{uuid.uuid4().hex}"
     try:
         with open(probe, "w", encoding="utf-8") as file:
@@ -239,8 +266,12 @@ def _existing(scheduler: str) -> dict[str, str]:
 
 
 def dask_setup(worker) -> None:
-    """What Dask calls in each local worker: a terminal's Ctrl-C is for the command, which then ends its workers."""
+    """What Dask calls in each local worker: a terminal's Ctrl-C is for the command, which then ends its workers.
+
+    So is the SIGTERM that a shell or `timeout` sends to all processes of a command.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _local(workers: int, device: str):
@@ -287,6 +318,7 @@ def _slurm_cluster() -> type:
 def _slurm(device: str):
     """A cluster whose jobs hold one worker each, by Dask's configuration of jobqueue.slurm."""
     import dask
+    from distributed import Security
 
     slurm_cluster = _slurm_cluster()
     wanted = dask.config.get("jobqueue.slurm")
@@ -296,8 +328,10 @@ def _slurm(device: str):
         )
     if shutil.which("sbatch") is None:
         raise RuntimeError("there is no sbatch here; give the command on a machine that submits jobs to Slurm")
+    encrypted = dask.config.get("distributed.comm.require-encryption")
     return slurm_cluster(
         processes=1,
+        **({"security": Security(), "protocol": "tls://"} if encrypted else {}),
         # the last of two equal options counts: one run at a time in a worker, which has all the cores of its job
         worker_extra_args=[
             *wanted["worker-extra-args"], "--nthreads", "1", *(["--resources", "GPU=1"] if device == "cuda" else []),

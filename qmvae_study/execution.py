@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
+from qmvae_core.models import build_model, reading
 from qmvae_core.training import OutOfTime
 from qmvae_study.evidence.notebooks import TRAINING_NOTEBOOK, Lifeline, execute
+from qmvae_study.evidence.records import RecordError
 from qmvae_study.plan import Run
+from qmvae_study.runs import state
 from qmvae_study.shell import cores
+from qmvae_study.signals import STOPPED, sigterm_later
 
+PARTS = ("runs", "weights", "panels", "oracles", "work")  # of an evidence folder
 SIDE_BY_SIDE = 2  # processes that train on a CPU by default
 
 
@@ -44,6 +54,56 @@ def carry_out(
     execute(TRAINING_NOTEBOOK, output, parameters, log, threads, lifeline)
 
 
+def check_room(runs: Iterable[Run], evidence_of: Callable[[Run], Path]) -> None:
+    """Raise RuntimeError where a run's evidence folder cannot be written, or its disk has no room for what runs leave.
+
+    That is, of each seed, its weights and a checkpoint with Adam's two moments, and one checkpoint that is replaced.
+    """
+    needed: dict[int, int] = defaultdict(int)
+    folders, largest = {}, 0
+    for run in runs:
+        evidence = evidence_of(run)
+        if evidence not in folders:
+            folders[evidence] = _disk(evidence)
+        weights = 4 * _parameters(run.reading) * len(run.seeds)
+        there = sum(path.stat().st_size for path in (evidence / "work" / run.id).glob("*/checkpoint.pt"))
+        largest = max(largest, 3 * weights)
+        needed[folders[evidence]] += weights + max(3 * weights - there, 0)
+    for evidence, disk in folders.items():
+        if (missing := needed[disk] + largest - shutil.disk_usage(evidence).free) > 0:
+            raise RuntimeError(
+                f"the disk of {evidence} is too small for these runs: {missing:,} bytes or more are missing; make room "
+                "or name another folder with --evidence"
+            )
+
+
+@functools.cache
+def _parameters(name: str) -> int:
+    """How many parameters a reading's model has."""
+    return sum(each.numel() for each in build_model(reading(name)).parameters())
+
+
+def _disk(evidence: Path) -> int:
+    """The number of the disk on which an evidence folder lies, which is made, and can be written."""
+    folder = evidence
+    try:
+        evidence.mkdir(parents=True, exist_ok=True)
+        for folder in (evidence, *(evidence / part for part in PARTS if (evidence / part).exists())):
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        raise RuntimeError(f"{folder} cannot be written ({error.strerror}); name another with --evidence") from None
+    return evidence.stat().st_dev
+
+
+def recorded(run: Run, evidence: Path, at_hand: Mapping | None) -> bool:
+    """Whether all that a run leaves is there, whatever ended it; at_hand: as of `state`."""
+    try:
+        return state(run, evidence, at_hand) == "done"
+    except RecordError:
+        return False
+
+
 class Outcome(NamedTuple):
     """How one run went, for the command that reports it."""
 
@@ -65,7 +125,9 @@ def side_by_side(
 
     next_run: given the runs that are begun, one more with its name in messages, or None if there is none now; it is
     asked again after each outcome. The output of several goes to files beside their executed notebooks. minutes: for
-    all of them; the outcome of a run in which they end has OutOfTime as its error, and no other is begun.
+    all of them; the outcome of a run in which they end has OutOfTime as its error, and no other is begun. So has that
+    of a run which SIGTERM stops, with a checkpoint if it trains; this process ends by it after the last outcome. No
+    error of one run ends the others.
     """
     begun: set[Run] = set()
     started = time.monotonic()
@@ -75,27 +137,43 @@ def side_by_side(
         at, error, log = time.monotonic(), None, None
         left = None if minutes is None else minutes - (at - started) / 60
         try:
-            if left is not None and left <= 0:
-                raise OutOfTime("the time given is over; the same command goes on from there")
+            if came or (left is not None and left <= 0):
+                why = STOPPED if came else "the time given is over"
+                raise OutOfTime(f"{why}; the same command goes on from there")
             if workers > 1:
                 log = evidence_of(run) / "work" / run.id / "output.txt"
                 log.parent.mkdir(parents=True, exist_ok=True)
             print(f"{label}: starts" + (f"; output in {log}" if log else ""), flush=True)
             carry_out(run, evidence_of(run), data_root, device, log, left, threads, lifeline)
-        except RuntimeError as caught:
+        except Exception as caught:
             error = caught
         return Outcome(run, time.monotonic() - at, error, workers)
 
-    with ThreadPoolExecutor(workers) as pool, Lifeline() as lifeline:  # closed first, so the threads end
+    with (
+        sigterm_later(_terminate_children) as came,
+        ThreadPoolExecutor(workers) as pool,
+        Lifeline() as lifeline,  # closed first, so the threads end
+    ):
         going: set[Future] = set()
         over = False
         while True:
-            while not over and len(going) < workers and (chosen := next_run(begun)) is not None:
+            while not (over or came) and len(going) < workers and (chosen := next_run(begun)) is not None:
                 begun.add(chosen[0])
                 going.add(pool.submit(one, *chosen, lifeline))
             if not going:
                 return
-            done, going = wait(going, return_when=FIRST_COMPLETED)
+            done, going = wait(going, timeout=1.0, return_when=FIRST_COMPLETED)
+            if came:  # again, for what was just about to start
+                _terminate_children()
             for outcome in (future.result() for future in done):
                 over |= isinstance(outcome.error, OutOfTime)
                 yield outcome
+
+
+def _terminate_children() -> None:
+    """Send SIGTERM to the processes that carry out runs, which hand it on to their kernels."""
+    import psutil
+
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            child.terminate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -78,6 +79,15 @@ def _check_seeds(seeds: Sequence[int]) -> None:
         raise ValueError(f"seeds must be different, not negative and below 2**32, got {list(seeds)}")
 
 
+@functools.cache  # a plan has a reading many times
+def _check_reading(name: str) -> None:
+    config = reading(name)
+    build_model(config)  # an impossible choice shows here, before any work
+    for modality, shape in MODALITIES.items():
+        if config.modalities[modality].shape != shape:
+            raise ValueError(f"images of {modality} have the shape {shape}, not {config.modalities[modality].shape}")
+
+
 @dataclass(frozen=True)
 class Run(Checked):
     """One entry of the plan: a model under one reading, one seed or a stack of seeds, in one precision.
@@ -96,11 +106,7 @@ class Run(Checked):
             object.__setattr__(self, "seeds", tuple(self.seeds))
         super().__post_init__()
         profile(self.profile)
-        config = reading(self.reading)
-        build_model(config)  # an impossible choice shows here, before any work
-        for name, shape in MODALITIES.items():
-            if config.modalities[name].shape != shape:
-                raise ValueError(f"images of {name} have the shape {shape}, not {config.modalities[name].shape}")
+        _check_reading(self.reading)
         _ = self.training
         _check_seeds(self.seeds)
 

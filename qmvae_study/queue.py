@@ -14,7 +14,7 @@ from qmvae_core.names import DEFAULT
 from qmvae_study import hunt
 from qmvae_study.evidence.folder import default_evidence
 from qmvae_study.evidence.records import load_records
-from qmvae_study.execution import Outcome, side_by_side
+from qmvae_study.execution import Outcome, check_room, side_by_side
 from qmvae_study.plan import Run, plan
 from qmvae_study.report.equivalence import SECOND_LOOK
 from qmvae_study.rows import KIN, WITHOUT_LOSS
@@ -60,18 +60,24 @@ def runs() -> list[Run]:
     return list(dict.fromkeys(run for stage in STAGES for run in stage()))
 
 
+def evidence_of(run: Run) -> Path:
+    """Where a run of the queue goes."""
+    return default_evidence(run.profile)
+
+
 def carry_out(data_root: str | None, device: str, workers: int, minutes: float | None = None) -> Iterator[Outcome]:
     """Carry out the queue side by side, to its end or for so many minutes; arguments as of `side_by_side`."""
 
-    def evidence_of(run: Run) -> Path:
-        return default_evidence(run.profile)
-
     at_hand = load_digits(data_root).identity
 
+    def left() -> Iterator[Run]:
+        return (run for run in runs() if state(run, evidence_of(run), at_hand) in ("to do", "started"))
+
     def next_run(begun: set[Run]) -> tuple[Run, str] | None:
-        for run in runs():
-            if run not in begun and state(run, evidence_of(run), at_hand) in ("to do", "started"):
+        for run in left():
+            if run not in begun:
                 return run, f"{run.profile} {run.id}"
         return None
 
+    check_room(left(), evidence_of)
     yield from side_by_side(next_run, evidence_of, data_root, device, workers, minutes)

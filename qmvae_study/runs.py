@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import glob
 import re
 import statistics
 import time
@@ -22,7 +23,7 @@ from qmvae_core.training import LOOPS, NonFiniteLoss, Trained, TrainingConfig, c
 from qmvae_core.training.batches import Steps
 from qmvae_core.training.config import default_loop, in_precision
 from qmvae_study.diagnosis import METRICS, at_a_glance
-from qmvae_study.evidence.folder import RESULTS, alone
+from qmvae_study.evidence.folder import RESULTS, alone, remove_parts
 from qmvae_study.evidence.provenance import provenance, trainer
 from qmvae_study.evidence.records import FORMAT, Record, RecordError, config_hash, load_records, read_record, write_json
 from qmvae_study.evidence.weights import save_tensors
@@ -31,6 +32,7 @@ from qmvae_study.oracles import DigitClassifier
 from qmvae_study.panels import make_panels
 from qmvae_study.plan import Run, profile, steps_of
 from qmvae_study.shell import cores
+from qmvae_study.signals import STOPPED, sigterm_later
 from qmvae_study.validation import validation_split
 
 
@@ -116,6 +118,7 @@ def oracles_for(
     folder = _judges_folder(data.identity["kind"], evidence)
     if data.identity["kind"] == STAND_IN:
         with alone(evidence / "work" / "oracles", patience=3600.0):  # one of several runs trains them for all
+            remove_parts(evidence / "oracles", "*")
             return prepare_oracles(data, folder, profile(name).oracles, device)
     return prepare_oracles(data, folder, device=device, train_missing=False)
 
@@ -137,7 +140,8 @@ def train(
 
     minutes: of training, after which OutOfTime is raised and the checkpoint is there to go on from. oracles: the judges
     by which each report of the history has accuracies (`diagnosis.at_a_glance`); None: it has none.
-    Raises what `fit` raises, and RuntimeError if another process works on this run and does not end.
+    Raises what `fit` raises, and RuntimeError if another process works on this run and does not end. SIGTERM ends the
+    process after a checkpoint.
     """
     folder = evidence / "work" / run.id / data.identity["content_hash"][:8]  # a checkpoint belongs to its data
     measure = None
@@ -148,10 +152,11 @@ def train(
             return at_a_glance(Context(model.eval(), here.train, here.test, oracles, seed))
 
     try:
-        with alone(evidence / "work" / run.id):
+        with alone(evidence / "work" / run.id), sigterm_later() as came:
             return fit(
                 reading(run.reading), run.training, data.train, run.seeds,
-                folder=folder, device=device, progress=progress, minutes=minutes, measure=measure, by=trainer(device),
+                folder=folder, device=device, progress=progress, minutes=minutes,
+                stop=lambda: STOPPED if came else "", measure=measure, by=trainer(device),
             )  # fmt: skip
     except NonFiniteLoss as error:
         for seed in run.seeds:
@@ -175,6 +180,7 @@ def judge(
             given = model, on_device.train, on_device.test, oracles, seed
             metrics = evaluate(*given, METRICS)
             name = run.record_id(seed)
+            remove_parts(evidence, f"[!.]*/{glob.escape(name)}[.-]*")
             weights = evidence / "weights" / f"{name}.safetensors"
             save_tensors(weights, model.state_dict())
             record = _record(run, seed, data, device) | {

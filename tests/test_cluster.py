@@ -1,5 +1,6 @@
 """The plan on Dask: what is given out, what is refused, what a dying worker costs. No test needs Slurm or a GPU."""
 
+import asyncio
 import fcntl
 import importlib
 import os
@@ -16,7 +17,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from distributed import LocalCluster
+from distributed import LocalCluster, Worker
 from finished import finish
 from threadpoolctl import threadpool_limits
 
@@ -113,30 +114,84 @@ def test_a_run_that_needs_a_gpu_gets_one_of_its_own(tmp_path, monkeypatch):
     assert (devices, most) == ({"cuda"}, [2])  # "auto" means a GPU where there is one
 
 
-def test_an_interrupt_ends_every_run_of_the_command_and_no_other_process(tmp_path, monkeypatch, scheduler):
-    children, code = [], "import time; time.sleep(600)"
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_every_run_of_the_command_and_no_other_process(tmp_path, monkeypatch, scheduler, how):
+    """SIGTERM lets them save what they train, and then does what it did before."""
+    children, heard, code = [], [], "import time; time.sleep(600)"
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts without it
+    terminated = signal.signal(signal.SIGTERM, lambda *_: heard.append(how))
 
     def carry_out(one, evidence, data_root, device, log):
         children.append(subprocess.Popen([sys.executable, "-c", code, str(log.parent / "07_train.ipynb")]))
         if len(children) == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(how)
         children[-1].wait()
 
     foreign = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     monkeypatch.setattr(execution, "carry_out", carry_out)
     try:
         assert run(tmp_path, "--seeds", *range(5), "--scheduler", scheduler) == 130
-        assert {child.poll() for child in children} == {-signal.SIGKILL}  # before the command returned
+        ended = {signal.SIGINT: -signal.SIGKILL, signal.SIGTERM: -signal.SIGTERM}[how]
+        assert {child.poll() for child in children} == {ended}  # before the command returned
+        assert heard == [how] * (how == signal.SIGTERM)
         assert foreign.poll() is None  # not a run
         count = len(children)  # a queued run may have started before the scheduler had heard of the interrupt
         time.sleep(0.5)
         assert len(children) == count
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, terminated)
         for child in (foreign, *children):
             child.kill()
             child.wait()
+
+
+# A scheduler that dies
+
+
+@pytest.fixture
+def mortal(tmp_path):
+    """A scheduler in a process of its own, which can be killed, and a worker in a thread of this process."""
+    file = tmp_path / "scheduler.json"
+    where = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    process = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", *where])
+    ready, over = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        while not file.exists() or not file.read_text():
+            await asyncio.sleep(0.1)
+        async with Worker(scheduler_file=str(file), nthreads=1, host="127.0.0.1", dashboard=False):
+            ready.set()
+            while not over.is_set():
+                await asyncio.sleep(0.1)
+
+    thread = threading.Thread(target=asyncio.run, args=(work(),), daemon=True)
+    thread.start()
+    assert ready.wait(PATIENCE)
+    yield file, process
+    over.set()
+    thread.join(timeout=20)
+    process.kill()
+    process.wait()
+
+
+def test_a_scheduler_that_dies_is_named_and_no_run_with_a_record_is_called_failed(
+    tmp_path, monkeypatch, capsys, mortal
+):
+    file, process = mortal
+
+    def carry_out(one, evidence, *_):
+        write_done(one.seeds[0], evidence)
+        if one.seeds == (1,):
+            process.kill()
+            process.wait()
+
+    monkeypatch.setattr(execution, "carry_out", carry_out)
+    monkeypatch.setattr(cluster, "PATIENCE", 10.0)  # in which it may come back
+    assert run(tmp_path, "--seeds", 0, 1, 2, "--device", "cpu", "--scheduler", file) == 1
+    *_, named, total = capsys.readouterr().err.splitlines()
+    assert named == f"qmvae_study: run 3 of 3: {cluster.GONE}"
+    assert total == "qmvae_study: 1 runs failed: qmvae-best-s2"
 
 
 # What is refused
@@ -193,6 +248,16 @@ def test_a_worker_that_does_not_share_the_folder_is_named_before_any_work(tmp_pa
     line = refused("--scheduler", scheduler)
     missed = f"does not see the evidence folder {re.escape(str(tmp_path))}"
     assert re.fullmatch(rf"qmvae_study: worker tcp://\S+ {missed}; worker tcp://\S+ {missed}", line)
+
+
+def test_the_probe_of_a_killed_command_is_removed_and_that_of_another_one_stays(tmp_path):
+    for name in (".probe-dead", ".probe-new"):
+        (tmp_path / name).touch()
+    with cluster._shared(tmp_path, None) as other:
+        for path in (other.probe, tmp_path / ".probe-dead"):
+            os.utime(path, (0, 0))
+        with cluster._shared(tmp_path, None) as shared:
+            assert {*tmp_path.glob(".probe*")} == {tmp_path / ".probe-new", other.probe, shared.probe}
 
 
 def test_each_thing_that_is_not_shared_is_named(tmp_path, monkeypatch):
@@ -331,7 +396,7 @@ def test_training_and_judging_hold_the_lock_of_their_run(tmp_path, monkeypatch, 
 # A worker that dies
 
 
-READINGS = [LONG, SMALL, f"{SMALL}+beta=1000", f"{SMALL}+shared=16"]
+READINGS = [LONG, SMALL]
 
 
 def command(evidence: Path) -> list[str]:
@@ -383,19 +448,25 @@ def test_a_killed_worker_costs_its_run_what_came_after_the_checkpoint_and_change
     assert not psutil.wait_procs(seen, timeout=10)[1]
 
     found = [read_record(study_runs.record_path(one, 0, evidence)) for one in runs]
-    assert [record["cost"]["resumed"] for record in found] == [1, 0, 0, 0]
+    assert [record["cost"]["resumed"] for record in found] == [1, 0]
     data, threads = study_runs.data_for("smoke"), found[0]["provenance"]["threads"]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)  # the bits are the same for the same number of threads
     try:
         with threadpool_limits(threads):
-            oracles = study_runs.oracles_for("smoke", data, undisturbed)
+            oracles = study_runs.oracles_for("smoke", data, evidence)  # which one of the two trained for both
             for one, record in zip(runs, found, strict=True):
                 trained = study_runs.train(one, data, undisturbed, progress="none", oracles=oracles)
-                study_runs.judge(one, trained, data, oracles, undisturbed)
-                expected = read_record(study_runs.record_path(one, 0, undisturbed))
-                for part in expected.keys() - {"finished", "provenance", "cost"}:
-                    assert record[part] == expected[part], (one.id, part)
-                assert record["cost"]["steps"] == expected["cost"]["steps"]
+                assert record["history"] == trained.histories[0], one.id
+                assert record["cost"]["steps"] == trained.cost["steps"]
+                stored = study_runs.load_model(record, evidence).state_dict()
+                expected = trained.models[0].state_dict()
+                assert stored.keys() == expected.keys()
+                assert all(torch.equal(stored[name], value) for name, value in expected.items()), one.id
+                if one.reading == LONG:  # the one that was disturbed
+                    study_runs.judge(one, trained, data, oracles, undisturbed)
+            expected = read_record(study_runs.record_path(runs[0], 0, undisturbed))
+            for part in expected.keys() - {"finished", "provenance", "cost"}:
+                assert found[0][part] == expected[part], part
     finally:
         torch.set_num_threads(before)

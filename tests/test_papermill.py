@@ -23,6 +23,7 @@ from qmvae_study import plan as study_plan
 from qmvae_study import runs as study_runs
 from qmvae_study.evidence import folder as places
 from qmvae_study.evidence import notebooks
+from qmvae_study.evidence.interpreter import kernel_manager
 from qmvae_study.evidence.pictures import panel_images
 from qmvae_study.evidence.records import Panel, config_hash, load_records
 
@@ -195,5 +196,5 @@ def test_a_misspelt_parameter_is_an_error_by_plain_papermill_too(tmp_path, monke
     with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter sedes; the known ones are"):
         papermill.execute_notebook(
             notebooks.TRAINING_NOTEBOOK, tmp_path / "out.ipynb", parameters={"sedes": [1]},
-            cwd=places.NOTEBOOKS, progress_bar=False,
+            cwd=places.NOTEBOOKS, progress_bar=False, kernel_manager_class=kernel_manager(),
         )  # fmt: skip

@@ -1,5 +1,7 @@
 """The queue: its order, what waits for what, and runs side by side."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from finished import finish
 from test_hunt import FIRST, SECOND, THIRD
 from test_hunt import records as hunted
 
+from qmvae_core.models import build_model, reading
 from qmvae_core.training import OutOfTime
 from qmvae_study import __main__ as command_line
 from qmvae_study import execution, hunt, queue
@@ -142,6 +145,98 @@ def test_runs_go_on_side_by_side_and_share_the_cores(tmp_path, monkeypatch):
     assert all(log.parent.is_dir() for _, log, *_ in given)
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), ValueError("a half-written file"), KeyError(1)]
+)
+def test_no_error_of_one_run_ends_the_others(tmp_path, monkeypatch, error):
+    def carry_out(run, *_):
+        if run.seeds == (1,):
+            raise error
+
+    monkeypatch.setattr(execution, "carry_out", carry_out)
+    outcomes = run_all(RUNS, tmp_path, 2)
+    assert {outcome.run: outcome.error for outcome in outcomes} == {**dict.fromkeys(RUNS), RUNS[1]: error}
+
+
+def test_after_sigterm_no_run_is_begun_and_those_that_go_on_may_save(tmp_path, monkeypatch, capsys):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("as before"))
+    signalled = threading.Event()
+    monkeypatch.setattr(execution, "_terminate_children", signalled.set)
+
+    def carry_out(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signalled.wait(20)
+        assert not heard
+        raise OutOfTime("stopped by SIGTERM in epoch 3 of 10; the same command goes on from there")
+
+    monkeypatch.setattr(execution, "carry_out", carry_out)
+    try:
+        outcomes = run_all(RUNS, tmp_path, 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [type(outcome.error) for outcome in outcomes] == [OutOfTime]
+    assert heard == ["as before"]
+
+
+# The disk
+
+
+def test_a_disk_that_is_too_small_is_seen_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(execution, "carry_out", lambda *_: pytest.fail("it was begun"))
+    free = 1_000_000
+    monkeypatch.setattr(execution.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    arguments = ["run", "--profile", "smoke", "--evidence", str(tmp_path / "new" / "folder"), "--seeds", "0", "1"]
+    assert command_line.main(arguments) == 1
+    line = capsys.readouterr().err
+    found = re.fullmatch(
+        r"qmvae_study: the disk of (\S+) is too small .*: ([\d,]+) bytes or more are missing.*\n", line
+    )
+    assert found[1] == str(tmp_path / "new" / "folder")
+    free += int(found[2].replace(",", ""))
+    execution.check_room(plan("smoke", seeds=[0, 1]), lambda run: tmp_path)
+    weights = 4 * sum(each.numel() for each in build_model(reading("best")).parameters())
+    assert free == 2 * 4 * weights + 3 * weights  # weights and checkpoints of both, and one checkpoint twice
+
+
+@pytest.mark.parametrize("place", ["evidence", "evidence/runs"])
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys, place):
+    monkeypatch.setattr(execution, "carry_out", lambda *_: pytest.fail("it was begun"))
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).touch()  # a file in the way: nobody can write into it, root neither
+    assert command_line.main(["run", "--profile", "smoke", "--evidence", str(tmp_path / "evidence")]) == 1
+    line = capsys.readouterr().err
+    assert re.fullmatch(
+        rf"qmvae_study: {tmp_path / place} cannot be written \(.+\); name another with --evidence\n", line
+    )
+
+
+def test_a_run_with_a_record_is_not_called_failed(tmp_path, monkeypatch, capsys):
+    def carry_out(run, evidence, *_):
+        finish(run, 0, evidence, kind="stand-in")
+        raise RuntimeError("07_train.ipynb could not be written")
+
+    monkeypatch.setattr(execution, "carry_out", carry_out)
+    data = SimpleNamespace(identity={"kind": "stand-in", "content_hash": "x"})
+    monkeypatch.setattr(command_line, "data_for", lambda *_: data)
+    assert command_line.main(["run", "--profile", "smoke", "--evidence", str(tmp_path)]) == 1
+    line = "qmvae_study: run 1 of 1: its record is written, but 07_train.ipynb could not be written\n"
+    assert capsys.readouterr().err == line
+
+
+def test_an_error_of_the_system_is_one_line(tmp_path, capsys):
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence" / "runs").mkdir()
+    (tmp_path / "evidence" / "runs" / "a.json").mkdir()  # which no one can read
+    assert command_line.main(["collect", "--evidence", str(tmp_path / "evidence")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("qmvae_study: ")
+    assert "a.json" in line
+
+
+# What ends with the command
+
+
 def test_no_run_is_begun_when_the_time_is_over(tmp_path, monkeypatch):
     given = []
 
@@ -164,6 +259,7 @@ def test_the_command_trains_side_by_side_on_a_cpu_unless_told_otherwise(tmp_path
     start = ["run", "--evidence", str(tmp_path), "--data-root", "stand-in", "--device", "cpu", "--readings", "default"]
     for more in (["--seeds", "0", "1", "2"], ["--seeds", "0"], ["--seeds", "0", "1", "--workers", "1"]):
         command_line.main([*start, *more])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     command_line.main([*start[:-4], "--device", "cuda", "--readings", "default", "--seeds", "0", "1"])
     assert asked == [2, 1, 1, 1]
 
@@ -179,8 +275,13 @@ for outcome in execution.side_by_side(lambda begun: next(runs, None), lambda run
     print(outcome, flush=True)
 """
 CELLS = """
-import os, time
+import os, signal, time
 from pathlib import Path
+def save(number, frame):
+    Path({folder!r}, f"seed{{seeds[0]}}.saved").touch()
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+signal.signal(signal.SIGTERM, save)
 Path({folder!r}, f"seed{{seeds[0]}}.pid").write_text(str(os.getpid()))
 time.sleep(120)
 """
@@ -189,7 +290,7 @@ time.sleep(120)
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_runs_end_with_the_command_that_carries_them_out(tmp_path, how):
-    """Also where the signal reaches that process alone, as that of a scheduler does."""
+    """Also where the signal reaches that process alone, as that of a scheduler does; after SIGTERM they save first."""
     import nbformat
     import psutil
 
@@ -212,10 +313,11 @@ def test_runs_end_with_the_command_that_carries_them_out(tmp_path, how):
             time.sleep(0.2)
         kernels = [psutil.Process(int(file.read_text())) for file in found]
         command.send_signal(how)
-        command.wait(timeout=30)
+        assert command.wait(timeout=30) == -how
         _, alive = psutil.wait_procs(kernels, timeout=30)
         assert not alive
         assert not (tmp_path / "seed2.pid").exists()
+        assert len([*tmp_path.glob("*.saved")]) == (2 if how == signal.SIGTERM else 0)
     finally:
         command.kill()
         command.wait()

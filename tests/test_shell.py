@@ -195,7 +195,7 @@ def test_make_keeps_caches_in_the_checkout_where_the_home_cannot_be_written(make
 WINDOWS = """
 import importlib, os, pkgutil, sys
 sys.modules |= {"fcntl": None, "resource": None}
-del os.sched_getaffinity
+del os.sched_getaffinity, os.O_DIRECTORY
 fsync = os.fsync
 def only_written(number):
     os.write(number, b"")  # fails, as Windows does, for a file that is open to be read

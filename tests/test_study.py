@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits, standin_dig
 from qmvae_core.evaluation import Context, evaluate
 from qmvae_core.models import MODELS, READINGS, build_model, reading
 from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig
+from qmvae_core.training.batches import Steps
 from qmvae_study import __main__ as command_line
 from qmvae_study import diagnosis, execution
 from qmvae_study import plan as study_plan
@@ -473,6 +475,32 @@ def train_and_judge(evidence: Path, monkeypatch, seeds=(0, 3)) -> tuple[Run, lis
     return run, written
 
 
+def test_sigterm_saves_a_checkpoint_says_so_and_does_what_it_did_before(tmp_path, monkeypatch, small_profile, capsys):
+    """By default, what it did before is to end the process."""
+    heard, chunks = [], []
+    run_chunk = Steps.run_chunk
+
+    def signalled(steps, epoch, chunk):
+        chunks.append((epoch, chunk))
+        signal.raise_signal(signal.SIGTERM)
+        return run_chunk(steps, epoch, chunk)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("as before"))
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Steps, "run_chunk", signalled)
+            with pytest.raises(OutOfTime):
+                study_runs.train(Run("smoke", SMALL, (0,)), small_data(), tmp_path, progress="none")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (chunks, heard) == ([(0, 0)], ["as before"])
+    said = capsys.readouterr().out
+    assert said == "stopped by SIGTERM in epoch 1 of 2; the same command goes on from there\n"
+    assert state(Run("smoke", SMALL, (0,)), tmp_path) == "started"
+    on = study_runs.train(Run("smoke", SMALL, (0,)), small_data(), tmp_path, progress="none")
+    assert on.cost["resumed"] == 1
+
+
 @pytest.fixture
 def amendable(tmp_path, monkeypatch, small_profile):
     """Two records to which "joint_code" can be added from their weights."""
@@ -793,7 +821,7 @@ def test_the_error_of_an_earlier_execution_is_not_that_of_a_process_that_dies_be
     output = tmp_path / "out.ipynb"
     with pytest.raises(OutOfTime):
         notebooks.execute(notebook, output, {"word": "time"})
-    monkeypatch.setattr(notebooks, "PAPERMILL", "raise SystemExit(3)")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 3))
     with pytest.raises(RuntimeError, match="tiny.ipynb failed; the cell is in") as caught:
         notebooks.execute(notebook, output, {"word": "time"})
     assert not isinstance(caught.value, OutOfTime)

@@ -410,6 +410,16 @@ def test_a_run_cut_into_pieces_ends_with_the_bits_of_a_whole_one(
     assert_same_run(cut, whole)
 
 
+def test_a_run_stops_with_a_checkpoint_for_a_reason_that_it_is_given(small_config, small_digits, tmp_path):
+    run = small_config(), SHORT, small_digits()
+    reasons = iter(["", "the disk is wanted", ""])
+    with pytest.raises(OutOfTime, match="the disk is wanted in epoch 1 of 3; the same command goes on from there"):
+        quiet(*run, folder=tmp_path, stop=lambda: next(reasons))
+    on = quiet(*run, folder=tmp_path)
+    assert on.cost["resumed"] == 1
+    assert_same_run(on, quiet(*run))
+
+
 def test_a_finished_run_is_not_trained_again(small_config, small_digits, tmp_path, stop_after):
     first = quiet(small_config(), SHORT, small_digits(), folder=tmp_path)
     stop_after(0, AssertionError("a step was taken"))

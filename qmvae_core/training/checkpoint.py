@@ -79,7 +79,7 @@ def write(path: Path, content: Mapping) -> None:
     """What `read` reads: the digest of a content, and the content."""
     written = io.BytesIO()
     torch.save(content, written)
-    with replacing(path) as part:
+    with replacing(path, 64 + written.tell()) as part:
         part.write_bytes(_digest_of(written.getvalue()).encode() + written.getvalue())
 
 

@@ -50,6 +50,7 @@ def fit(
     progress: str = "auto",
     checkpoint_seconds: float = 30.0,
     minutes: float | None = None,
+    stop: Callable[[], str] = str,
     measure: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
     by: Mapping[str, object] | None = None,
 ) -> Trained:
@@ -57,7 +58,8 @@ def fit(
 
     train: modality -> Digits. folder: where the checkpoint lives; a run found there is resumed, to the same bits on
     the CPU. loop: one of LOOPS; None takes "stacked" on a GPU and "fast" elsewhere. progress: "bar", "lines" (one an
-    epoch), "none", or "auto": a bar on a terminal, else lines. minutes: stop after so many, with a checkpoint.
+    epoch), "none", or "auto": a bar on a terminal, else lines. minutes: stop after so many, with a checkpoint. stop:
+    asked after each chunk of steps for another reason to stop so; "" for none.
     measure: a function of a model and its seed that finds named values for the history at each report; the time that it
     takes is not counted as training. by: who trains, such as a commit; a checkpoint keeps all who did.
 
@@ -76,6 +78,10 @@ def fit(
     key = run_key(model, training, seeds, train, device.type)
     checkpoint = Path(folder) / "checkpoint.pt" if folder is not None else None
     stop_at = math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+    def over() -> str:
+        return stop() or ("the time given is over" if time.monotonic() > stop_at else "")
+
     with in_precision(training.precision):
         learner = LOOPS[loop](model, training, seeds, device)
         steps = Steps(learner, training, train, seeds, device)
@@ -88,7 +94,7 @@ def fit(
         taken = min(at.chunk * training.chunk, steps.steps)
         report = Report(progress, training.epochs, steps.steps, training.chunk, at, taken)
         with report:
-            _run(steps, at, report, training, checkpoint, key, checkpoint_seconds, stop_at, measure)
+            _run(steps, at, report, training, checkpoint, key, checkpoint_seconds, over, measure)
     histories = [[{name: row[i] for name, row in each.items()} for each in at.history] for i in range(len(seeds))]
     left = [at.left.get(i) for i in range(len(seeds))] if model.plateau else []
     return Trained(learner.models(), histories, {"loop": loop, **_cost(at, steps, device)}, left, at.by)
@@ -104,7 +110,7 @@ def _check(model: ModelConfig, train: Mapping[str, Digits], seeds: Sequence[int]
         raise ValueError(f"a training is in float32, not {torch.get_default_dtype()}; set it with set_default_dtype")
 
 
-def _run(loop: Steps, at: Position, report, training, checkpoint, key, checkpoint_seconds, stop_at, measure) -> None:
+def _run(loop: Steps, at: Position, report, training, checkpoint, key, checkpoint_seconds, over, measure) -> None:
     """The host looks at the losses when a report or a checkpoint is due; between two looks it queues steps."""
     clock, saved = Clock(at.seconds), time.monotonic()
     loop.start_epoch(at.epoch)
@@ -124,20 +130,20 @@ def _run(loop: Steps, at: Position, report, training, checkpoint, key, checkpoin
             ended = at.chunk == loop.chunks
             if ended:  # the next epoch is begun before it is saved
                 at.epoch, at.chunk = at.epoch + 1, 0
-            now = time.monotonic()
-            if checkpoint is not None and (ended or now - saved > checkpoint_seconds or now > stop_at):
+            now, why = time.monotonic(), over()
+            if checkpoint is not None and (ended or now - saved > checkpoint_seconds or why):
                 _check_finite(loop, at)
                 save(checkpoint, key, loop, at)
                 saved = time.monotonic()
-                _check_time(stop_at, at, training)
+                if why and at.epoch < training.epochs:
+                    where = f"epoch {at.epoch + 1} of {training.epochs}"
+                    raise OutOfTime(f"{why} in {where}; the same command goes on from there")
             if ended and at.epoch < training.epochs:
                 loop.start_epoch(at.epoch)
     except KeyboardInterrupt:
-        if checkpoint is None or not checkpoint.exists():
-            raise
-        raise KeyboardInterrupt(
-            f"stopped in epoch {at.epoch + 1}; fit with the same folder goes on from the last checkpoint"
-        ) from None
+        if checkpoint is not None and checkpoint.exists():
+            raise KeyboardInterrupt(f"stopped in epoch {at.epoch + 1}; fit with the same folder goes on") from None
+        raise
 
 
 def _add_to_history(loop: Steps, at: Position, before: int, measure) -> None:
@@ -154,13 +160,6 @@ def _add_to_history(loop: Steps, at: Position, before: int, measure) -> None:
         found = [measure(model, seed) for model, seed in zip(loop.learner.models(), loop.seeds, strict=True)]
         row |= {name: [each[name] for each in found] for name in found[0]}
     at.history.append(row)
-
-
-def _check_time(stop_at: float, at: Position, training: TrainingConfig) -> None:
-    if time.monotonic() > stop_at and at.epoch < training.epochs:
-        raise OutOfTime(
-            f"the time given is over in epoch {at.epoch + 1} of {training.epochs}; the same command goes on from there"
-        )
 
 
 def _check_finite(loop: Steps, at: Position) -> None:

@@ -57,6 +57,12 @@ def check_locks() -> None:
         raise RuntimeError("POSIX only: runs need the file locks of Linux or macOS; on Windows use its WSL")
 
 
+def remove_parts(folder: Path, pattern: str) -> None:
+    """Remove the parts of files that nobody writes any more, since this process alone may; pattern: of their names."""
+    for part in folder.glob(f"{pattern}.*.part"):
+        part.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def alone(folder: Path, patience: float | None = None) -> Iterator[None]:
     """Hold the lock of a work folder; the system gives it back when this process ends, however it ends.
@@ -82,6 +88,7 @@ def alone(folder: Path, patience: float | None = None) -> Iterator[None]:
                     print(f"{holder}; waiting for it", flush=True)
                 waiting = True
                 time.sleep(0.2)
+        remove_parts(folder, "*/checkpoint.pt")
         file.truncate(0)
         print(f"process {os.getpid()} on {platform.node()}", file=file, flush=True)
         yield

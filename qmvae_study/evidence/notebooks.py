@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import glob
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from qmvae_core.files import replacing
 from qmvae_core.stops import OutOfTime
-from qmvae_study.evidence.folder import NOTEBOOKS, root_here
+from qmvae_study.evidence.folder import NOTEBOOKS, default_evidence, remove_parts, root_here
+from qmvae_study.evidence.interpreter import UNWRITTEN, kernel_manager, library_first
+from qmvae_study.signals import STOPPED
 
 TRAINING_NOTEBOOK = NOTEBOOKS / "07_train.ipynb"
 RESULTS_NOTEBOOKS = ("08_table1", "09_table2", "10_figure3", "11_figure4", "12_figure5", "13_verdicts")
 # For processes that train on a CPU: PyTorch then asks the system for large pages of memory, where it has them.
 MEMORY_SETTINGS = {"THP_MEM_ALLOC_ENABLE": "1"}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-# Papermill, which ends at once when its standard input does: that is a pipe, and only the process that started it holds
-# the other end. The kernel below sees within a second that papermill is gone, and ends too.
-PAPERMILL = """\
-import os, threading
-from papermill.cli import papermill
-threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
-papermill()
-"""
+TERM, KILL = 15, 9  # signals, which Windows does not name
+KILLED = (
+    "its process was killed, as a system does that is out of memory: train fewer runs at once (--workers 1) or less "
+    "beside them; the same command goes on from the last checkpoint"
+)
 
 
 def check_parameters(given: Iterable[str], known: Iterable[str]) -> None:
@@ -57,12 +58,16 @@ def execute(
     threads: int | None = None,
     lifeline: int | None = None,
 ) -> None:
-    """Run a notebook by papermill, in a process of its own that does not outlive this one.
+    """Run a notebook by papermill and this interpreter, in a process of its own that does not outlive this one.
+
+    Papermill ends at once when its standard input does: that is a pipe, and this process alone holds the other end.
+    The kernel below sees within a second that papermill is gone, and ends too.
 
     Its output is shown as it comes, or added to the file `log`. A notebook may be its own output. threads: of its
     arithmetic; None: the system's choice. lifeline: of a `Lifeline`; None: one of its own.
     Raises ValueError for a parameter that the notebook does not have, before anything runs, OutOfTime if its training
-    does, and RuntimeError if a cell fails; the executed notebook, with the traceback, is kept as `output`.
+    does or SIGTERM ended it, and RuntimeError if a cell fails, whose traceback is in the executed notebook `output`, if
+    a process is killed, or if there is no room for the output.
     """
     from papermill import inspect_notebook  # slow to import, and only the study needs it
 
@@ -70,14 +75,13 @@ def execute(
     output.parent.mkdir(parents=True, exist_ok=True)
     if output != notebook:  # or a process that dies early would be blamed for what ended the one before
         output.unlink(missing_ok=True)
-    command = [
-        sys.executable, "-c", PAPERMILL, str(notebook), str(output), "--cwd", str(notebook.parent),
-        "--parameters_yaml", json.dumps(dict(parameters)), "--stdout-file", "-", "--no-progress-bar",
-        "--log-level", "WARNING",
-    ]  # fmt: skip
+    remove_parts(output.parent, glob.escape(output.name))
+    paths = str(notebook.absolute()), str(output.absolute())
+    command = [sys.executable, "-m", f"{__package__}.interpreter", *paths, json.dumps(dict(parameters))]
     environment = {**MEMORY_SETTINGS, **os.environ} | dict.fromkeys(THREADS if threads else (), str(threads))
     if root := root_here():  # in full, since the notebook runs in another folder
         environment["QMVAE_DATA_ROOT"] = root
+    environment["PYTHONPATH"] = library_first()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(log, "a", encoding="utf-8")) if log else None
         held = stack.enter_context(Lifeline()) if lifeline is None else lifeline
@@ -85,16 +89,32 @@ def execute(
             command, env=environment, stdin=held, stdout=file, stderr=subprocess.STDOUT if log else None
         )
     if done.returncode:
-        name, text = _error_of(output)
-        if name == OutOfTime.__name__:
-            raise OutOfTime(text)
-        raise RuntimeError(f"{notebook.name} failed{f' with {name}: {text}' if name else ''}; the cell is in {output}")
+        raise _error(done.returncode, notebook, output)
+
+
+def _error(status: int, notebook: Path, output: Path) -> RuntimeError:
+    """What ended a notebook's execution with this exit status."""
+    if status in (-TERM, 128 + TERM):
+        return OutOfTime(f"{STOPPED}; the same command goes on from the last checkpoint")
+    if status in (-KILL, 128 + KILL):
+        return RuntimeError(f"{notebook.name} failed: {KILLED}")
+    name, text = _error_of(output)
+    if name == OutOfTime.__name__:
+        return OutOfTime(text)
+    if status == UNWRITTEN:
+        free = shutil.disk_usage(output.parent).free
+        text = f"{output.name} could not be written to {output.parent}, where {free:,} bytes are free"
+        return RuntimeError(f"{text}; its cells said why above or in the log; make room and give the command again")
+    return RuntimeError(f"{notebook.name} failed{f' with {name}: {text}' if name else ''}; the cell is in {output}")
 
 
 def _error_of(executed: Path) -> tuple[str, str]:
-    """The name and the text of the error that ended a notebook's execution; both empty if there was none."""
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"] if executed.exists() else []
-    errors = [each for cell in cells for each in cell.get("outputs", []) if each["output_type"] == "error"]
+    """The name and the text of the error that ended a notebook's execution; both empty if it holds none."""
+    try:
+        cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+        errors = [each for cell in cells for each in cell.get("outputs", []) if each["output_type"] == "error"]
+    except (OSError, ValueError, KeyError):  # it is not there, or only a part of it is
+        errors = []
     return (errors[-1]["ename"], errors[-1]["evalue"]) if errors else ("", "")
 
 
@@ -111,28 +131,37 @@ def stored() -> list[Path]:
     return [path for path in sorted(NOTEBOOKS.glob("[!.]*.ipynb")) if path != TRAINING_NOTEBOOK]
 
 
+def neighbours() -> Iterator[str]:
+    """Carry out the experiments of the book's second part, one chapter after the other, into runs/neighbours."""
+    for path in sorted(NOTEBOOKS.glob("B*.ipynb")):
+        yield path.stem
+        execute(path, default_evidence("neighbours") / path.name, {"profile": "quick"})
+
+
 def refresh(chapters: Iterable[Path]) -> Iterator[tuple[str, bool]]:
     """Execute stored chapters anew, and write those whose outputs changed; yields names, and whether they were.
 
-    A chapter runs in its own folder by this interpreter's kernel, as `make test` compares it. Raises RuntimeError, with
+    A chapter runs in its own folder by this interpreter, as `make test` compares it. Raises RuntimeError, with
     the chapter's name, where a cell fails; that chapter stays as it was.
     """
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     for path in chapters:
         before = nbformat.read(path, as_version=4)
         content = copy.deepcopy(before)
         how = {"resources": {"metadata": {"path": str(path.parent)}}, "record_timing": False, "coalesce_streams": True}
         try:
-            NotebookClient(content, kernel_name="python3", **how).execute()
+            NotebookClient(content, kernel_manager_class=kernel_manager(), **how).execute()
         except CellExecutionError as error:
             raise RuntimeError(f"{path.name} failed with {error.ename}: {error.evalue}") from None
+        except DeadKernelError:
+            raise RuntimeError(f"{path.name} failed: {KILLED}") from None
         content.metadata = before.metadata
         changed = [cell.get("outputs") for cell in content.cells] != [cell.get("outputs") for cell in before.cells]
         if changed:
-            nbformat.write(content, path)
+            _write(content, path)
             alternative_texts(path)
         yield path.stem, changed
 
@@ -146,4 +175,11 @@ def alternative_texts(notebook: Path) -> None:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 cell.metadata["mystnb"] = {"image": {"alt": output["data"]["text/plain"]}}
-    nbformat.write(content, notebook)
+    _write(content, notebook)
+
+
+def _write(content, path: Path) -> None:
+    import nbformat
+
+    with replacing(path) as part:
+        nbformat.write(content, part)

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from qmvae_core.files import replacing
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors in the safetensors format, atomically."""
-    with replacing(path) as part:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part)
+    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    with replacing(path, len(content)) as part:
+        part.write_bytes(content)
