@@ -578,9 +578,10 @@ def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_
         ({"data": small_data().identity | {"content_hash": "other"}}, "was judged on other data than those given"),
         ({"data": small_data().identity | {"n_test": {"mnist": 1}}}, "was judged on other data than those given"),
         ({"weights_sha256": "0"}, "does not hold the weights that its record names"),
+        ({"judges": {"mnist": "x", "svhn": "y"}}, "was judged by other judges than those at hand"),
         ({"status": "failed"}, "has no finished record of the profile 'smoke'"),
     ],
-    ids=["data", "part", "weights", "failed"],
+    ids=["data", "part", "weights", "judges", "failed"],
 )
 def test_a_record_that_cannot_be_amended_is_named_and_left_as_it_is(tmp_path, amendable, change, message):
     for record in amendable:
