@@ -513,6 +513,9 @@ def amendable(tmp_path, monkeypatch, small_profile):
 
 
 def test_judging_writes_a_whole_record_weights_and_panels_for_each_seed(tmp_path, monkeypatch, small_profile):
+    for name in ("runs", "weights", "panels"):  # what a killed process left
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{Run('smoke', SMALL, (0, 3)).record_id(3)}.png.7.part").touch()
     run, written = train_and_judge(tmp_path, monkeypatch)
     assert state(run, tmp_path) == "done"
     assert load_records(tmp_path / "runs", status="ok") == written
