@@ -39,6 +39,7 @@ from qmvae_study.plan import PROFILES, Run, profile
 
 SMALL = "mnist.widths=[6]+svhn.widths=[2,2]"
 READINGS = ("as-printed", *(name for name in MODELS if name != "qmvae"))
+SMALLER = {"mmvae": "+particles=2", "dmvae": "+discriminator=10"}
 AT_WRITES = ("as-printed", "dmvae")  # without and with an opponent, whose optimiser has a state of its own
 TRAINING = TrainingConfig(epochs=2, steps_per_epoch=12, batch_size=20, rounds=1, chunk=3, learning_rate=1e-3)
 ENDED, REFUSED = 0, 3  # exit statuses of a process that ended well, and of one that said why not
@@ -129,7 +130,7 @@ class Training:
     """One small model and the result that it comes to undisturbed."""
 
     def __init__(self, name: str, data: DigitData, folder: Path):
-        self.model = reading(f"{name}+{SMALL}" + ("+particles=2" if name == "mmvae" else ""))
+        self.model = reading(f"{name}+{SMALL}{SMALLER.get(name, '')}")
         self.train, self.folder, self.answer = data.train, folder / name, folder / f"{name}.txt"
         with at_write(0, killed) as seen:
             self.expected = self.run()
