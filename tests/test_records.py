@@ -146,7 +146,8 @@ def test_a_record_with_one_bit_flipped_is_refused_or_says_the_same(tmp_path_fact
 
 def a_run(**changes) -> dict:
     config = {"model": {"model": "qmvae"}, "training": {}}
-    about = {"id": "quick-qmvae-default-seed0", "model": "qmvae", "trained_together": [0], "data": {"kind": "real"}}
+    about = {"id": "quick-qmvae-default-seed0", "model": "qmvae", "trained_together": [0], "metrics": {}}
+    about["data"] = {"kind": "real", "content_hash": "x", "notes": []}
     return {**RECORD, **about, "config": config, "config_hash": config_hash(config), **changes}
 
 
