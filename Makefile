@@ -104,7 +104,7 @@ benchmark: setup ## measure steps per second and memory beside another trainer; 
 torture: setup ## kill small runs of every model, fill the disk, turn bits of what they left, and count what came of it
 	$(PY) -m benchmarks.torture
 
-mutants: setup ## plant small changes in the code and count those that the tests catch; COUNT=40 draws so many of each module (hours without)
+mutants: setup ## plant small changes in the code and count those that the tests catch; hours, or COUNT=40 of each module
 	$(PY) tests/mutants.py --jobs $(JOBS) $(if $(COUNT),--count $(COUNT))
 
 test: export OMP_NUM_THREADS = 1

@@ -1,9 +1,8 @@
 """Plant mutants in the code and count those that the project's own tests catch: `make mutants`.
 
-A mutant is a module with one small change: another comparison, sign, constant, condition, default or returned value, a
-keyword or a check left out. It stands in a copy of the checkout, and is caught where one of the tests that must see it
-fails there or does not end. The survivors are printed, then a table; a record of both is written. Mutants that no test
-could catch are listed below with the reason, and are not counted.
+A mutant is a module with one small change. It stands in a copy of the checkout, and is caught where one of the tests
+that must see it fails there or does not end. Those that no test could catch are listed here with the reason, and are
+not counted. Survivors and a table are printed, and written as a record.
 """
 
 import argparse
@@ -46,10 +45,7 @@ NOT_COUNTED = [
     (r"device=.* -> (?!.*device=)", "tells where a tensor is made, which differs on a GPU only"),
 ]
 # Imported once and not by each process: of others, never the code that is mutated.
-HEAVY = (
-    "torch", "torchvision", "pandas", "scipy.stats", "sklearn.linear_model", "sklearn.neural_network",
-    "hypothesis.extra.numpy",
-)  # fmt: skip
+HEAVY = "torch torchvision pandas scipy.stats sklearn.linear_model sklearn.neural_network hypothesis.extra.numpy"
 
 SWAPPED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -76,23 +72,18 @@ class Mutant(NamedTuple):
         return f"{self.module}:{self.line} {self.name}: {before}  ->  {after}"
 
 
-def _with(node: ast.AST, **changes) -> ast.AST:
-    return type(node)(**{**vars(node), **changes})
-
-
 def _changed(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that may stand in this one's place."""
+    """What may stand in this one's place: another sign, constant, condition or result, or one keyword or check less."""
+    other = lambda **fields: type(node)(**{**vars(node), **fields})  # noqa: E731
     match node:
         case ast.Compare(ops=ops):
             for i, op in enumerate(ops):
-                yield _with(node, ops=[*ops[:i], SWAPPED[type(op)](), *ops[i + 1 :]])
+                yield other(ops=[*ops[:i], SWAPPED[type(op)](), *ops[i + 1 :]])
         case ast.BinOp(op=ast.BitOr()):
             yield node.left
         case ast.BinOp(op=op) | ast.BoolOp(op=op) | ast.AugAssign(op=op) if type(op) in SWAPPED:
-            yield _with(node, op=SWAPPED[type(op)]())
-        case ast.UnaryOp(op=ast.Not()):
-            yield node.operand
-        case ast.UnaryOp(op=ast.USub()) if not isinstance(node.operand, ast.Constant):
+            yield other(op=SWAPPED[type(op)]())
+        case ast.UnaryOp() if not isinstance(node.operand, ast.Constant):
             yield node.operand
         case ast.Constant(value=bool()):
             yield ast.Constant(not node.value)
@@ -103,14 +94,12 @@ def _changed(node: ast.AST) -> Iterator[ast.AST]:
         case ast.Name(id=name) if name in NAMES:
             yield ast.Name(NAMES[name], node.ctx)
         case ast.Attribute(attr=name) if name in NAMES:
-            yield _with(node, attr=NAMES[name])
+            yield other(attr=NAMES[name])
         case ast.Call(keywords=keywords):
-            for i, keyword in enumerate(keywords):
-                if keyword.arg:
-                    yield _with(node, keywords=keywords[:i] + keywords[i + 1 :])
-        case ast.Return(value=ast.expr()):
+            yield from (other(keywords=[k for k in keywords if k is not each]) for each in keywords if each.arg)
+        case ast.Return(ast.expr()):
             yield ast.Return(ast.Constant(None))
-        case ast.Raise() | ast.Expr(value=ast.Call()):
+        case ast.Raise() | ast.Expr(ast.Call()):
             yield ast.Pass()
 
 
@@ -167,14 +156,13 @@ def _copy(own: Path) -> Path:
 
 def _test(folder: Path, tests: str) -> None:
     os.setsid()
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
-    os.dup2(nothing, 2)
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     os.chdir(folder)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # plugins cost seconds
     os.environ["PYTHONPATH"] = sys.path[0] = str(folder)  # before the editable install, in its own processes too
-    options = ["-x", "-q", "-p", "no:cacheprovider", "--basetemp", str(folder / "tmp")]
-    os._exit(pytest.main([*options, *(f"tests/test_{name}.py" for name in tests.split())]))
+    files = [f"tests/test_{name}.py" for name in tests.split()]
+    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--basetemp", str(folder / "tmp"), *files]))
 
 
 def passes(own: Path, tests: str, limit: float, mutant: Mutant | None = None) -> bool:
@@ -196,7 +184,7 @@ def passes(own: Path, tests: str, limit: float, mutant: Mutant | None = None) ->
 
 def main() -> None:
     """Plant, test, print and write; ends with 1 where a group's share is below its goal."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--modules", nargs="+", default=list(GROUPS), choices=GROUPS, metavar="NAME")
     parser.add_argument("--count", type=int, help="of mutants of each, drawn at random; all unless given")
     parser.add_argument("--seed", type=int, default=0, help="of that draw")
@@ -204,49 +192,38 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "mutants", help="folder of the record")
     options = parser.parse_args()
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-    for name in HEAVY:
+    for name in HEAVY.split():
         importlib.import_module(name)
-    table, survivors, spared = {}, [], []
-    with tempfile.TemporaryDirectory() as own, ProcessPoolExecutor(options.jobs) as pool:
+    table, survivors, spared, fork = {}, [], [], multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as own, ProcessPoolExecutor(options.jobs, fork) as pool:
+        pool.submit(os.getpid).result()  # its processes are there before anything of ours is imported
+        from qmvae_study.evidence.provenance import provenance
+        from qmvae_study.evidence.records import FORMAT, write_json
+
+        made_by = provenance()
         for group in options.modules:
             pattern, tests, goal = GROUPS[group]
             began = time.monotonic()
             if not pool.submit(passes, Path(own), tests, 3600).result():
                 raise SystemExit(f"mutants: the tests of {group} fail without one; make them pass first")
             limit = 60 + 10 * (time.monotonic() - began)
-            every = [
-                each for path in sorted(ROOT.glob(pattern)) for each in mutants(group, str(path.relative_to(ROOT)))
-            ]
+            every = [each for path in sorted(ROOT.glob(pattern)) for each in mutants(path.relative_to(ROOT).as_posix())]
             count = min(options.count or len(every), len(every))
             planted = random.Random(f"{options.seed} {group}").sample(every, count)
             spared += [{"mutant": str(each), "why": reason(each)} for each in planted if reason(each)]
-            counted = [each for each in planted if not reason(each)]
-            asked = {pool.submit(passes, Path(own), tests, limit, each): each for each in counted}
-            alive = []
-            for future, each in asked.items():
-                if future.result():
-                    alive.append(str(each))
-                    print(each, flush=True)
+            asked = {each: pool.submit(passes, Path(own), tests, limit, each) for each in planted if not reason(each)}
+            alive = [str(each) for each, future in asked.items() if future.result()]
+            print("\n".join([f"{group}: {len(alive)} live", *alive]), flush=True)
             survivors += alive
-            caught = len(counted) - len(alive)
-            table[group] = {"possible": len(every), "planted": len(planted), "equivalent": len(planted) - len(counted)}
-            table[group] |= {"caught": caught, "share": caught / len(counted), "goal": goal}
-    _report(table, survivors, spared, options)
-
-
-def _report(table: dict, survivors: list[str], spared: list[dict], options: argparse.Namespace) -> None:
-    # Only now, since what the processes of the tests import must be their own copy.
-    from qmvae_study.evidence.provenance import provenance
-    from qmvae_study.evidence.records import FORMAT, write_json
-
-    print(
-        f"\n{'module':12}{'possible':>10}{'planted':>10}{'equivalent':>12}{'caught':>8}{'share, %':>10}{'goal, %':>9}"
-    )
+            row = {"possible": len(every), "planted": len(planted), "equivalent": len(planted) - len(asked)}
+            row |= {"caught": len(asked) - len(alive), "share": 1 - len(alive) / max(len(asked), 1), "goal": goal}
+            table[group] = row
+    print("\nmodule        possible   planted  equivalent  caught  share, %  goal, %")
     for name, row in table.items():
         counts = f"{row['possible']:10}{row['planted']:10}{row['equivalent']:12}{row['caught']:8}"
         print(f"{name:12}{counts}{100 * row['share']:10.1f}{100 * row['goal']:9.0f}")
     record = {"format": FORMAT, "id": "mutants", "table": table, "survivors": survivors, "equivalent": spared}
-    write_json(options.out / "mutants.json", record | {"seed": options.seed, "provenance": provenance()})
+    write_json(options.out / "mutants.json", record | {"seed": options.seed, "provenance": made_by})
     sys.exit(any(row["share"] < row["goal"] for row in table.values()))
 
 
