@@ -45,7 +45,7 @@ export JUPYTER_CONFIG_DIR ?= $(CURDIR)/_build/home
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce models neighbours paper queue benchmark torture test refresh book pdf launch serve lab lint lock audit clean
+.PHONY: help setup reproduce models neighbours paper queue benchmark torture mutants test refresh book pdf launch serve lab lint lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -99,6 +99,9 @@ benchmark: setup ## measure steps per second and memory beside another trainer; 
 # every notebook that is stored with its outputs and compares them, cell by cell.
 torture: setup ## kill small runs of every model, fill the disk, turn bits of what they left, and count what came of it
 	$(PY) -m benchmarks.torture
+
+mutants: setup ## plant small changes in the code and count those that the tests catch; hours, or COUNT=40 of each module
+	$(PY) tests/mutants.py --jobs $(JOBS) $(if $(COUNT),--count $(COUNT))
 
 test: export OMP_NUM_THREADS = 1
 test: setup ## run the tests, then compare the stored outputs of the notebooks with fresh ones

@@ -239,7 +239,7 @@ def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[t
 
     Each names under "amended" the code and machine that measured what was added; nothing else in it changes, and one
     without weights is left as it is. Yields its id and what was done. data_root: as of `data_for`.
-    Raises RecordError where there is no finished record, where the data are not those on which a record was judged,
+    Raises RecordError where there is no finished record, where data or judges are not those of a record,
     and where the weights are not its own.
     """
     done = load_records(evidence / "runs", profile=name, status="ok")
@@ -257,6 +257,8 @@ def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[t
             continue
         if any(record["data"][key] != data.identity[key] for key in ("content_hash", "n_test")):
             raise RecordError(f"record {record.id} was judged on other data than those given")
+        if record["judges"] != judges_there(_judges_folder(record.data.kind, evidence)):
+            raise RecordError(f"record {record.id} was judged by other judges than those at hand; judge its run again")
         model = load_model(record, evidence)
         judges = oracles_for(name, data, evidence)
         metrics = {each: METRICS[each] for each in missing}

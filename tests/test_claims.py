@@ -50,6 +50,58 @@ def test_a_comparison_holds_fails_or_is_undecided_by_its_interval(ours, theirs, 
     assert WITHOUT.judge(records, "default").says == says
 
 
+@pytest.mark.parametrize(
+    ("shifts", "says"),
+    [((0.4, 0.5, 0.6), "holds"), ((-0.4, -0.5, -0.6), "fails"), ((0.5, 0.5, 0.5), "holds"), ((0, 0, 0), "undecided")],
+)
+def test_half_a_point_is_enough_where_the_seeds_are_alike(shifts, says):
+    records = [*several("default", [80 + each for each in shifts]), *several("default+beta=0", [80, 80, 80])]
+    assert WITHOUT.judge(records, "default").says == says
+
+
+def test_the_evidence_has_seeds_profile_and_interval():
+    other = several("default+beta=0", [70.0, 70.0])
+    beside = "points over default+beta=0 (paper profile"
+    assert WITHOUT.judge([*several("default", [80]), *other], "default").evidence == f"+10.0 {beside}, 1 seed)"
+    two = WITHOUT.judge([*several("default", [80.0, 81.0]), *other], "default")
+    assert two == ("undecided", "", f"+10.5 {beside}, 2 seeds, +4.1 to +16.9)", True)  # t of one degree is 12.7
+
+
+def test_one_short_or_unreal_run_among_those_compared_is_enough_to_decide_nothing():
+    long = [*several("default", [80, 81, 82]), *several("default+beta=0", [70, 71.5, 72])]
+    assert WITHOUT.judge(long, "default").says == "holds"
+    for changes in ({"profile": "quick"}, {"kind": "stand-in"}):
+        assert WITHOUT.judge([*long[:5], record("default+beta=0", 2, svhn_mnist=72, **changes)], "default").says == (
+            "undecided"
+        )
+
+
+def test_runs_that_are_not_compared_have_no_say():
+    other = several("default+beta=0", [70, 71.5, 72])
+    ours = several("default", [80, 81, 82, 83])
+    strangers = [*several("dmvae", [50, 50, 50]), record("default", 9, svhn_mnist=50)]
+    stalled = [r | {"plateau": {"left": None}} for r in [ours[3], *strangers]]
+    found = WITHOUT.judge([*stalled, *ours[:3], *other], "default")
+    assert found == WITHOUT.judge([*ours[:3], *other], "default")
+
+
+def test_a_claim_without_any_run_of_ours_is_incomplete():
+    within = claim("better than codes of SVHN")
+    assert within.judge([record("mvae")], "default") == ("undecided", "", "no record of default", False)
+    assert within.judge([record(), record("mvae")], "default").evidence == (
+        "+17.7 points over SVHN alone (paper profile, 1 seed)"
+    )
+
+
+def test_a_longer_profile_that_lacks_some_of_the_runs_compared_does_not_go_before_one_that_has_all():
+    short = [r for name in ("default", *BASELINES) for r in several(name, [80, 81], profile="quick", steps=10)]
+    long = [*several("default", [80, 81]), *several("dmvae", [70, 71])]
+    above = claim("above every compared model in SVHN→MNIST").key
+    found = claims.findings([*short, *long], "default")[above]
+    assert found.complete
+    assert found.evidence.count("quick profile") == len(BASELINES)
+
+
 def test_a_reading_without_its_loss_is_compared_with_itself():
     records = [*several("as-printed", [80, 81, 82]), *several("default+beta=0", [70, 71.5, 72])]
     missing = Verdict("undecided", "", "no seed has both as-printed and as-printed+beta=0", complete=False)
@@ -172,11 +224,22 @@ def test_profiles_are_ordered_by_length_and_real_data_comes_first():
         tables.longest(records[2:3])
 
 
+def test_a_profile_is_as_long_as_its_longest_run():
+    uneven = [record(profile="quick", steps=10), record(profile="quick", seed=1, steps=100)]
+    even = [record(profile="other", seed=seed, steps=50) for seed in range(2)]
+    assert [group[0].profile for group in tables.by_profile([*even, *uneven])] == ["quick", "other"]
+    assert {r.profile for r in tables.widest([*even, *uneven])} == {"quick"}
+
+
 def test_a_claim_that_rests_on_a_stalled_run_says_so():
     stalled = [r | {"plateau": {"left": None}} for r in several("default+beta=0", [60, 61, 62])]
     assert "stalled: default+beta=0" in WITHOUT.judge([*several("default", [80, 81, 82]), *stalled], "default").evidence
     alone = WITHOUT.judge([*several("default", [80, 81, 82]), *several("default+beta=0", [60, 61, 62])], "default")
     assert "stalled" not in alone.evidence
     cell = claim("Q-MVAE, MNIST→SVHN")
+    assert (
+        "3 seeds, stalled"
+        in cell.judge([stalled[0] | {"reading": "default"}, *several("default", [0, 81, 82])[1:]], "default").evidence
+    )
     assert "3 seeds, stalled" in cell.judge([r | {"reading": "default"} for r in stalled], "default").evidence
     assert "stalled" not in cell.judge(several("default", [80, 81, 82]), "default").evidence

@@ -1,5 +1,7 @@
 """Data root, checks, stand-in, pairs and splits. Tests marked real_data need a real data root in QMVAE_DATA_ROOT."""
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -8,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +280,11 @@ def test_unsuitable_content_is_refused_even_where_unknown_is_accepted(small_root
         load_digits(small_root, accept_unknown=True)
 
 
+def test_an_image_of_few_levels_above_one_is_taken(small_root):
+    _svhn(X=np.full((32, 32, 3, 20), 2, np.uint8))(small_root)
+    assert load_digits(small_root, accept_unknown=True).train["svhn"].images.max() == 2
+
+
 # Which root
 
 
@@ -386,6 +394,19 @@ def test_both_hosts_must_answer(monkeypatch, reachable, expected):
     assert data.sources.network_answers() is expected
 
 
+def test_a_host_answers_when_it_is_asked_for_the_head_of_a_file(monkeypatch):
+    asked = []
+
+    @contextlib.contextmanager
+    def open_url(request, timeout):
+        asked.append((request.full_url, request.get_method(), timeout))
+        yield
+
+    monkeypatch.setattr(data.sources.urllib.request, "urlopen", open_url)
+    assert data.sources._answers("http://host/file", timeout=2) is True
+    assert asked == [("http://host/file", "HEAD", 2)]
+
+
 def test_a_refused_connection_is_no_answer():
     assert data.sources._answers("http://127.0.0.1:9/file", timeout=2) is False
 
@@ -455,11 +476,30 @@ def test_pairs_do_not_depend_on_the_device():
         (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.zeros(4)),
         (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.full((4,), 99)),
         (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.full((4,), -1)),
+        (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.full((4,), 10)),
     ],
 )
 def test_digits_of_another_form_are_refused(images, labels):
     with pytest.raises(DataError, match="must be"):
         Digits(images, labels)
+
+
+def test_digits_may_be_none_of_one_kind_or_rows_of_numbers_and_cannot_be_changed():
+    digits = some_digits()
+    assert len(digits.select(slice(0))) == len(Digits(torch.zeros(0, 1, dtype=torch.uint8), torch.zeros(0).long())) == 0
+    assert Digits(torch.zeros(2, 10, dtype=torch.uint8), torch.full((2,), 9)).batch().shape == (2, 10)
+    assert digits != some_digits()  # by identity: equal bytes would be compared pixel by pixel
+    for made, field in ((digits, "labels"), (data.DigitData({}, {}, {}), "identity")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(made, field, None)
+
+
+def test_moved_data_is_the_same_data():
+    digits = {"svhn": some_digits()}
+    moved = data.DigitData(digits, {"mnist": some_digits(9)}, {"kind": "real"}).to("cpu")
+    assert (len(moved.train["svhn"]), len(moved.test["mnist"]), moved.identity) == (24, 9, {"kind": "real"})
+    assert torch.equal(moved.train["svhn"].images, digits["svhn"].images)
+    assert torch.equal(moved.train["svhn"].labels, digits["svhn"].labels)
 
 
 # Stand-in
@@ -473,6 +513,19 @@ def stand_in():
 def test_the_stand_in_repeats_itself(stand_in):
     """Its identity has a hash of every image and label."""
     assert standin_digits().identity == stand_in.identity
+
+
+LOCK = (Path(__file__).resolve().parents[1] / "requirements.lock").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(
+    any(f"{name}=={version(name)}" not in LOCK for name in ("pillow", "numpy", "scikit-learn")),
+    reason="the bytes are those of the versions in the lock",
+)
+def test_the_stand_in_has_these_very_bytes(stand_in):
+    """Records on stand-in data name this hash; with another one they could not be compared."""
+    assert stand_in.identity["content_hash"] == "c2f26e562a06632ea9e977bb2e1aa72064cfb70be25878ee8368f895a1b7b080"
+    assert stand_in.identity["n_test_official"] == {"mnist": 10_000, "svhn": 26_032}
 
 
 def test_the_stand_in_depends_on_the_seed(few_rendered):
@@ -589,6 +642,13 @@ def test_pairs_depend_on_the_seed_and_on_nothing_else():
     assert pair_checksum(ia.long(), ib.long()) == checksum
 
 
+def test_pairs_are_those_of_thirty_rounds_and_the_first_seed_unless_others_are_asked_for():
+    a, b = shuffled_labels([2] * 10, 1), shuffled_labels([3] * 10, 2)
+    asked = pair_checksum(*pair_indices(a, b, 30, 0))
+    assert pair_checksum(*pair_indices(a, b)) == asked
+    assert pair_checksum(*tuple_indices({"a": a, "b": b}).values()) == asked
+
+
 def test_checksum_is_of_the_little_endian_bytes():
     index = torch.tensor([1, 258], dtype=torch.int32)
     assert pair_checksum(index) == hashlib.sha256(bytes([1, 0, 0, 0, 2, 1, 0, 0])).hexdigest()
@@ -610,6 +670,8 @@ def test_a_digit_that_all_sides_lack_gives_no_pairs():
         ({"a": torch.arange(10) + 0.5, "b": torch.arange(10)}, 1, "one row of integers, not .*torch.float32"),
         ({"a": torch.arange(10).reshape(2, 5), "b": torch.arange(10)}, 1, r"one row of integers, not \(2, 5\)"),
         ({"a": torch.arange(0), "b": torch.arange(0)}, 1, "must be some, and fewer"),
+        ({"a": torch.tensor([3])}, 2**31, "2147483648 rounds give 2147483648 pairs; there must be some, and fewer"),
+        ({"a": torch.tensor([True])}, 1, "one row of integers, not .*torch.bool"),
         ({"a": torch.tensor([3]), "b": torch.tensor([3, 4])}, 1, "labels of a lack digit 4"),
         ({"a": torch.tensor([3, 4]), "b": torch.tensor([3])}, 1, "labels of b lack digit 4"),
     ],

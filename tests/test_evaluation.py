@@ -223,7 +223,43 @@ def test_each_seed_direction_and_way_has_draws_of_its_own(train, judged):
     assert len(seen) == 8
 
 
+def test_images_are_made_a_thousand_at_a_time_since_the_draws_depend_on_it(train, judged):
+    class Counted(Model):
+        def cross_generate(self, source, images, *others):
+            made.append(len(images))
+            return super().cross_generate(source, images, *others)
+
+        def generate(self, count, generator=None):
+            made.append(count)
+            return super().generate(count, generator)
+
+    made = []
+    of = Context(Counted(), train, judged, JUDGES)
+    cross_generated(of.model, "ink", judged["ink"], "photo", of.generator("x"))
+    assert of.model.generators[0][2] == "mean"
+    joint_coherence(of)
+    assert made == [1000, 1000, 345] * 2
+
+
+def test_the_seed_is_the_first_one_unless_another_is_given(train, judged):
+    assert Context(Model(), train, judged, JUDGES).seed == 0
+    wide = Model(log_var=0.0)
+    assert evaluate(wide, train, judged, JUDGES) == evaluate(wide, train, judged, JUDGES, seed=0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Context(Model(), train, judged, JUDGES).seed = 1
+
+
 # The probe
+
+
+def test_the_probe_is_that_of_the_records_and_has_its_draws_from_the_seed(train, judged):
+    of = Context(Model(), train, judged, JUDGES, seed=5)
+    pairs, truth = evaluation.one_round(judged, 5)
+    expected = tuple_indices({name: d.labels for name, d in judged.items()}, rounds=1, seed=5)
+    assert all(torch.equal(pairs[name], index) for name, index in expected.items())
+    assert truth.tolist() == judged["ink"].labels[expected["ink"].long()].tolist()
+    assert of.probe.max_iter == 1000
+    assert of.probe is of.probe  # trained once
 
 
 def test_the_probe_counts_every_judged_image_and_one_round_of_pairs(train, judged):
@@ -369,6 +405,14 @@ def test_joint_coherence_is_the_share_of_images_in_which_all_judges_agree():
 
     found = joint_coherence(Context(Third(), {}, {}, dict.fromkeys("abc", Judge())), count=1_500)
     assert (found["accuracy"], found["n"]) == (0.2, 1_500)
+
+
+def test_the_images_of_one_modality_alone_always_agree(judged):
+    class Alone(Model):
+        def generate(self, count, generator=None):
+            return {"ink": super().generate(count, generator)["ink"]}
+
+    assert joint_coherence(Context(Alone(), {}, judged, JUDGES), count=7)["accuracy"] == 1.0
 
 
 # The whole

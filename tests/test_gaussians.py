@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_losses import random_gaussian
 from torch.distributions import Normal, kl_divergence
 
-from qmvae_core.gaussians import DiagonalGaussian, product_of_experts
+from qmvae_core.gaussians import DiagonalGaussian, product_of_experts, softmax_scales
 
 means = st.floats(-3, 3)
 log_vars = st.floats(-2, 2)
@@ -127,3 +127,9 @@ def test_gradients_are_those_of_finite_differences():
 def test_experts_that_have_no_product_are_an_error(shapes, message):
     with pytest.raises(ValueError, match=message):
         product_of_experts([random_gaussian(0, *shape) for shape in shapes])
+
+
+def test_softmax_scales_have_mean_one_over_the_last_dimension_and_never_vanish():
+    scales = softmax_scales(torch.tensor([[[0.0, math.log(3.0)], [7.0, 7.0]]], dtype=torch.float64))
+    torch.testing.assert_close(scales, torch.tensor([[[0.5, 1.5], [1.0, 1.0]]], dtype=torch.float64) + 1e-6)
+    assert softmax_scales(torch.tensor([-1e4, 0.0]))[0] == pytest.approx(1e-6)

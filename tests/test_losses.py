@@ -112,6 +112,12 @@ def test_joint_elbo_is_equation_7(names, weights):
     torch.testing.assert_close(losses.joint_elbo(likelihoods, shared, private, *weights), expected)
 
 
+def test_what_is_minimised_is_minus_the_mean_over_the_batch():
+    terms = losses.LossTerms(torch.tensor([1.0, 2.0, 6.0]), {})
+    assert terms.loss == -3.0
+    assert terms.opposing is None
+
+
 @pytest.mark.parametrize("beta", [(), (0.5,)])
 def test_objective_is_equation_20(beta):
     joint, quadruplets = random(0, 5), random(1, 5).abs()
@@ -255,6 +261,12 @@ def test_gradients_are_those_of_finite_differences_away_from_kinks(scale):
     assert (quadruplet_loss(*codes) > 0).any()
     for keep in (None, torch.tensor([True, False, True, False, False])):
         assert torch.autograd.gradcheck(lambda *c, keep=keep: quadruplet_loss(*c, keep_third=keep), codes)
+
+
+def test_the_distance_of_a_code_from_itself_is_zero():
+    a = torch.tensor([[1.0, 2.0], [4.0, 6.0]])
+    assert losses.distance(a, a).tolist() == [0.0, 0.0]
+    assert losses.distance(a, a.flip(0)).tolist() == [5.0, 5.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -65,6 +65,14 @@ def test_a_batch_of_several_digits_is_known_whichever_of_them_is_the_larger(labe
     assert bool(has_negatives(torch.tensor(labels))) is several
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_batch_of_a_single_digit_has_no_negatives_and_still_gives_places_in_it(count):
+    draws = torch.tensor([0.0, 0.5, 1 - 2**-24]).unsqueeze(-1).expand(-1, count)
+    picks = draw_negatives(torch.full((count,), 7), draws)
+    assert (picks.shape, picks.dtype) == ((3, count), torch.int64)
+    assert ((picks >= 0) & (picks < count)).all()
+
+
 # Screening
 
 
@@ -107,6 +115,16 @@ def test_rule_gives_the_weights_of_its_naive_twin(rule, seed, count):
     for i in range(some.loss.shape[1]):
         expected = naive_weights(rule, *(v[:, i].tolist() for v in some[:3]), MARGIN)
         assert weights[:, i].tolist() == pytest.approx(expected, abs=1e-7)
+
+
+def test_ties_go_to_the_first_and_both_edges_of_the_margin_are_outside():
+    positive = torch.ones(4, 1)
+    at_edges = Candidates(torch.zeros(4, 1), positive, torch.tensor([[1.0], [3.0], [1.5], [1.5]]), MARGIN)
+    assert screen("semi-hard", at_edges).tolist() == [[0], [0], [1], [0]]
+    ties = Candidates(torch.tensor([[0.0], [2.0], [2.0], [1.0]]), positive, positive, MARGIN)
+    assert screen("hardest", ties).tolist() == [[0], [1], [0], [0]]
+    assert screen("all-violating", ties).flatten().tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
+    assert screen("all-violating", at_edges).tolist() == [[0]] * 4
 
 
 @pytest.mark.parametrize("rule", RULES)

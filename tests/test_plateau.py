@@ -43,6 +43,9 @@ def test_an_older_record_leaves_at_the_first_epoch_below_nine_tenths():
     assert record(quadruplet=(4.8, 4.33)).left_after() is None  # 0.9 of 4.8 is 4.32
     assert record(quadruplet=(4.8, 4.33)).stalled
     assert record(quadruplet=(4.31, 4.8)).left_after() == 300
+    assert record(quadruplet=(4.8, 0.9 * record().plateau, 4.0)).left_after() == 900  # at the edge it has not left
+    assert record(cost={"steps": 1_003}).left_after() == 750
+    assert record("mvae").plateau is record("default+beta=0").plateau is None
 
 
 def test_a_record_that_says_it_itself_is_believed():

@@ -1,6 +1,7 @@
 """Records are written whole or not at all, read with clear errors, and say by which code and machine they were made."""
 
 import contextlib
+import hashlib
 import json
 import math
 import re
@@ -17,7 +18,16 @@ from safetensors.torch import load_file
 from qmvae_core import files
 from qmvae_study.evidence import folder as places
 from qmvae_study.evidence import provenance
-from qmvae_study.evidence.records import FORMAT, Record, RecordError, config_hash, load_records, read_record, write_json
+from qmvae_study.evidence.records import (
+    FORMAT,
+    MISSING,
+    Record,
+    RecordError,
+    config_hash,
+    load_records,
+    read_record,
+    write_json,
+)
 from qmvae_study.evidence.weights import save_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,7 +156,8 @@ def test_a_record_with_one_bit_flipped_is_refused_or_says_the_same(tmp_path_fact
 
 def a_run(**changes) -> dict:
     config = {"model": {"model": "qmvae"}, "training": {}}
-    about = {"id": "quick-qmvae-default-seed0", "model": "qmvae", "trained_together": [0], "data": {"kind": "real"}}
+    about = {"id": "quick-qmvae-default-seed0", "model": "qmvae", "trained_together": [0], "metrics": {}}
+    about["data"] = {"kind": "real", "content_hash": "x", "notes": []}
     return {**RECORD, **about, "config": config, "config_hash": config_hash(config), **changes}
 
 
@@ -180,6 +191,133 @@ def test_one_run_passed_off_as_two_seeds_is_refused(tmp_path):
     write_json(tmp_path / f"{name}.json", about | {"weights_sha256": "of seed 0"})
     with pytest.raises(RecordError, match="seed1 and .*seed0 hold one run as two seeds; delete the copy"):
         load_records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fault"),
+    [
+        ("id", MISSING, "it has no id"), ("profile", 7, "its profile is 7"), ("seed", "0", "its seed is '0'"),
+        ("seed", False, "its seed is False"), ("trained_together", 0, "its trained_together is 0"),
+        ("data", "real", "it has no data.kind"), ("data.notes", None, "its data.notes is None"),
+        ("config.model.model", MISSING, "it has no config.model.model"), ("metrics", MISSING, "it has no metrics"),
+        ("panels", [], r"its panels is \[\]"), ("cost", {"steps": 1.5}, "its cost.steps is 1.5"),
+        ("cost", {"seconds": "1"}, "its cost.seconds is '1'"), ("plateau", {"left": True}, "its plateau.left is True"),
+        ("history", {}, r"its history is \{\}"),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_missing_or_of_another_type_is_named(tmp_path, path, value, fault):
+    made = a_run()
+    inner = made
+    for key in path.split(".")[:-1]:
+        inner = inner[key]
+    if value is MISSING:
+        del inner[path.split(".")[-1]]
+    else:
+        inner[path.split(".")[-1]] = value
+    write_json(tmp_path / "quick-qmvae-default-seed0.json", made)
+    with pytest.raises(RecordError, match=f"contradicts itself: {fault}; delete it"):
+        read_record(tmp_path / "quick-qmvae-default-seed0.json")
+
+
+def test_a_record_may_lack_what_is_younger_and_a_failed_one_what_it_did_not_come_to(tmp_path):
+    path = tmp_path / "quick-qmvae-default-seed0.json"
+    failed = a_run(status="failed", plateau={"left": None}, cost={"steps": 3, "seconds": 2})
+    del failed["metrics"]
+    write_json(path, failed)
+    found = read_record(path)
+    assert (found.done, found.steps, found.seconds) == (False, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [("paper-qmvae", "-seed0"), ("quick-mvae", "-seed0"), ("quick-qmvae", "-seed1")]
+)
+def test_the_name_of_a_record_is_that_of_its_profile_model_and_seed(tmp_path, start, end):
+    name = f"{start}-default{end}"
+    write_json(tmp_path / f"{name}.json", a_run(id=name))
+    with pytest.raises(RecordError, match="its id names another"):
+        read_record(tmp_path / f"{name}.json")
+
+
+def test_a_record_whose_config_is_of_another_model_is_refused(tmp_path):
+    config = {"model": {"model": "mvae"}}
+    write_json(tmp_path / "quick-qmvae-default-seed0.json", a_run(config=config, config_hash=config_hash(config)))
+    with pytest.raises(RecordError, match="its config is of another model"):
+        read_record(tmp_path / "quick-qmvae-default-seed0.json")
+
+
+def test_a_word_of_javascript_for_a_number_is_no_json(tmp_path):
+    (tmp_path / "one.json").write_text('{"format": 1, "cost": NaN}')
+    with pytest.raises(RecordError, match=r"one.json is not a readable record \(NaN is not JSON\)"):
+        read_record(tmp_path / "one.json")
+
+
+def test_the_text_of_a_record_is_for_people_and_for_git(tmp_path):
+    write_json(tmp_path / "one.json", {"b": "x", "a": [1]})
+    lines = (tmp_path / "one.json").read_text().splitlines()
+    assert lines[:5] == ["{", ' "a": [', "  1", " ],", ' "b": "x",']
+    assert re.fullmatch(r' "sha256": "[0-9a-f]{64}"', lines[5])
+
+
+def test_what_a_record_does_not_say_is_nothing():
+    empty = Record({"data": {"kind": "real"}, "provenance": {}, "metrics": {}})
+    assert (empty.steps, empty.seconds, empty.finished, empty.amended, empty.joint_code) == (0, 0.0, "", {}, {})
+    assert Record({"seconds": 3.0}).seconds == 3.0  # of a record that is no run's
+    assert empty.data == ("real", "", (), {}, {})
+    assert empty.provenance == (None, None, {}, "", "", 0, 0)
+    assert empty.provenance.short_commit == "none"
+    assert Record({"provenance": {"commit": "0123456789", "unknown": 1}}).provenance.short_commit == "01234567"
+    share = Record({"id": "x", "metrics": {"joint_coherence": {"accuracy": 0.5}}}).joint_coherence
+    assert math.isnan(share.low)
+    assert math.isnan(share.high)
+    assert (share.n, share.per_cent) == (0, 50.0)
+
+
+def test_weights_are_held_against_the_hash_in_the_record(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"x")
+    right, wrong = files.file_hash(path), "0" * 64
+    assert Record({"weights_sha256": right}).holds(path)
+    assert Record({"tensors_sha256": right}).holds(path)
+    assert not Record({"weights_sha256": wrong, "tensors_sha256": right}).holds(path)
+    assert not Record({"weights_sha256": right}).holds(tmp_path / "absent")
+
+
+def test_a_panel_counts_every_row():
+    found = Record(
+        {
+            "id": "x",
+            "panels": {
+                "transfer": {"a->b": {"digits": [1, 2], "read": [[1, 2], [1, 3], [0, 0]], "rows": "draws of h"}}
+            },
+        }
+    )
+    panel = found.panel("transfer", "a", "b")
+    assert (panel.right, panel.draws_of) == (0.5, "h")
+    assert panel[2:6] == ({}, {}, (), ())
+    for lacking in (found, Record({"id": "x", "panels": None}), Record({"id": "x"})):
+        with pytest.raises(RecordError, match="record x has no panel transfer, b->a"):
+            lacking.panel("transfer", "b", "a")
+
+
+def test_a_metric_has_its_path_and_its_share():
+    shares = {"accuracy": 0.0, "low": 0.0, "high": 0.0, "n": 1}, {"accuracy": 1.0, "low": 1.0, "high": 1.0}
+    found = Record(a_run(metrics={"probe": {"joint": dict(shares[0]), "mnist": dict(shares[1])}, "oracle": 0.5}))
+    assert found.share("probe", "joint") == (0.0, 0.0, 0.0, 1)
+    assert found.share("probe", "mnist").per_cent == 100.0
+    with pytest.raises(RecordError, match="seed0: metrics / oracle holds no share of images"):
+        found.share("oracle")
+    for path in (("oracle", "mnist"), ("absent",)):
+        with pytest.raises(RecordError, match=f"seed0 has no metric {' / '.join(path)}; run it again"):
+            found.share(*path)
+    probes = ({}, {"probe": {"mnist": 1}}, found["metrics"])
+    assert [Record({"metrics": each}).applies("probe", "joint") for each in probes] == [True, False, True]
+    assert Record({"metrics": {"probe": {"mnist": 1}}}).applies("probe", "svhn")
+
+
+def test_foreign_files_are_no_records(tmp_path):
+    write_json(tmp_path / "one.json", RECORD)
+    (tmp_path / "._one.json").write_bytes(b"of a Mac")
+    assert load_records(tmp_path) == [RECORD]
 
 
 @pytest.mark.parametrize("value", ["nan", "0.5", None, True, [0.5, "inf"], {"mean": None}])
@@ -249,7 +387,7 @@ def test_the_hash_does_not_depend_on_the_order_of_keys_nor_on_json():
     turned = {"training": {"epochs": 10}, "model": dict(reversed(CONFIG["model"].items()))}
     assert list(turned) != list(CONFIG)
     assert config_hash(turned) == config_hash(CONFIG) == config_hash(json.loads(json.dumps(CONFIG)))
-    assert re.fullmatch("[0-9a-f]{12}", config_hash(CONFIG))
+    assert config_hash(CONFIG) == hashlib.sha256(json.dumps(CONFIG, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,8 @@ def test_the_config_holds_all_choices_of_model_and_training():
         (("paper", "default+modalities=3", (0,)), "cannot read the change 'modalities=3'"),
         (("paper", "+beta=3", (0,)), "unknown reading ''"),
         (("paper", "default+training.epoch=3", (0,)), r"unknown TrainingConfig field epoch; .*epochs"),
-        (("paper", "default", ()), r"seeds must be different, not negative and below 2\*\*32, got \[\]"),
-        (("paper", "default", (2**32,)), r"below 2\*\*32, got \[4294967296\]"),
+        (("paper", "default", ()), r"must be seeds, and none twice, got \[\]"),
+        (("paper", "default", (2**32,)), r"not \(4294967296,\); integers lie below 2\*\*32"),
         (("paper", "default", (0,), "float8"), r"unknown precision 'float8'; the known ones are .*'bfloat16'"),
         (("paper", "default+mask_equal_negatives=False", (0,)), r"mask_equal_negatives must be bool, not 'False'"),
         (("paper", "default+all.scale=.5", (0,)), r"ModalityConfig: scale must be positive float, not '.5'"),
@@ -134,8 +134,8 @@ def test_the_config_holds_all_choices_of_model_and_training():
         (("paper", 'dmvae+total_correlation={"mnist":-1}', (0,)), r"total_correlation must be Mapping\[str, float\]"),
         (("paper", "mmvae+particles=0", (0,)), "particles must be positive int, not 0"),
         (("paper", "default+training.learning_rate=0", (0,)), r"TrainingConfig: learning_rate must be positive float"),
-        (("paper", "default", (1, 1)), r"seeds .*got \[1, 1\]"),
-        (("paper", "default", (0, -1)), r"seeds .*got \[0, -1\]"),
+        (("paper", "default", (1, 1)), r"none twice, got \[1, 1\]"),
+        (("paper", "default", (0, -1)), r"Run: seeds must be .*not \(0, -1\)"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused(parts, message):
@@ -581,9 +581,10 @@ def test_amending_adds_what_a_record_lacks_from_its_weights_and_changes_nothing_
         ({"data": small_data().identity | {"content_hash": "other"}}, "was judged on other data than those given"),
         ({"data": small_data().identity | {"n_test": {"mnist": 1}}}, "was judged on other data than those given"),
         ({"weights_sha256": "0"}, "does not hold the weights that its record names"),
+        ({"judges": {"mnist": "x", "svhn": "y"}}, "was judged by other judges than those at hand"),
         ({"status": "failed"}, "has no finished record of the profile 'smoke'"),
     ],
-    ids=["data", "part", "weights", "failed"],
+    ids=["data", "part", "weights", "judges", "failed"],
 )
 def test_a_record_that_cannot_be_amended_is_named_and_left_as_it_is(tmp_path, amendable, change, message):
     for record in amendable:

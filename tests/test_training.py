@@ -559,13 +559,25 @@ def test_impossible_training_config_is_an_error(field, value, message):
         dataclasses.replace(SHORT, **{field: value})
 
 
+def test_the_defaults_are_the_papers():
+    assert dataclasses.asdict(TrainingConfig()) == {
+        "epochs": 10, "steps_per_epoch": None, "batch_size": 128, "learning_rate": 1e-4, "rounds": 30, "pair_seed": 0,
+        "chunk": 100, "precision": "float32", "reports": 1,
+    }  # fmt: skip
+    for made, field in ((SHORT, "epochs"), (training.Trained([], [], {}, [], []), "cost")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(made, field, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"seeds": []}, "at least one seed"),
         ({"progress": "loud"}, "unknown progress 'loud'"),
         ({"loop": "quick"}, r"unknown loop 'quick'; the known ones are \['fast', 'plain', 'stacked'\]"),
+        ({"seeds": [3, 4, 3]}, r"none twice, got \[3, 4, 3\]"),
         ({"minutes": 1}, "needs a folder"),
+        *(({"minutes": m, "folder": "x"}, f"above zero, not {m}") for m in (0, -1.0, math.inf, math.nan)),
         ({"training": dataclasses.replace(SHORT, batch_size=1)}, "batches of 1 .*never hold a negative"),
         ({"training": dataclasses.replace(SHORT, precision="tf32")}, "tf32 is a precision of a GPU's tensor cores"),
         ({"train": lambda d: {name: each.select(each.labels == 2) for name, each in d.items()}}, r"digits \[2\] never"),
@@ -644,6 +656,34 @@ def test_report_of_a_resumed_run_counts_only_the_steps_that_are_left(
     monkeypatch.setattr(training.progress.Report, "line", watched)
     fit(*run, folder=tmp_path, progress="lines")
     assert left == [STEPS, 0]
+
+
+def test_a_line_has_means_over_seeds_speed_and_what_is_left(monkeypatch, capsys):
+    now = 50.0
+    monkeypatch.setattr(training.progress.time, "monotonic", lambda: now)
+    at = training.checkpoint.Position(epoch=1, chunk=2, resumed=1)
+    with training.progress.Report("lines", 4, steps=10, chunk=3, at=at, taken=6) as report:
+        now = 52.0
+        report.advance(3)
+        at.chunk, at.history = 3, [{"objective": [1.0, 2.0], "other": [9.0], "quadruplet": [0.25]}]
+        report.line(at)
+        at.chunk = 4  # the last chunk of an epoch is shorter
+        report.line(at)
+    first, line, end = capsys.readouterr().out.splitlines()
+    assert first == "resumed in epoch 2 of 4"
+    assert line == "epoch 1.9/4: objective 1.5, quadruplet 0.25; 1.5 steps/s, 0.2 min left"  # 21 steps
+    assert end.startswith("epoch 2/4: ")
+
+
+def test_the_clock_leaves_out_what_is_not_training(monkeypatch):
+    now = 10.0
+    monkeypatch.setattr(training.progress.time, "monotonic", lambda: now)
+    clock = training.progress.Clock(5.0)
+    now = 13.0
+    with clock.stopped():
+        now = 100.0
+    now = 101.0
+    assert clock.seconds() == 9.0
 
 
 @pytest.mark.parametrize(("progress", "shown"), [("none", r""), ("bar", r".*18/18.*"), ("auto", r"epoch 1/3.*")])

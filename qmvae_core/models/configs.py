@@ -14,7 +14,7 @@ from typing import ClassVar
 from qmvae_core.likelihoods import Likelihood, likelihood
 from qmvae_core.names import known
 
-LARGEST = 2**31  # no size or count of a run comes near it
+LARGEST = 2**32  # of seeds in NumPy, and no size or count of a run comes near it
 
 
 class Checked:
@@ -33,7 +33,8 @@ class Checked:
             zero = each.name in self.positive and 0 in (value if isinstance(value, tuple) else (value,))
             if zero or not _fits(value, hints[each.name]):
                 sign = "positive " if each.name in self.positive else ""
-                raise ValueError(f"{type(self).__name__}: {each.name} must be {sign}{each.type}, not {value!r}")
+                below = "; integers lie below 2**32" if "int" in each.type else ""
+                raise ValueError(f"{type(self).__name__}: {each.name} must be {sign}{each.type}, not {value!r}{below}")
 
 
 def _fits(value: object, hint: object) -> bool:

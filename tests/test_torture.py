@@ -1,0 +1,53 @@
+"""What is tried on a run is tried: a library without its digests, or one that forgets, would be found out."""
+
+import dataclasses
+import io
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import torture
+from qmvae_core.data import MODALITIES, Digits
+from qmvae_core.training import checkpoint
+
+
+@pytest.fixture
+def training(tmp_path, monkeypatch):
+    short = dataclasses.replace(torture.TRAINING, epochs=1, steps_per_epoch=3, chunk=1)
+    monkeypatch.setattr(torture, "TRAINING", short)
+    labels = torch.arange(10).repeat(4)
+    draws = torch.Generator().manual_seed(0)
+    train = {
+        name: Digits(torch.randint(0, 256, (len(labels), *shape), dtype=torch.uint8, generator=draws), labels)
+        for name, shape in MODALITIES.items()
+    }
+    return torture.Training("mvae", SimpleNamespace(train=train), tmp_path)
+
+
+def test_kills_and_full_disks_are_survived_and_counted(training):
+    assert training.writes == 4 * 3  # each file's bytes, its safety, its name, and the safety of that
+    for tally in (
+        torture.kills(training, 2, random.Random(0)),
+        torture.stops(training, torture.killed),
+        torture.stops(training, torture.full_disk),
+    ):
+        assert tally["tried"] == tally["survived"] > 0
+
+
+def test_a_flipped_bit_is_refused_and_would_be_silent_without_the_digest(training, monkeypatch):
+    tally = torture.checkpoint_bits(training, 10, random.Random(0))
+    assert tally == {"tried": 10, "refused": 10, "survived": 0, "silent": 0, "lost": 0}
+
+    def read(path, device="cpu"):
+        return torch.load(io.BytesIO(path.read_bytes()[64:]), weights_only=True)
+
+    monkeypatch.setattr(checkpoint, "read", read)
+    tally = torture.checkpoint_bits(training, 20, random.Random(0))
+    assert tally["silent"] > 0
+
+
+def test_a_step_that_never_comes_is_an_error(training):
+    with pytest.raises(RuntimeError, match="step 99 of 12 did not stop the training"):
+        training.disturbed(99, torture.killed)
