@@ -185,6 +185,8 @@ def passes(own: Path, tests: str, limit: float, mutant: Mutant | None = None) ->
         child.join()
     if mutant:
         shutil.copy2(ROOT / mutant.module, folder / mutant.module)
+    if mutant and child.exitcode == 0:
+        print(mutant, flush=True)
     return child.exitcode == 0
 
 
@@ -218,7 +220,6 @@ def main() -> None:
             spared += [{"mutant": str(each), "why": reason(each)} for each in planted if reason(each)]
             asked = {each: pool.submit(passes, Path(own), tests, limit, each) for each in planted if not reason(each)}
             alive = [str(each) for each, future in asked.items() if future.result()]
-            print("\n".join([f"{group}: {len(alive)} live", *alive]), flush=True)
             survivors += alive
             row = {"possible": len(every), "planted": len(planted), "equivalent": len(planted) - len(asked)}
             row |= {"caught": len(asked) - len(alive), "share": 1 - len(alive) / max(len(asked), 1), "goal": goal}
