@@ -50,6 +50,7 @@ NOT_COUNTED = [
     (r"losses.py distance: .* \| 1.0 -> -?[12].0", "a number whose root is taken, to be thrown away"),
     (r"\| torch.ones_like\(candidates.loss", "ones of any type become the same integers"),
     (r"\| (property|_metric)\(.*doc=", "words for readers"),
+    (r"_is_share: numbers = .* \| 1 -> ", "any number stands for one that is not there"),
     (r"images.split\(4096\)", "how many images are turned at a time"),
 ]
 # Imported once and not by each process: of others, never the code that is mutated.

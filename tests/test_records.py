@@ -368,6 +368,7 @@ def test_a_file_that_is_no_record_is_named_with_the_remedy(tmp_path, content):
     with pytest.raises(RecordError, match=f"{re.escape(str(path))}.*delete it and run it again"):
         read_record(path)
     write_json(tmp_path / "a_good_one.json", RECORD)
+    assert FORMAT == 1  # that of the records in the repository
     with pytest.raises(RecordError, match="broken.json"):
         load_records(tmp_path)  # a table never leaves a record out in silence
 
