@@ -79,3 +79,29 @@ def test_a_checkpoint_of_an_earlier_form_is_refused(started):
     checkpoint.write(path, {**checkpoint.read(path), "key": "abc on cpu"})
     with pytest.raises(CheckpointError, match="another model, training, seeds, data, device, code, torch; go on"):
         go_on()
+
+
+@pytest.mark.parametrize(("epoch", "chunk"), [(2, 1), (3, 0), (0, 2), (0, -1), (-1, 0), (1, 2)])
+def test_a_place_outside_the_run_is_named(started, epoch, chunk):
+    """Two epochs of two chunks; a finished run stands in the first chunk of the third."""
+    go_on, path = started
+    content = checkpoint.read(path)
+    content["position"].update(epoch=epoch, chunk=chunk)
+    checkpoint.write(path, content)
+    with pytest.raises(
+        CheckpointError, match=rf"does not fit this run \(it stands in chunk {chunk} of epoch {epoch}\)"
+    ):
+        go_on()
+
+
+@pytest.mark.parametrize(("shape", "taken"), [((2, 5, 1), (0, 1)), ((1, 7, 1), (1, 1)), ((2, 7, 2), (1, 1))])
+def test_losses_of_another_shape_are_refused(started, shape, taken):
+    go_on, path = started
+    content = checkpoint.read(path)
+    content["names"] = [str(i) for i in range(7)]
+    epoch, chunk = taken
+    content["position"].update(epoch=epoch, chunk=chunk, history=content["position"]["history"][:epoch])
+    content["means"] = torch.zeros(shape)
+    checkpoint.write(path, content)
+    with pytest.raises(CheckpointError, match=rf"its losses have the shape \({', '.join(map(str, shape))}\)"):
+        go_on()

@@ -314,6 +314,28 @@ def test_a_metric_has_its_path_and_its_share():
     assert Record({"metrics": {"probe": {"mnist": 1}}}).applies("probe", "svhn")
 
 
+def test_each_door_of_a_record_leads_to_its_metric():
+    way, share = "a->b", {"accuracy": 0.5, "low": 0.25, "high": 0.75, "n": 8}
+    joint = {"joint": share, "alone": {"a": share}, "only": {}, "precision": {"a": 2.0}}
+    metrics = {
+        "cross_generation": {way: {"mean": share, "sample": share | {"n": 9}}}, "confusion": {way: [[1, 0], [0, 2]]},
+        "frechet": {"real": {"a": {"distance": 1.5}}}, "diversity": {way: {"features": {"ratio": 0.75}}},
+        "private_information": {"a": {"nats": [0.5, 0.0]}}, "joint_code": {"train": joint},
+        "leakage": {"a": {"p": share}}, "oracle": {"a": 0.75},
+        "code_swaps": {way: {"source": {"prior": share}}}, "joint_coherence": share,
+    }  # fmt: skip
+    found = Record(a_run(metrics=metrics, config={"model": {"test_code": "sample"}}))
+    assert found.directions == (way,)
+    assert [found.accuracy(way).n, found.accuracy(way, "mean").n] == [9, 8]
+    assert found.confusion(way) == [[1, 0], [0, 2]]
+    assert (found.frechet("real", "a"), found.diversity(way)) == (1.5, 0.75)
+    assert (found.private_information("a"), found.oracle) == ([0.5, 0.0], {"a": 0.75})
+    half = (0.5, 0.25, 0.75, 8)
+    assert found.joint_code == {"train": (half, {"a": half}, {}, {"a": 2.0})}
+    assert (found.leakage, found.joint_coherence) == ({"a": {"p": half}}, half)
+    assert found.code_swaps == {way: {"source": {"prior": half}}}
+
+
 def test_foreign_files_are_no_records(tmp_path):
     write_json(tmp_path / "one.json", RECORD)
     (tmp_path / "._one.json").write_bytes(b"of a Mac")
@@ -331,7 +353,7 @@ def test_what_is_no_number_gives_no_metric(value):
 
 @pytest.mark.parametrize(
     "share", [{"accuracy": 1.01}, {"accuracy": -0.1}, {"accuracy": 0.5, "low": 0.6}, {"accuracy": 0.5, "high": 0.4},
-              {"accuracy": 0.5, "n": 0}]
+              {"accuracy": 0.5, "n": 0}, {"accuracy": {"mean": 0.5}, "low": 0.1}, {"accuracy": 0.5, "n": [1]}]
 )  # fmt: skip
 def test_what_is_no_share_gives_no_metric(share):
     record = Record(a_run(metrics={"probe": {"mnist": share}}))
@@ -346,6 +368,7 @@ def test_a_file_that_is_no_record_is_named_with_the_remedy(tmp_path, content):
     with pytest.raises(RecordError, match=f"{re.escape(str(path))}.*delete it and run it again"):
         read_record(path)
     write_json(tmp_path / "a_good_one.json", RECORD)
+    assert FORMAT == 1  # that of the records in the repository
     with pytest.raises(RecordError, match="broken.json"):
         load_records(tmp_path)  # a table never leaves a record out in silence
 

@@ -110,6 +110,16 @@ def test_the_interval_is_a_point_if_nothing_varies():
     assert tables.welch_interval([50.0, 50.0], paper.Reported(49.0, 0.0))[:3] == (1.0, 1.0, 1.0)
 
 
+def test_half_a_point_is_a_difference_where_the_interval_is_short_enough():
+    for centre, says in ((0.5, "above"), (-0.5, "below"), (0.05, "agrees")):
+        assert str(tables.verdict(SEEDS, Interval.around(centre, 0.1))) == says
+    for records, interval in ((SEEDS[:2], Interval.around(0.5, 0.1)), (SEEDS, None)):
+        assert str(tables.verdict(records, interval)) == "none: fewer than 3 seeds"
+    mixed = [*SEEDS[:2], record(2, profile="quick")]
+    assert str(tables.verdict(mixed, Interval.around(0.5, 0.1))) == "none: paper, quick profile"
+    assert str(tables.verdict([*SEEDS, record(3, kind="stand-in")], None)) == "none: stand-in data"
+
+
 def test_changing_any_metric_of_any_record_changes_its_cell_alone():
     for table, columns in ((tables.table1, paper.TABLE1_COLUMNS), (tables.table2, paper.TABLE2_COLUMNS)):
         before = table(SEEDS)
@@ -412,6 +422,10 @@ def test_describe_says_what_the_runs_are_and_is_loud_about_stand_in_data(capsys)
     assert lines[1:] == ["- A note on real data", "- A note on stand-in data"]
 
 
+def test_minutes_have_one_digit_behind_the_point():
+    assert tables.describe([record(cost={"steps": 1, "seconds": 100.0})])["minutes"].tolist() == [1.7]
+
+
 def test_a_failed_run_is_described_and_is_no_point_of_a_picture():
     rows = tables.describe([record(0), failed(1)]).to_dict("records")
     assert [(row["steps"], row["minutes"]) for row in rows] == [(131_410, 1.5), ("failed", "")]
@@ -429,6 +443,8 @@ def test_describe_of_nothing_is_an_error_with_the_remedy():
 def test_models_without_a_record_have_their_rows_and_say_so():
     table = tables.with_missing_models(tables.table2([record(reading="mvae", model="mvae")]), paper.TABLE2)
     assert list(table["model"]) == [TITLES[model] for model in paper.TABLE2 for _ in paper.TABLE2_COLUMNS]
+    assert list(table.index) == list(range(len(table)))
+    assert list(table.columns) == list(tables.table2([record()]).columns)
     for row in table[table["model"] != "MVAE"].fillna("").to_dict("records"):
         assert (row["seeds"], row["verdict"]) == (0, "none: no record")
         reported = paper.TABLE2[{v: k for k, v in TITLES.items()}[row["model"]]][row["column"]]
