@@ -85,7 +85,7 @@ def in_a_process(work: Callable[[], str], answer: Path, kill_after: float | None
 def at_write(number: int, stop: Callable[[], None]) -> Iterator[list[int]]:
     """Count the steps of all writes of files, and call `stop` at one of them; yields a list with the count.
 
-    Each file has three: half of its bytes, before they are made safe, and before they take the name.
+    A file has four: half of its bytes, before they are safe on the disk, before they take the name, and before that is.
     """
     before = Path.write_bytes, os.fsync, os.replace
     seen = [0]
