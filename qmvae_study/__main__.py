@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
             check_precision(run.training.precision, _device(options))
     data_root = absolute_root(options.data_root)
     if options.scheduler:  # whose workers may have data that this machine lacks
-        at_hand = {"kind": "real"} if real_data_at_hand(data_root) else None
+        at_hand = _kind_at_hand(options.profile, data_root)
     else:
         at_hand = data_for(options.profile, data_root).identity
     todo = {}
@@ -122,6 +122,11 @@ def _run(options: argparse.Namespace) -> int:
         where = data_root, options.device, workers, options.minutes
         outcomes = side_by_side(lambda begun: next(waiting, None), lambda run: evidence, *where)
     return _report(outcomes, lambda run: recorded(run, evidence, at_hand), todo)
+
+
+def _kind_at_hand(name: str, data_root: str | None = None) -> dict[str, str] | None:
+    """That real data are there for a profile, where it wants them; they are not read."""
+    return {"kind": "real"} if real_data_at_hand(data_root or PROFILES[name].data_root) else None
 
 
 def _report(outcomes: Iterator[Outcome], done: Callable[[Run], bool], todo: Mapping[Run, str] | None = None) -> int:
@@ -177,7 +182,7 @@ def _queue(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> None:
     """Say which runs are done, failed, started or to do."""
     evidence = _evidence(options)
-    at_hand = {"kind": "real"} if real_data_at_hand() else None
+    at_hand = _kind_at_hand(options.profile)
     for number, run in enumerate(_runs(options)):
         found = state(run, evidence, at_hand)
         print(f"{number:3d}  {run.profile}  {run.id}  {found}")

@@ -101,13 +101,6 @@ def test_a_record_without_its_tensors_or_with_others_is_refused(tmp_path):
         experiments.read(tmp_path, "B1")
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
-    workshop = experiments.Workshop(tmp_path)
-    workshop.trained(torch.nn.Linear(2, 1), {"seed": 0}, lambda model: experiments.Best(0, 0.0, model.state_dict()))
-    with pytest.raises(records.RecordError, match="weights of another network; delete it"):
-        workshop.trained(torch.nn.Linear(3, 1), {"seed": 0}, lambda model: None)
-
-
 def test_what_does_not_exist_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="unknown profile 'long'"):
         experiments.obtain("B1", "long", experiment.SETTINGS, nothing, out=tmp_path)
