@@ -30,7 +30,7 @@ from qmvae_core.data import DigitData, standin_digits
 from qmvae_core.models import MODELS, reading
 from qmvae_core.training import CheckpointError, TrainingConfig, fit
 from qmvae_study import runs
-from qmvae_study.evidence.folder import RESULTS
+from qmvae_study.evidence.folder import REPOSITORY, default_evidence
 from qmvae_study.evidence.pictures import panel_images
 from qmvae_study.evidence.provenance import code, provenance
 from qmvae_study.evidence.records import FORMAT, Panel, RecordError, read_record, write_json
@@ -313,10 +313,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=50, help="random trials of each kind and model")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and bits")
-    parser.add_argument("--out", type=Path, default=RESULTS / "torture", help="folder of the record")
+    parser.add_argument("--out", type=Path, default=default_evidence("torture"), help="folder of the record")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # a process that is copied must have one thread
-    code(RESULTS.parent)  # which commit this is, asked for before the work
+    code(REPOSITORY)  # which commit this is, asked for before the work
     started, found = time.monotonic(), {}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(sys.stdout):
         for name, tally in trials(options.count, options.seed, Path(folder)):
