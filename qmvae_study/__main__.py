@@ -19,7 +19,7 @@ from qmvae_study.execution import SIDE_BY_SIDE, Outcome, check_room, recorded, s
 from qmvae_study.judges import OracleError, prepare_oracles
 from qmvae_study.plan import PROFILES, Run, plan
 from qmvae_study.report import tables
-from qmvae_study.runs import OTHER_DATA, amend, data_for, device_named, expected_hours, state
+from qmvae_study.runs import amend, data_for, device_named, expected_hours, not_of_other_data, state
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -105,11 +105,7 @@ def _run(options: argparse.Namespace) -> int:
     for number, run in enumerate(runs, start=1):
         found = state(run, evidence, at_hand)
         print(f"run {number} of {len(runs)}: {run.profile} {run.id} ({found})", flush=True)
-        if found == OTHER_DATA:
-            raise RecordError(
-                f"{evidence} holds a record of this run on other real data than those at hand; "
-                "name their root with --data-root, or another folder with --evidence"
-            )
+        not_of_other_data(found, evidence)
         if found != "done":
             todo[run] = f"run {number} of {len(runs)}"
     check_room(todo, lambda run: evidence)

@@ -18,7 +18,7 @@ from qmvae_study.execution import Outcome, check_room, side_by_side
 from qmvae_study.plan import Run, plan
 from qmvae_study.report.equivalence import SECOND_LOOK
 from qmvae_study.rows import KIN, WITHOUT_LOSS
-from qmvae_study.runs import state
+from qmvae_study.runs import not_of_other_data, state
 
 SEEDS = (0, 1, 2)
 PRECISION = "bfloat16"
@@ -66,12 +66,18 @@ def evidence_of(run: Run) -> Path:
 
 
 def carry_out(data_root: str | None, device: str, workers: int, minutes: float | None = None) -> Iterator[Outcome]:
-    """Carry out the queue side by side, to its end or for so many minutes; arguments as of `side_by_side`."""
+    """Carry out the queue side by side, to its end or for so many minutes; arguments as of `side_by_side`.
+
+    Raises RecordError for a record on other real data than those at hand, which is neither done nor to do.
+    """
 
     at_hand = load_digits(data_root).identity
 
     def left() -> Iterator[Run]:
-        return (run for run in runs() if state(run, evidence_of(run), at_hand) in ("to do", "started"))
+        for run in runs():
+            found = not_of_other_data(state(run, evidence_of(run), at_hand), evidence_of(run))
+            if found in ("to do", "started"):
+                yield run
 
     def next_run(begun: set[Run]) -> tuple[Run, str] | None:
         for run in left():

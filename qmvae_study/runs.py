@@ -295,6 +295,16 @@ def state(run: Run, evidence: Path, at_hand: Mapping | None = None) -> str:
     return "failed" if "failed" in found else "done"
 
 
+def not_of_other_data(found: str, evidence: Path) -> str:
+    """A state as it is. Raises RecordError, with the remedy, for that of a run with a record on other real data."""
+    if found == OTHER_DATA:
+        raise RecordError(
+            f"{evidence} holds a record of this run on other real data than those at hand; "
+            "name their root with --data-root, or another folder with --evidence"
+        )
+    return found
+
+
 def _whole(record: Record, evidence: Path) -> bool:
     """Whether what a finished record names is there: its weights, its panels, and the judges that would judge today."""
     of_files = {

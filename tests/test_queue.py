@@ -19,6 +19,7 @@ from qmvae_core.models import build_model, reading
 from qmvae_core.training import OutOfTime
 from qmvae_study import __main__ as command_line
 from qmvae_study import execution, hunt, queue
+from qmvae_study.evidence.records import RecordError
 from qmvae_study.execution import side_by_side
 from qmvae_study.plan import plan
 
@@ -96,6 +97,16 @@ def test_what_is_done_or_failed_is_not_begun_and_a_stage_that_waits_holds_up_no_
     assert [(run.profile, run.reading, run.seeds) for run in begun[1:]] == [
         ("paper", "mvae", (0,)), ("paper", "mvae", (1,)), ("paper", "mvae", (2,)),
     ]  # fmt: skip
+
+
+def test_a_record_on_other_real_data_is_not_passed_over(folders, monkeypatch):
+    run = plan("precision")[0]
+    finish(run, run.seeds[0], folders / run.profile, content="of other files")
+    monkeypatch.setattr(queue, "_hunted", lambda: [])
+    monkeypatch.setattr(queue, "load_digits", lambda root: REAL)
+    monkeypatch.setattr(execution, "carry_out", lambda *_: pytest.fail("a run was begun"))
+    with pytest.raises(RecordError, match="other real data than those at hand; name their root"):
+        next(queue.carry_out("somewhere", "cpu", workers=1))
 
 
 def test_a_queue_that_is_done_is_listed_with_nothing_left(folders, monkeypatch, capsys):

@@ -103,7 +103,7 @@ def restore(path: Path, key: Mapping[str, str], loop: Steps) -> Position:
     if other:
         raise CheckpointError(
             f"{path} belongs to a run with another {', '.join(other)}; go on with the same, choose another folder, or "
-            f"delete it to start anew. It was trained by {content['position'].get('by') or 'somebody who left no name'}"
+            f"delete it to start anew. It was trained by {content.get('position', {}).get('by') or 'nobody named'}"
         )
     try:
         at = _position(content, loop)
