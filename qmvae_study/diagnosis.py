@@ -1,6 +1,6 @@
 """What the tables leave open: how real and how varied generated images are, and which code loses a digit or carries it.
 
-METRICS are those of the library's `evaluation` and these: all that a record holds.
+METRICS are those of the library's `evaluation`, those of `codes` and these: all that a record holds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from qmvae_core import evaluation
 from qmvae_core.data import Digits, tuple_indices
 from qmvae_core.evaluation import BATCH, Context, all_rows, cross_generated, one_round, share, shared_codes
+from qmvae_study.codes import METRICS as OF_SHARED_CODES
 from qmvae_study.oracles import DigitClassifier
 
 LIMIT = 2000  # random images where that many tell enough: a share to 2.2 points either way, at most
@@ -307,7 +308,9 @@ def information(of: Context) -> dict[str, dict]:
     return found
 
 
-METRICS = evaluation.METRICS | {
+METRICS = {
+    **evaluation.METRICS,
+    **OF_SHARED_CODES,
     "confusion": confusion_tables,
     "joint_code": joint_code,
     "leakage": leakage,
