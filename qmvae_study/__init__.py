@@ -2,6 +2,6 @@
 
 `python -m qmvae_study plan | run | queue | status | collect | amend | render | oracles`.
 
-Read the modules in this order: paper, rows, shell, signals, evidence, report, sensitivity, hunt, oracles, plan,
-validation, judges, panels, codes, diagnosis, runs, execution, cluster, queue.
+Read the modules in this order: paper, rows, shell, signals, evidence, report, sensitivity, hunt, plateau, oracles,
+plan, validation, judges, panels, codes, diagnosis, runs, execution, cluster, queue.
 """

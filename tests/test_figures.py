@@ -71,6 +71,13 @@ GIVEN = {
         "rows": ["a", "b"], "panels": {"read": {"one": [1.0, 2.0], "two": [3.0, None]}, "leak": {"one": [5.0, 6.0]}},
         "bands": {"read": (0.5, 1.5)},
     },
+    figures.courses: {
+        "panels": {
+            "slow": {"one": [([1, 2, 3], [4.8, 4.7, 2.0]), ([1, 2], [4.8, 1.0])], "two": []},
+            "fast": {"two": [([1], [3.0])]},
+        },
+        "x_label": "step", "y_label": "loss",
+    },
     figures.confusion: {
         "counts": np.array([[8, 2, 0], [1, 9, 0], [0, 5, 5]]), "row_label": "shown", "column_label": "read",
     },
@@ -263,6 +270,24 @@ def test_a_comparison_has_a_row_a_cell_and_no_dot_where_there_is_no_value():
     assert "b, paper none, ours 50.0 (40.0 to 60.0)" in figure.alt
 
 
+def test_lines_of_a_name_look_alike_in_every_panel_and_other_names_do_not():
+    figure = drawn(figures.courses, level=4.8, xscale="log")
+    slow, fast = figure.axes
+    level, *lines = slow.lines
+    assert set(level.get_ydata()) == {4.8}
+    assert [list(line.get_ydata()) for line in lines] == [[4.8, 4.7, 2.0], [4.8, 1.0]]
+    one, again, two = ((each.get_color(), each.get_linestyle(), each.get_marker()) for each in (*lines, fast.lines[1]))
+    assert one == again
+    assert not any(a == b for a, b in zip(one, two, strict=True))
+    assert slow.get_xscale() == "log"
+    assert (slow.get_xlabel(), slow.get_ylabel(), fast.get_title(loc="left")) == ("step", "loss", "fast")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two"]
+    assert figure.alt == (
+        "loss over step. slow: one, from 4.80 to 2.00, from 4.80 to 1.00. fast: two, from 3.00 to 3.00."
+    )
+    assert len(drawn(figures.courses).axes[0].lines) == 2  # without a level
+
+
 def test_confusion_shows_each_count_and_names_the_worst():
     counts, figure = GIVEN[figures.confusion]["counts"], drawn(figures.confusion)
     assert [text.get_text() for text in figure.axes[0].texts] == [str(n) for n in counts.flatten()]
@@ -278,6 +303,9 @@ def test_confusion_shows_each_count_and_names_the_worst():
 @pytest.mark.parametrize(
     ("figure", "changes", "words"),
     [
+        (figures.courses, {"panels": {}}, "at least one, and each of them a line"),
+        (figures.courses, {"panels": {"a": {"b": []}}}, "at least one, and each of them a line"),
+        (figures.courses, {"panels": {"a": {"b": [([1, 2], [1.0])]}}}, "y of b must have 2 entries, got 1"),
         (figures.image_grid, {"images": grey()[0]}, r"images must be \(rows, columns, c, h, w\)"),
         (figures.image_grid, {"images": np.zeros((1, 1, 2, 4, 4))}, "c 1 or 3"),
         (figures.image_grid, {"images": grey()[:0]}, "images must be"),

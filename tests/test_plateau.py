@@ -1,13 +1,21 @@
-"""When a loss left its plateau: in training, in records of today and in older ones."""
+"""When a loss left its plateau: in training, in records of today and in older ones; and what moves codes off it."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from model_cases import generator, random
 
 from qmvae_core import training
+from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.losses import quadruplet_loss
-from qmvae_core.models import ModalityConfig, QMVAEConfig, reading
+from qmvae_core.models import ModalityConfig, QMVAEConfig, build_model, reading
+from qmvae_core.negatives import RULES, draw_negatives
 from qmvae_core.training import TrainingConfig, fit
+from qmvae_study import plateau
 from qmvae_study.evidence.records import Record
+from qmvae_study.plateau import Place, at, screened_loss
 
 TRAINING = TrainingConfig(epochs=3, steps_per_epoch=6, batch_size=16, rounds=2, chunk=2)
 PLATEAU = 2 * 2.0 + 0.8
@@ -86,3 +94,111 @@ def test_what_a_run_has_seen_of_its_plateau_outlives_a_stop(small_config, small_
 
 def test_a_model_without_a_plateau_says_nothing(small_config, small_digits):
     assert fit(small_config(beta=0.0), TRAINING, small_digits(), progress="none").left == []
+
+
+# What moves codes off it
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_loss_of_drawn_codes_is_the_models_own(small_config, rule):
+    labels, draws = torch.arange(12) % 3, generator()
+    model = build_model(small_config(negatives=rule, candidates=5))
+    mu = {name: random(12, 4, seed=i) for i, name in enumerate(("ink", "photo"))}
+    uniform = [torch.rand(5, 12, generator=draws) for _ in mu]
+    noise = {f"{name}/negatives": u for name, u in zip(mu, uniform, strict=True)}
+    shared = {name: DiagonalGaussian(mean, torch.zeros_like(mean)) for name, mean in mu.items()}
+    found = screened_loss(rule, *mu.values(), labels, uniform)
+    assert found.tolist() == pytest.approx(model._quadruplet(shared, labels, noise).tolist())
+
+
+def test_codes_have_the_variance_and_the_share_that_are_asked_for():
+    labels = torch.arange(40_000) % 10
+    mu_x, mu_y, towards = Place(share_x=0.25, share_y=0.0, spread=0.1, offset=3.0).codes(labels, generator())
+    for codes, share in ((mu_x, 0.25), (mu_y, 0.0)):
+        centres = torch.stack([codes[labels == digit].mean(dim=0) for digit in range(10)])
+        total = (codes - codes.mean(dim=0)).square().sum(dim=1).mean()
+        assert total.item() == pytest.approx(20 * 0.1**2, rel=0.02)
+        assert (centres - centres.mean(dim=0)).square().sum(dim=1).mean() / total == pytest.approx(share, abs=0.01)
+    assert (mu_y - mu_x).mean(dim=0).norm().item() == pytest.approx(3 * math.sqrt(20) * 0.1, rel=0.02)
+    all_digit = Place(share_x=1.0, spread=0.1).codes(labels, generator())
+    assert torch.equal(all_digit[0], all_digit[2])  # the square root of the share moves the codes by `towards`
+    assert torch.equal(all_digit[2], towards)
+
+
+def loop(labels, mu_x, mu_y, picks) -> list[list[list[float]]]:
+    """The three hinges, before they are cut at zero, of each candidate of each pair."""
+    x, y = mu_x.tolist(), mu_y.tolist()
+    return [
+        [
+            [
+                math.dist(x[i], y[i]) - math.dist(a, b) + margin
+                for a, b, margin in ((x[i], y[k], 2.0), (x[j], y[i], 2.0), (x[j], y[k], 0.8))
+            ]
+            for j, k in zip(*(column.tolist() for column in picks[:, :, i]), strict=True)
+        ]
+        for i in range(len(labels))
+    ]
+
+
+@pytest.mark.parametrize("spread", [0.02, 1.0])
+def test_what_the_loss_does_at_a_place_is_that_of_a_loop_and_of_finite_differences(spread):
+    place, draws = Place(share_x=0.3, share_y=0.2, spread=spread, offset=1.0), torch.Generator().manual_seed(5)
+    found = at(place, "all-violating", batches=1, seed=5)
+    labels = torch.randint(0, 10, (128,), generator=draws)
+    mu_x, mu_y, towards = (value.double() for value in place.codes(labels, draws))
+    uniform = torch.rand(2, 16, 128, generator=draws)
+    picks = torch.stack([draw_negatives(labels, u) for u in uniform])
+
+    def mean(x, y) -> float:
+        losses = [[sum(max(h, 0.0) for h in hinges) for hinges in each] for each in loop(labels, x, y, picks)]
+        return sum(sum(each) / max(sum(v > 0 for v in each), 1) for each in losses) / 128
+
+    loss, step = mean(mu_x, mu_y), 1e-5
+    hinges = np.array(loop(labels, mu_x, mu_y, picks))
+    assert found["open"][0] == pytest.approx((hinges > 0).mean())
+    assert found["excess"][0] == pytest.approx((loss - PLATEAU) / spread, abs=1e-4)
+    by_strength = (mean(mu_x, mu_y + step * towards) - mean(mu_x, mu_y - step * towards)) / (2 * step)
+    assert found["strength"][0] == pytest.approx(by_strength / spread, rel=1e-3)
+    moved = [mean(*(codes * (1 + sign * step) for codes in (mu_x, mu_y))) for sign in (1, -1)]
+    by_factor = (moved[0] - moved[1]) / (2 * step)  # what is above the plateau, while all hinges are open
+    assert (by_factor == pytest.approx(loss - PLATEAU, rel=1e-3)) == (spread == 0.02)
+    lengths = torch.autograd.functional.jacobian(
+        lambda y: screened_loss("all-violating", mu_x, y, labels, uniform.double()).mean(), mu_y
+    ).norm(dim=1)
+    assert found["force"][0] == pytest.approx(128 * lengths.mean().item(), rel=1e-4)
+
+
+def zero(values: np.ndarray) -> bool:
+    """Whether the mean is within four standard errors of zero."""
+    return abs(values.mean()) < 4 * values.std(ddof=1) / math.sqrt(len(values))
+
+
+def test_codes_of_one_modality_that_know_nothing_hold_the_loss_at_its_plateau_whatever_the_others_know():
+    for rule in ("random", "all-violating"):
+        for place in (Place(), Place(share_x=0.25), Place(share_x=0.9, offset=5.0)):
+            assert zero(at(place, rule)["excess"])
+        assert zero(at(Place(), rule)["strength"])
+        informed = at(Place(share_x=0.25, share_y=0.25), rule)["excess"]
+        assert informed.mean() < -1
+        assert not zero(informed)
+
+
+def test_the_hardest_negatives_draw_codes_together_and_semi_hard_ones_drive_them_apart():
+    assert at(Place(), "hardest")["excess"].min() > 0 > at(Place(), "semi-hard")["excess"].max()
+    assert at(Place(0.25, 0.25, offset=5.0), "hardest")["excess"].min() > 0  # though both know something
+
+
+def test_the_force_does_not_fade_with_the_spread_but_its_sum_over_random_draws_does():
+    near, far = (at(Place(share_x=0.25, spread=spread), "random") for spread in (1e-4, 0.1))
+    assert near["force"] == pytest.approx(far["force"], rel=1e-3)
+    assert near["open"].min() == far["open"].min() == 1.0
+    assert at(Place(spread=5.0), "random")["open"].max() < 0.7
+
+
+def test_many_candidates_do_not_make_y_learn_faster_but_more_surely():
+    """Modalities far apart: a code is pulled and pushed along one line, by as often as it is drawn as a negative."""
+    one, many = (at(Place(share_x=0.25, offset=10.0), rule)["strength"] for rule in ("random", "all-violating"))
+    assert one.mean() == pytest.approx(many.mean(), abs=0.15)
+    assert one.std() / many.std() == pytest.approx(4, rel=0.3)  # √16
+    assert plateau.batches_needed(np.array([1.0, 2.0, 3.0])) == pytest.approx((1 / 2) ** 2)
+    assert plateau.batches_needed(one) > 8 * plateau.batches_needed(many)

@@ -236,11 +236,14 @@ class Record(dict):
         """The information of each private dimension with its image, in nats."""
         return self._at("metrics", "private_information", modality, "nats")
 
+    def held(self, metric: str) -> dict:
+        """What a younger metric holds, each accuracy a Share; empty where the record or the model does not have it."""
+        return self._at("metrics", metric) if metric in self["metrics"] else {}
+
     @property
     def joint_code(self) -> dict[str, JointCode]:
         """Split ("train", "judged") -> what joint codes are made of; empty where the record or the model has none."""
-        held = self._at("metrics", "joint_code") if "joint_code" in self["metrics"] else {}
-        return {split: JointCode(**found) for split, found in held.items()}
+        return {split: JointCode(**found) for split, found in self.held("joint_code").items()}
 
     directions: tuple[str, ...] = _metric("cross_generation", 'Of cross generation, such as "mnist->svhn".', tuple)
     probe: dict[str, Share] = _metric("probe", 'The probe of Table 2 on codes of each modality, and on "joint" ones.')

@@ -436,6 +436,53 @@ def dots(
     return picture
 
 
+Line = tuple[Sequence[float], Sequence[float]]  # its points, x and y
+
+
+def courses(
+    panels: Mapping[str, Mapping[str, Sequence[Line]]],
+    x_label: str,
+    y_label: str,
+    level: float | None = None,
+    **scales: str,
+) -> Picture:
+    """Lines in panels side by side: title -> name -> the lines of that name, which share colour, dashes and marker.
+
+    level: a height that is drawn in grey across each panel. scales: of `Axes.set`, such as xscale="log".
+    Raises ValueError if there is no panel, for a panel without a line, and for a line whose x and y differ in length.
+    """
+    if not panels or not all(any(lines for lines in named.values()) for named in panels.values()):
+        raise ValueError("panels must hold at least one, and each of them a line")
+    for named in panels.values():
+        for name, lines in named.items():
+            for x, y in lines:
+                _length(f"y of {name}", y, len(x))
+    alt = f"{y_label} over {x_label}. " + " ".join(
+        f"{title}: "
+        + "; ".join(f"{name}, " + ", ".join(f"from {y[0]:.2f} to {y[-1]:.2f}" for _, y in lines)
+                    for name, lines in named.items() if lines)
+        + "."
+        for title, named in panels.items()
+    )  # fmt: skip
+    picture = Picture(0.6 + 2.9 * len(panels), 3.4, alt)
+    names = list(dict.fromkeys(name for named in panels.values() for name in named))
+    all_axes = picture.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, named) in zip(all_axes, panels.items(), strict=True):
+        if level is not None:
+            axes.axhline(level, color=GREY, linewidth=0.8, linestyle="-", zorder=1)
+        for name, lines in named.items():
+            kinds = (("color", COLOURS), ("linestyle", DASHES), ("marker", MARKERS))
+            look = {kind: of[names.index(name) % len(of)] for kind, of in kinds}
+            for number, (x, y) in enumerate(lines):
+                axes.plot(x, y, label=name if not number else None, markersize=3, linewidth=1.2, **look)
+        axes.set(xlabel=x_label, **scales)
+        _title(axes, title)
+    all_axes[0].set_ylabel(y_label)
+    handles = {h.get_label(): h for axes in all_axes for h in axes.get_lines() if h.get_label() in names}
+    _legend(picture, handles=list(handles.values()), loc="outside lower center", ncols=4)
+    return picture
+
+
 def confusion(counts, row_label: str, column_label: str) -> Picture:
     """How often a row's digit is read as a column's digit.
 
