@@ -106,6 +106,25 @@ def _open(mu_x: Tensor, mu_y: Tensor, labels: Tensor, uniform: Tensor) -> float:
     return torch.stack(short).gt(0).float().mean().item()
 
 
+def known(codes: Tensor, labels: Tensor) -> float:
+    """The share of the variance of codes (n, d) that is between digits, labels (n,), less what chance alone gives.
+
+    Hays's ω², summed over the dimensions; near zero, of either sign, for codes that know nothing.
+    """
+    digits = labels.unique()
+    centred = codes.double() - codes.double().mean(dim=0)
+    centres = torch.stack([centred[labels == digit].mean(dim=0) for digit in digits])
+    total = centred.square().sum()
+    between = (centres.square().sum(dim=1) * torch.stack([(labels == digit).sum() for digit in digits])).sum()
+    within = (total - between) / (len(codes) - len(digits))
+    return ((between - (len(digits) - 1) * within) / (total + within)).item()
+
+
+def distance_from_mean(codes: Tensor) -> float:
+    """The root mean square distance of codes (n, d) from their mean."""
+    return (codes - codes.mean(dim=0)).square().sum(dim=1).mean().sqrt().item()
+
+
 def batches_needed(values: np.ndarray) -> float:
     """How many batches must be averaged until the mean of (n,) is one standard deviation of it from zero."""
     return float((values.std(ddof=1) / values.mean()) ** 2)

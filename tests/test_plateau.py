@@ -202,3 +202,20 @@ def test_many_candidates_do_not_make_y_learn_faster_but_more_surely():
     assert one.std() / many.std() == pytest.approx(4, rel=0.3)  # √16
     assert plateau.batches_needed(np.array([1.0, 2.0, 3.0])) == pytest.approx((1 / 2) ** 2)
     assert plateau.batches_needed(one) > 8 * plateau.batches_needed(many)
+
+
+def test_what_codes_know_of_the_digit_is_the_variance_between_digits_beyond_chance():
+    labels = torch.tensor([3, 5, 5, 8, 3, 5, 8, 8, 3, 3])
+    codes = random(10, 3)
+    rows, mean = codes.tolist(), codes.mean(dim=0).tolist()
+    of_digit = {d: [row for row, label in zip(rows, labels.tolist(), strict=True) if label == d] for d in (3, 5, 8)}
+    centre = {d: [sum(column) / len(each) for column in zip(*each, strict=True)] for d, each in of_digit.items()}
+    between = sum(len(of_digit[d]) * math.dist(centre[d], mean) ** 2 for d in of_digit)
+    within = sum(math.dist(row, centre[d]) ** 2 for d, each in of_digit.items() for row in each) / (10 - 3)
+    total = sum(math.dist(row, mean) ** 2 for row in rows)
+    assert plateau.known(codes, labels) == pytest.approx((between - 2 * within) / (total + within))
+    assert plateau.distance_from_mean(codes) == pytest.approx(math.sqrt(total / 10))
+    many = torch.arange(5_000) % 10
+    mu_x, mu_y, _ = Place(share_x=0.3, share_y=0.0).codes(many, generator())
+    assert plateau.known(mu_x, many) == pytest.approx(0.3, abs=0.01)
+    assert plateau.known(mu_y, many) == pytest.approx(0.0, abs=0.002)
