@@ -105,15 +105,14 @@ def centroids(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def spreads(records: Sequence[Record]) -> pd.DataFrame:
-    """`codes.between_classes`: distances within and between classes of codes, a row a run, rounded."""
+    """`codes.between_classes`: distances within and between classes of codes, a row a run, to two digits."""
 
     def cells(record):
         held = record.held("between_classes")
         if held:
             row = {f"{name}, {of}": value for name, found in held["spread"].items() for of, value in found.items()}
-            yield {k: float(f"{v:.3g}") for k, v in row.items()} | {
-                "apart": float(f"{next(iter(held['directions'].values()))['apart']:.3g}")
-            }
+            row["apart"] = next(iter(held["directions"].values()))["apart"]
+            yield {column: f"{value:.2g}" for column, value in row.items()}
 
     return _rows(records, cells)
 
