@@ -479,7 +479,7 @@ def courses(
         _title(axes, title)
     all_axes[0].set_ylabel(y_label)
     handles = {h.get_label(): h for axes in all_axes for h in axes.get_lines() if h.get_label() in names}
-    _legend(picture, handles=list(handles.values()), loc="outside lower center", ncols=4)
+    _legend(picture, handles=list(handles.values()), loc="outside lower center", ncols=2 if len(panels) == 1 else 4)
     return picture
 
 
