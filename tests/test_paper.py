@@ -9,7 +9,7 @@ from qmvae_core.models import MODELS, READINGS, TEST_CODES, build_model, reading
 from qmvae_core.names import TITLES
 from qmvae_study import paper
 from qmvae_study.evidence.records import Record
-from qmvae_study.oracles import DigitClassifier
+from qmvae_study.oracles import DigitClassifier, OracleConfig
 
 # As printed, a row a line: model, then the cells from left to right.
 TABLE1 = """
@@ -68,7 +68,7 @@ def metrics():
             name: Digits(torch.randint(0, 256, (len(labels), *shape), dtype=torch.uint8, generator=generator), labels)
             for name, shape in MODALITIES.items()
         }
-    oracles = {name: DigitClassifier(name, 2) for name in MODALITIES}
+    oracles = {name: DigitClassifier(name, OracleConfig(epochs=1, channels=2)) for name in MODALITIES}
     model = build_model(reading("default+mnist.widths=[4]+svhn.widths=[2,2]"), 0)
     return evaluation.evaluate(model, splits["train"], splits["test"], oracles)
 
