@@ -314,6 +314,25 @@ def test_the_ledger_lists_every_claim_once_by_both_readings_failures_first():
     assert "|" not in baseline["our records"]
 
 
+def test_the_standing_has_each_cell_by_each_harness_at_equal_length():
+    ours = [measured(r, {0: 90.0}) for r in several("default", [80, 81, 82])]
+    other = [measured(r, {0: 95.0}) for r in several("dmvae", [70, 71.5, 72])]
+    without = several("default+beta=0", [20, 20, 20])
+    table = claims.standing([*ours, *other, *without, *several("mvae", [90], **SHORT)], "default")
+    assert set(table["profile"]) == {"paper"}  # the shorter profile has not the reading
+    rows = table.set_index(["cell", "by"])
+    row = rows.loc["SVHN→MNIST", OURS]
+    assert (row["ours"], row["place"], row["over DMVAE"]) == ("81.0", "1 of 2", "+9.8 (+9.1 to +10.6)")
+    assert (row["over MVAE"], row["over itself without the loss"]) == ("", "+61.0 (+58.5 to +63.5)")
+    theirs = rows.loc["SVHN→MNIST", PAPERS]
+    assert (theirs["ours"], theirs["place"], theirs["over DMVAE"]) == ("90.0", "2 of 2", "-5.0 (-5.0 to -5.0)")
+    assert theirs["over itself without the loss"] == ""
+    assert len(rows.loc["MNIST"]) == 1  # the probe of that harness was not measured
+    alone = claims.standing([*ours[:1], *other[:1]], "default").set_index(["cell", "by"])
+    assert alone.loc[("SVHN→MNIST", OURS), "over DMVAE"] == "+10.0"
+    assert claims.standing(other, "default").empty
+
+
 def test_old_and_new_rulings_stand_side_by_side_where_they_differ():
     records = [
         record(seed=seed, svhn_mnist=v, joint=j) for seed, (v, j) in enumerate([(78, 97.9), (80, 97.8), (84, 98)])

@@ -16,7 +16,7 @@ import pandas as pd
 
 from qmvae_core.names import AS_PRINTED, BEST, TITLES
 from qmvae_study import paper
-from qmvae_study.evidence.records import OURS, Record
+from qmvae_study.evidence.records import OURS, PAPERS, Record
 from qmvae_study.report import tables
 from qmvae_study.report.intervals import Interval, Says, Verdict
 from qmvae_study.report.rules import LEAST_SEEDS, NEW_RULE, OLD_RULE, Difference, Question, answers, combined
@@ -324,3 +324,33 @@ def changed(records: Sequence[Record], readings: Sequence[str] = READINGS) -> pd
         if (by := by_key[claim.key]).before != by.verdict.says
     ]
     return pd.DataFrame(rows, columns=["reading", "the paper says", OLD_RULE, NEW_RULE])
+
+
+def standing(records: Sequence[Record], reading: str) -> pd.DataFrame:
+    """Q-MVAE by a reading beside the compared models and itself without the loss, at equal length.
+
+    A row for each profile that has the reading and another of them, each cell of both tables, and each harness: our
+    mean, its place among the models that have the cell, and the paired differences over the others in points, with
+    their 95 % intervals.
+    """
+    others = {TITLES[name]: name for name in BASELINES} | {"itself without the loss": WITHOUT_LOSS.format(reading)}
+    rows = []
+    for group in tables.by_profile(records):
+        own, runs = runs_of(group, reading), {title: runs_of(group, name) for title, name in others.items()}
+        if not own or not any(runs.values()):
+            continue
+        for column, path in paper.CELLS.items():
+            values = tables.cell_values(own, path)
+            over = {title: paired(values, tables.cell_values(other, path)) for title, other in runs.items()}
+            for judge in [each for each in (PAPERS, OURS) if each in values]:
+                row = {"profile": group[0].profile, "cell": column, "by": judge}
+                row["ours"] = f"{np.mean(list(values[judge].values())):.1f}"
+                means = {title: np.mean(list(by[judge].values())) for title, by in over.items() if judge in by}
+                models = [mean for title, mean in means.items() if title in TITLES.values()]
+                row["place"] = f"{1 + sum(mean < 0 for mean in models)} of {1 + len(models)}"
+                for title, by in over.items():
+                    found = Interval.of_mean(list(by[judge].values())) if judge in by else None
+                    shown = "" if title not in means else f"{means[title]:+.1f}"
+                    row[f"over {title}"] = f"{shown} ({found.ends()})" if found else shown
+                rows.append(row)
+    return pd.DataFrame(rows)
