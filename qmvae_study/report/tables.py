@@ -160,6 +160,13 @@ def table2(records: Sequence[Record]) -> pd.DataFrame:
     return compare(records, paper.TABLE2, paper.TABLE2_COLUMNS)
 
 
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as a page shows it: without the columns that are empty, and without the kind of data where all is real."""
+    empty = [name for name in table if table[name].isna().all()]
+    real = ["data"] if set(table["data"].dropna()) == {"real"} else []
+    return table.drop(columns=empty + real).fillna("")
+
+
 def with_missing_models(table: pd.DataFrame, reported: Cells) -> pd.DataFrame:
     """A table of `compare` in the paper's order of models, with a row for each cell that no record covers."""
     missing = [
