@@ -30,6 +30,13 @@ def folders(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def at_hand(monkeypatch):
+    """What data the command holds records against, without the seconds that they take."""
+    data = SimpleNamespace(identity={"kind": "stand-in", "content_hash": "x"})
+    monkeypatch.setattr(command_line, "data_for", lambda *_: data)
+
+
 REAL = SimpleNamespace(identity={"kind": "real", "content_hash": "x"})
 VALUES = {SECOND: (92.0, 92.5, 92.0), FIRST: (91.0, 91.0, 91.5), THIRD: (90.0, 90.5, 90.0)}
 
@@ -228,8 +235,6 @@ def test_a_run_with_a_record_is_not_called_failed(tmp_path, monkeypatch, capsys)
         raise RuntimeError("07_train.ipynb could not be written")
 
     monkeypatch.setattr(execution, "carry_out", carry_out)
-    data = SimpleNamespace(identity={"kind": "stand-in", "content_hash": "x"})
-    monkeypatch.setattr(command_line, "data_for", lambda *_: data)
     assert command_line.main(["run", "--profile", "smoke", "--evidence", str(tmp_path)]) == 1
     line = "qmvae_study: run 1 of 1: its record is written, but 07_train.ipynb could not be written\n"
     assert capsys.readouterr().err == line
