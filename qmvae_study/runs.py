@@ -200,8 +200,8 @@ def judge(
     Raises RuntimeError if another process works on this run and does not end.
     """
     written = []
-    panel = published_for(run.profile, data, evidence, next(trained.models[0].parameters()).device)
     with alone(evidence / "work" / run.id):
+        panel = published_for(run.profile, data, evidence, next(trained.models[0].parameters()).device)
         for number, (seed, model) in enumerate(zip(run.seeds, trained.models, strict=True)):
             device = next(model.parameters()).device
             on_device = data.to(device)
