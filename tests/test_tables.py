@@ -268,6 +268,16 @@ def test_the_papers_harness_comes_first_and_ours_beside_it():
     assert cell(tables.table1([*found[:2], SEEDS[2]]))["the paper's harness"] is None  # not all were measured
 
 
+def test_a_page_shows_no_column_that_says_nothing():
+    table = tables.table1([record()])
+    assert set(table.columns) - set(tables.shown(table).columns) == {
+        "data", "the paper's harness", "by single judges", "95 % interval"
+    }  # fmt: skip
+    mixed = tables.shown(tables.table1([*SEEDS, record(kind="stand-in", profile="quick")]))
+    assert {"data", "95 % interval"} <= set(mixed.columns)
+    assert not mixed.isna().any(axis=None)
+
+
 # What is refused
 
 

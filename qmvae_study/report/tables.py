@@ -161,7 +161,7 @@ def table2(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """A table as a page shows it: without the columns that are empty, and without the kind of data where all is real."""
+    """A table as a page shows it: without empty columns, and without the kind of data where all are real."""
     empty = [name for name in table if table[name].isna().all()]
     real = ["data"] if set(table["data"].dropna()) == {"real"} else []
     return table.drop(columns=empty + real).fillna("")
