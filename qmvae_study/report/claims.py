@@ -20,7 +20,7 @@ from qmvae_study.evidence.records import OURS, PAPERS, Record
 from qmvae_study.report import tables
 from qmvae_study.report.intervals import Interval, Says, Verdict
 from qmvae_study.report.rules import LEAST_SEEDS, NEW_RULE, OLD_RULE, Difference, Question, answers, combined
-from qmvae_study.rows import BASELINES, WITHOUT_LOSS
+from qmvae_study.rows import BASELINES, INSTEAD, WITHOUT_LOSS
 
 ORDER = (Says.FAILS, Says.DEPENDS, Says.ABOVE, Says.LEANS, Says.UNDECIDED, Says.HOLDS)
 READINGS = (AS_PRINTED, BEST)  # of Q-MVAE, by which the ledger judges each claim
@@ -100,8 +100,13 @@ class Finding(NamedTuple):
 
 
 def runs_of(records: Sequence[Record], reading: str) -> list[Record]:
-    """The finished runs of a reading, those of the precision that most seeds have; of float32 where as many do."""
+    """The finished runs of a reading, those of the precision that most seeds have; of float32 where as many do.
+
+    Where there is none, those of the reading that stands in its place (`rows.INSTEAD`).
+    """
     found = [record for record in records if record.done and record.reading == reading]
+    if not found and reading in INSTEAD:
+        return runs_of(records, INSTEAD[reading])
     counts = Counter(record.precision for record in found)
     chosen = max(counts, key=lambda name: (counts[name], name == "float32"), default=None)
     return [record for record in found if record.precision == chosen]
@@ -124,7 +129,7 @@ def _over(records, one: str, other: str, path: Sequence[str], target: paper.Repo
     seeds = next(iter(values.values()), {})
     used = [record for group in runs.values() for record in group if record.seed in seeds]
     lacks = [name for name, group in runs.items() if not group]
-    beside = f"over {other}" if values else f"{one} and {other}"
+    beside = f"over {runs[other][0].reading}" if values else f"{one} and {other}"
     return Comparison(beside, values, used, target, lacks, _failed(records, one, other))
 
 
