@@ -51,6 +51,7 @@ NOT_COUNTED = [
     (r"\| torch.ones_like\(candidates.loss", "ones of any type become the same integers"),
     (r"\| (property|_metric)\(.*doc=", "words for readers"),
     (r"_is_share: numbers = .* \| 1 -> ", "any number stands for one that is not there"),
+    (r"_house_number: .*max\(1, ", "no digit is that narrow"),
     (r"images.split\(4096\)", "how many images are turned at a time"),
 ]
 # Imported once and not by each process: of others, never the code that is mutated.
