@@ -94,20 +94,20 @@ queue: setup ## carry out the long study on two CPU cores, for days; MINUTES=8 s
 benchmark: setup ## measure steps per second and memory beside another trainer; DEVICE=cuda for a GPU
 	$(PY) -m benchmarks --device $(DEVICE)
 
-# In JOBS processes of one thread each, since processes of several threads would wait for each other; a file's tests share one,
-# and what it makes for them: the built book, trained models. In alphabetical order long files are not last. The second line runs
-# every notebook that is stored with its outputs and compares them, cell by cell.
 torture: setup ## kill small runs of every model, fill the disk, turn bits of what they left, and count what came of it
 	$(PY) -m benchmarks.torture
 
 mutants: setup ## plant small changes in the code and count those that the tests catch; hours, or COUNT=40 of each module
 	$(PY) tests/mutants.py --jobs $(JOBS) $(if $(COUNT),--count $(COUNT))
 
+# In JOBS processes of one thread each, since processes of several threads would wait for each other; a file's tests share one,
+# and what it makes for them: the built book, trained models. Long files are not last: after them every notebook that is stored
+# with its outputs takes seconds to be run and compared, cell by cell.
 test: export OMP_NUM_THREADS = 1
-test: setup ## run the tests, then compare the stored outputs of the notebooks with fresh ones
-	$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile --no-loadscope-reorder
+test: setup ## run the tests, and compare the stored outputs of the notebooks with fresh ones
 	notebooks=$$($(PY) tests/notebook_kinds.py) && \
-		$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile --nbval --nbval-current-env $$notebooks
+		$(PY) -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+		--nbval --nbval-current-env tests $$notebooks
 
 refresh: setup ## execute the stored chapters anew, and write those whose outputs change
 	$(PY) -m qmvae_study refresh

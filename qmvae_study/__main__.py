@@ -1,4 +1,4 @@
-"""`python -m qmvae_study plan | run | status | collect | amend | render | oracles`: the study from the command line."""
+"""`python -m qmvae_study plan | run | status | collect | amend ...`: the study from the command line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 
 from qmvae_core.data import DataError, load_digits, real_data_at_hand
 from qmvae_core.training import OutOfTime, check_precision
-from qmvae_study import queue, shell
+from qmvae_study import harness, queue, shell
 from qmvae_study.evidence import notebooks
 from qmvae_study.evidence.folder import RESULTS, absolute_root, check_locks, default_evidence, opened
 from qmvae_study.evidence.records import RecordError, load_records
 from qmvae_study.execution import SIDE_BY_SIDE, Outcome, check_room, recorded, side_by_side
-from qmvae_study.judges import OracleError, prepare_oracles
+from qmvae_study.judges import OracleError, prepare_oracles, prepare_published
+from qmvae_study.oracles import PublishedConfig
 from qmvae_study.plan import PROFILES, Run, plan
 from qmvae_study.report import tables
 from qmvae_study.runs import amend, data_for, device_named, expected_hours, not_of_other_data, state
@@ -232,6 +233,16 @@ def _oracles(options: argparse.Namespace) -> None:
         print(f"{name}: {100 * oracle.accuracy(data.test[name].to(device)):.2f} % of the test digits")
 
 
+def _published(options: argparse.Namespace) -> None:
+    """Train the judges of the paper's harness that are missing."""
+    check_locks()
+    device, data = _device(options), load_digits(options.data_root)
+    seeds, work = options.seeds or harness.SEEDS, default_evidence("published")
+    for seed, judges in prepare_published(data, RESULTS / "published", seeds, PublishedConfig(), work, device).items():
+        for name, judge in judges.items():
+            print(f"{name}, seed {seed}: {100 * judge.accuracy(data.test[name].to(device)):.2f} % of the test digits")
+
+
 TO_BE_CONTINUED = 75  # the exit status by which shells and schedulers know a command that should be given again
 INSTEAD = "instead of the profile's own"
 ARGUMENTS = {
@@ -265,8 +276,9 @@ COMMANDS = {
     "neighbours": (_neighbours,),
     "render": (_render, *WHERE, "--notebooks"),
     "oracles": (_oracles, "--out", "--device", "--data-root"),
+    "published": (_published, "--seeds", "--device", "--data-root"),
 }
-ON_A_CPU = ("queue", "oracles")  # unless --device says otherwise
+ON_A_CPU = ("queue", "oracles", "published")  # unless --device says otherwise
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""The judges on disk: weights and the record of their training. Those of the real data are committed."""
+"""The judges on disk: weights and the record of their training. Those of the real data are committed.
+
+A folder holds one judge for each modality. Of the published recipe there are several, in folders named by their seeds.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -12,24 +15,42 @@ from safetensors.torch import load_file
 
 from qmvae_core.data import DigitData
 from qmvae_core.files import file_hash
+from qmvae_study.evidence.folder import alone
 from qmvae_study.evidence.provenance import provenance
 from qmvae_study.evidence.records import Record, read_json, write_json
 from qmvae_study.evidence.weights import save_tensors
-from qmvae_study.oracles import CONFIGS, DigitClassifier, OracleConfig, train_oracle
+from qmvae_study.oracles import (
+    CONFIGS,
+    RECIPES,
+    DigitClassifier,
+    OracleConfig,
+    PublishedConfig,
+    train_oracle,
+    train_published,
+)  # fmt: skip
 
 
 class OracleError(RuntimeError):
     """An oracle is missing or does not belong to the data; the message says what to do."""
 
 
-def save_oracle(model: DigitClassifier, data: DigitData, config: OracleConfig, seconds: float, folder: Path) -> dict:
-    """Write the weights and the record of one oracle's training; returns the record."""
+def save_oracle(
+    model: DigitClassifier,
+    data: DigitData,
+    config: OracleConfig | PublishedConfig,
+    seconds: float,
+    folder: Path,
+    losses: Sequence[float] = (),
+) -> dict:
+    """Write the weights and the record of one oracle's training; returns the record. losses: of each epoch."""
     device = next(model.parameters()).device
     weights, about = _files(model.modality, folder)
     save_tensors(weights, model.state_dict())
     record = {
         "modality": model.modality,
+        "recipe": next(name for name, kind in RECIPES.items() if isinstance(config, kind)),
         "config": asdict(config),
+        "losses": list(losses),
         "accuracy": {"test": model.accuracy(data.test[model.modality].to(device))},
         "n_test": len(data.test[model.modality]),
         "data": data.identity,
@@ -71,7 +92,7 @@ def load_oracle(modality: str, folder: Path, kind: str = "real") -> DigitClassif
         )
     if not about.holds(weights) or about["modality"] != modality:
         raise OracleError(f"{weights} is not the oracle of its record; fetch both, or delete both to train it anew")
-    model = DigitClassifier(modality, about["config"]["channels"])
+    model = DigitClassifier(modality, RECIPES[about.get("recipe", "ours")](**about["config"]))
     model.load_state_dict(load_file(weights))
     model.sha256 = about["weights_sha256"]
     return model.eval()
@@ -97,3 +118,31 @@ def prepare_oracles(
             save_oracle(trained, data, configs[modality], time.monotonic() - started, folder)
             found[modality] = load_oracle(modality, folder, data.identity["kind"])
     return {modality: model.to(device) for modality, model in found.items()}
+
+
+def prepare_published(
+    data: DigitData, folder: Path, seeds: Sequence[int], config: PublishedConfig, work: Path, device: str = "cpu"
+) -> dict[int, Mapping[str, DigitClassifier]]:
+    """Judges of the published recipe of some seeds, trained where they are missing; work: for their checkpoints.
+
+    Raises RuntimeError if another process trains one of them and does not end.
+    """
+    for seed in seeds:
+        with alone(work / str(seed)):
+            for modality in data.train:
+                if all(path.exists() for path in _files(modality, folder / str(seed))):
+                    continue
+                started, own = time.monotonic(), replace(config, seed=seed)
+                model, losses = train_published(modality, data.train, own, work / str(seed), device)
+                save_oracle(model, data, own, time.monotonic() - started, folder / str(seed), losses)
+    found = load_published(data, folder, device)
+    return {seed: found[seed] for seed in seeds}
+
+
+def load_published(
+    data: DigitData, folder: Path, device: str | torch.device = "cpu"
+) -> dict[int, Mapping[str, DigitClassifier]]:
+    """Seed -> the judges of the published recipe in a folder; empty where there are none. Raises like `load_oracle`."""
+    seeds = sorted(int(path.name) for path in folder.glob("[0-9]*")) if folder.is_dir() else []
+    kind = data.identity["kind"]
+    return {seed: {m: load_oracle(m, folder / str(seed), kind).to(device) for m in data.train} for seed in seeds}

@@ -7,7 +7,7 @@ import glob
 import re
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +22,13 @@ from qmvae_core.models import ModelConfig, build_model, from_known_fields, readi
 from qmvae_core.training import LOOPS, NonFiniteLoss, Trained, TrainingConfig, check_precision, fit
 from qmvae_core.training.batches import Steps
 from qmvae_core.training.config import default_loop, in_precision
-from qmvae_study.diagnosis import METRICS, at_a_glance
+from qmvae_study import diagnosis, harness
+from qmvae_study.diagnosis import at_a_glance
 from qmvae_study.evidence.folder import RESULTS, alone, remove_parts
 from qmvae_study.evidence.provenance import provenance, trainer
 from qmvae_study.evidence.records import FORMAT, Record, RecordError, config_hash, load_records, read_record, write_json
 from qmvae_study.evidence.weights import save_tensors
-from qmvae_study.judges import judges_there, prepare_oracles
+from qmvae_study.judges import judges_there, load_published, prepare_oracles, prepare_published
 from qmvae_study.oracles import DigitClassifier
 from qmvae_study.panels import make_panels
 from qmvae_study.plan import Run, profile, steps_of
@@ -127,6 +128,32 @@ def _judges_folder(kind: str, evidence: Path) -> Path:
     return (evidence if kind == STAND_IN else RESULTS) / "oracles"
 
 
+def published_for(
+    name: str, data: DigitData, evidence: Path, device: str | torch.device = "cpu"
+) -> dict[int, Mapping[str, DigitClassifier]]:
+    """The judges of the paper's harness by their seeds: the committed ones, or one of the stand-in's own.
+
+    None where a profile has nothing measured by that harness.
+    """
+    if not profile(name).harness_passes:
+        return {}
+    if data.identity["kind"] == STAND_IN:
+        work = evidence / "work" / "published"
+        return prepare_published(data, evidence / "published", (0,), profile(name).published, work, device)
+    return load_published(data, RESULTS / "published", device)
+
+
+def metrics_of(panel: Mapping[int, Mapping[str, DigitClassifier]], name: str) -> dict[str, Callable[[Context], dict]]:
+    """All that is measured of a run of a profile, by name; panel: the judges of the paper's harness."""
+    passes = profile(name).harness_passes
+    return diagnosis.METRICS | (harness.metrics(panel, passes) if passes else {})
+
+
+def _hashes(panel: Mapping[int, Mapping[str, DigitClassifier]]) -> dict[str, dict[str, str | None]]:
+    """Which judges they are, as a record names them."""
+    return {str(seed): {name: judge.sha256 for name, judge in judges.items()} for seed, judges in panel.items()}
+
+
 def train(
     run: Run,
     data: DigitData,
@@ -174,11 +201,12 @@ def judge(
     """
     written = []
     with alone(evidence / "work" / run.id):
+        panel = published_for(run.profile, data, evidence, next(trained.models[0].parameters()).device)
         for number, (seed, model) in enumerate(zip(run.seeds, trained.models, strict=True)):
             device = next(model.parameters()).device
             on_device = data.to(device)
             given = model, on_device.train, on_device.test, oracles, seed
-            metrics = evaluate(*given, METRICS)
+            metrics = evaluate(*given, metrics_of(panel, run.profile))
             name = run.record_id(seed)
             remove_parts(evidence, f"[!.]*/{glob.escape(name)}[.-]*")
             weights = evidence / "weights" / f"{name}.safetensors"
@@ -193,6 +221,7 @@ def judge(
                 "cost": trained.cost,
                 "trained_by": trained.by,
                 "judges": {each: oracle.sha256 for each, oracle in oracles.items()},
+                "published_judges": _hashes(panel),
             }
             write_json(record_path(run, seed, evidence), record)
             written.append(record)
@@ -235,7 +264,9 @@ def load_model(record: Record, evidence: Path) -> nn.Module:
 
 
 def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[tuple[str, str]]:
-    """Give the finished records of a profile the METRICS that they lack, measured on their stored weights.
+    """Give the finished records of a profile the metrics that they lack, measured on their stored weights.
+
+    What the judges of the paper's harness read is measured again where those at hand are others.
 
     Each names under "amended" the code and machine that measured what was added; nothing else in it changes, and one
     without weights is left as it is. Yields its id and what was done. data_root: as of `data_for`.
@@ -247,8 +278,12 @@ def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[t
         raise RecordError(f"{evidence / 'runs'} has no finished record of the profile {name!r}")
     data = data_for(name, data_root)
     by = provenance()  # before the first record is changed, after which the repository is not clean
+    panel = published_for(name, data, evidence)
+    metrics = metrics_of(panel, name)
     for record in done:
-        missing = [each for each in METRICS if each not in record["metrics"]]
+        missing = [each for each in metrics if each not in record["metrics"]]
+        if harness.JUDGES in metrics and record.get("published_judges") != _hashes(panel):
+            missing = list(dict.fromkeys([*missing, harness.JUDGES]))
         if not missing:
             yield record.id, "lacks nothing"
             continue
@@ -261,8 +296,9 @@ def amend(evidence: Path, name: str, data_root: str | None = None) -> Iterator[t
             raise RecordError(f"record {record.id} was judged by other judges than those at hand; judge its run again")
         model = load_model(record, evidence)
         judges = oracles_for(name, data, evidence)
-        metrics = {each: METRICS[each] for each in missing}
-        record["metrics"] |= evaluate(model, data.train, data.test, judges, record.seed, metrics)
+        wanted = {each: metrics[each] for each in missing}
+        record["metrics"] |= evaluate(model, data.train, data.test, judges, record.seed, wanted)
+        record["published_judges"] = _hashes(panel)
         record["amended"] = record.get("amended", {}) | dict.fromkeys(missing, by)
         write_json(evidence / "runs" / f"{record.id}.json", record)
         yield record.id, f"added {', '.join(missing)}"

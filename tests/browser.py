@@ -7,7 +7,9 @@ from playwright.sync_api import Browser, Page
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 GRAVE = ("serious", "critical")
 # What looks alike many times on a page, and takes most of axe's time; one page is looked at whole.
-ALIKE = [[".highlight"], [".sig"], ["mjx-container"], ["tbody tr:nth-child(n+4)"]]
+ALIKE = [".highlight", ".sig", "dl.py ~ dl.py", "mjx-container", ":is(.bd-sidebar, .indextable) li:nth-child(n+4)",
+         "tbody tr:nth-child(n+4)"]  # fmt: skip
+EMPTY = "(alike) => document.querySelectorAll(alike).forEach((each) => each.replaceChildren())"
 
 WIDER = """() => {
     const page = document.documentElement;
@@ -32,7 +34,7 @@ SILENT = """() => [...document.querySelectorAll("article img, main img")]
 
 
 def _violations(page: Page, whole: bool, **options) -> list[str]:
-    context = None if whole else {"exclude": ALIKE}
+    context = None if whole else {"exclude": [[alike] for alike in ALIKE]}
     found = (
         Axe().run(page, context, {"resultTypes": ["violations"], "preload": False, **options}).response["violations"]
     )
@@ -59,13 +61,16 @@ def visit(browser: Browser, address: str, page_name: str, whole: bool = False) -
         found["wide"] = page.evaluate(WIDER) + page.evaluate(STRETCHED)
         found["requests"] = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
         found["console"] = list(said)  # before axe asks for files of its own
-        page.add_style_tag(content="* { transition: none !important; }")
-        found["light"] = _violations(page, whole)
-        page.evaluate("() => { document.documentElement.dataset.theme = 'dark'; }")
-        found["dark"] = _violations(page, whole, runOnly=["color-contrast"])
         page.set_viewport_size(NARROW)
         page.wait_for_timeout(100)
         found["narrow"] = page.evaluate(WIDER) + page.evaluate(STRETCHED)
+        page.set_viewport_size(WIDE)
+        page.add_style_tag(content="* { transition: none !important; }")
+        if not whole:
+            page.evaluate(EMPTY, ",".join(ALIKE))  # axe reads what it is told to leave out, too
+        found["light"] = _violations(page, whole)
+        page.evaluate("() => { document.documentElement.dataset.theme = 'dark'; }")
+        found["dark"] = _violations(page, whole, runOnly=["color-contrast"])
         return found
     finally:
         page.close()

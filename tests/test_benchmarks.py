@@ -167,7 +167,7 @@ def test_contenders_take_turns_each_with_its_own_settings(monkeypatch):
 
 def test_a_contender_that_ends_is_named():
     with pytest.raises(RuntimeError, match="'wrong' ended.*python -m benchmarks .*no such model"):
-        command._in_turns({"wrong": {"model": "no such model", "loop": "fast"}}, "cpu", turns=1, threads=1)
+        command._in_turns({"wrong": {"what": "layers", "model": "no such model"}}, "cpu", turns=1, threads=1)
 
 
 def test_ratios_are_medians_over_rounds_and_count_every_seed():

@@ -187,7 +187,7 @@ def test_a_scheduler_that_dies_is_named_and_no_run_with_a_record_is_called_faile
             process.wait()
 
     monkeypatch.setattr(execution, "carry_out", carry_out)
-    monkeypatch.setattr(cluster, "PATIENCE", 10.0)  # in which it may come back
+    monkeypatch.setattr(cluster, "PATIENCE", 3.0)  # in which it may come back
     assert run(tmp_path, "--seeds", 0, 1, 2, "--device", "cpu", "--scheduler", file) == 1
     *_, named, total = capsys.readouterr().err.splitlines()
     assert named == f"qmvae_study: run 3 of 3: {cluster.GONE}"

@@ -378,6 +378,11 @@ def test_a_broken_download_is_an_error(empty_folder, monkeypatch):
         load_digits()
 
 
+def test_labels_that_are_no_digits_are_named_by_their_ends():
+    with pytest.raises(DataError, match="labels must be 0 to 9, not 3 to 12"):
+        data.digits.check_range(torch.tensor([5, 12, 3]))
+
+
 def test_a_silent_network_is_given_up_in_time(monkeypatch):
     release = threading.Event()
     monkeypatch.setattr(data.sources, "_answers", lambda *_: release.wait(60) or True)
@@ -392,6 +397,11 @@ def test_a_silent_network_is_given_up_in_time(monkeypatch):
 def test_both_hosts_must_answer(monkeypatch, reachable, expected):
     monkeypatch.setattr(data.sources, "_answers", lambda address, _: any(part in address for part in reachable))
     assert data.sources.network_answers() is expected
+
+
+def test_an_answer_that_takes_a_moment_is_waited_for(monkeypatch):
+    monkeypatch.setattr(data.sources, "_answers", lambda *_: threading.Event().wait(0.1) or True)
+    assert data.sources.network_answers() is True
 
 
 def test_a_host_answers_when_it_is_asked_for_the_head_of_a_file(monkeypatch):
@@ -510,11 +520,6 @@ def stand_in():
     return standin_digits()
 
 
-def test_the_stand_in_repeats_itself(stand_in):
-    """Its identity has a hash of every image and label."""
-    assert standin_digits().identity == stand_in.identity
-
-
 LOCK = (Path(__file__).resolve().parents[1] / "requirements.lock").read_text(encoding="utf-8")
 
 
@@ -526,10 +531,13 @@ def test_the_stand_in_has_these_very_bytes(stand_in):
     """Records on stand-in data name this hash; with another one they could not be compared."""
     assert stand_in.identity["content_hash"] == "c2f26e562a06632ea9e977bb2e1aa72064cfb70be25878ee8368f895a1b7b080"
     assert stand_in.identity["n_test_official"] == {"mnist": 10_000, "svhn": 26_032}
+    assert "(it was asked for)" in stand_in.identity["notes"][0]
 
 
-def test_the_stand_in_depends_on_the_seed(few_rendered):
+def test_the_stand_in_depends_on_the_seed_alone(few_rendered):
+    """Its identity has a hash of every image and label."""
     first, other = standin_digits(seed=0), standin_digits(seed=1)
+    assert standin_digits(seed=0).identity == first.identity
     assert other.identity["content_hash"] != first.identity["content_hash"]
     assert not torch.equal(other.train["svhn"].images, first.train["svhn"].images)
     assert torch.equal(other.train["mnist"].images, first.train["mnist"].images)

@@ -17,7 +17,7 @@ from qmvae_core.likelihoods import LIKELIHOODS, Likelihood
 from qmvae_core.models import ModalityConfig, build_model
 from qmvae_core.training import LOOPS, TrainingConfig, fit
 from qmvae_study import diagnosis
-from qmvae_study.oracles import DigitClassifier
+from qmvae_study.oracles import DigitClassifier, OracleConfig
 
 TRAINING = TrainingConfig(epochs=2, steps_per_epoch=3, batch_size=12, chunk=2)
 LABEL = ModalityConfig((10,), "dense", (6,), private=2, likelihood="categorical")
@@ -82,7 +82,7 @@ def test_a_third_modality_is_evaluated_like_the_others(bring, modality):
     model = fit(config, TRAINING, data, (0,), progress="none").models[0]
     judges = dict.fromkeys(data, Reader())
     if modality is WIDE:
-        judges["mine"] = DigitClassifier("mine", 2, modality.shape)
+        judges["mine"] = DigitClassifier("mine", OracleConfig(epochs=1, channels=2), modality.shape)
     found = evaluate(model, data, data, judges, metrics=diagnosis.METRICS)
     assert len(found["cross_generation"]) == 6
     assert found["probe"].keys() == {*data, "joint"}

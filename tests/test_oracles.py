@@ -50,7 +50,7 @@ def trained(handwritten):
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_digits_and_features_are_of_eval_mode_whatever_mode_the_caller_left(modality):
     """Features are what the last layer sees; statistics of a batch would make them depend on the batches."""
-    model = DigitClassifier(modality, 4)
+    model = DigitClassifier(modality, OracleConfig(epochs=1, channels=4))
     images = noise_digits(modality, 64).batch()
     model.train()
     model(images)  # batch statistics that differ from the initial ones
@@ -75,7 +75,7 @@ def test_digits_and_features_are_of_eval_mode_whatever_mode_the_caller_left(moda
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 28, 28), (2, 1, 28, 27), (2, 784)])
 def test_images_of_another_shape_are_refused(shape):
-    oracle = DigitClassifier("mnist", 2)
+    oracle = DigitClassifier("mnist", OracleConfig(epochs=1, channels=2))
     for judge in (oracle.predict, oracle.features):
         with pytest.raises(ValueError, match=r"mnist oracle judges images .*28, 28.*got"):
             judge(torch.zeros(shape))
@@ -83,12 +83,12 @@ def test_images_of_another_shape_are_refused(shape):
 
 def test_an_unknown_modality_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown modality 'audio'.*mnist.*svhn"):
-        DigitClassifier("audio", 2)
+        DigitClassifier("audio", OracleConfig(epochs=1, channels=2))
 
 
 def test_accuracy_is_the_share_of_labels_over_all_parts(monkeypatch):
     digits = noise_digits("mnist", 10_001)  # the last part is one digit
-    model = DigitClassifier("mnist", 2)
+    model = DigitClassifier("mnist", OracleConfig(epochs=1, channels=2))
     threes = torch.full((1,), 3)
     monkeypatch.setattr(model, "predict", lambda images: threes.expand(len(images)))
     assert model.accuracy(digits) == pytest.approx((digits.labels == 3).double().mean().item(), abs=1e-7)
@@ -164,7 +164,7 @@ def test_a_missing_judge_is_an_error_with_the_command_that_trains_it(tmp_path):
 @pytest.mark.parametrize(("made", "asked"), [("stand-in", "real"), ("real", "stand-in")])
 def test_a_judge_of_one_kind_of_data_does_not_judge_the_other(tmp_path, made, asked):
     for name in MODALITIES:
-        save_oracle(DigitClassifier(name, 2), digit_data(made), TINY, 0.0, tmp_path)
+        save_oracle(DigitClassifier(name, OracleConfig(epochs=1, channels=2)), digit_data(made), TINY, 0.0, tmp_path)
     with pytest.raises(OracleError, match=f"trained on {made} data and cannot judge {asked} data"):
         load_oracle("mnist", tmp_path, *([asked] if asked != "real" else []))  # which it expects unless told
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -30,6 +30,13 @@ def folders(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def at_hand(monkeypatch):
+    """What data the command holds records against, without the seconds that they take."""
+    data = SimpleNamespace(identity={"kind": "stand-in", "content_hash": "x"})
+    monkeypatch.setattr(command_line, "data_for", lambda *_: data)
+
+
 REAL = SimpleNamespace(identity={"kind": "real", "content_hash": "x"})
 VALUES = {SECOND: (92.0, 92.5, 92.0), FIRST: (91.0, 91.0, 91.5), THIRD: (90.0, 90.5, 90.0)}
 
@@ -44,7 +51,8 @@ def test_the_order_before_the_hunt(folders):
     assert found[: 10 + len(hunt.PLAN)] == [*plan("precision"), *plan("hunt")]
     profiles = [run.profile for run in found]
     rest = profiles[10 + len(hunt.PLAN) + 10 :]  # after the second look at the precisions
-    assert rest == sorted(rest, key=("paper", "epoch").index)
+    assert rest == sorted(rest, key=("paper", "epoch", "published").index)
+    assert [(run.reading, run.seeds) for run in found if run.profile == "published"] == [("dmvae", (0,))]
     assert {run.seeds[0] for run in found if run.profile == "precision"} == set(range(10))
     assert {run.reading for run in found if run.profile == "paper"} == {"mvae", "dmvae"}
     assert "hunt" not in {run.profile for run in found if run.seeds != (0,)}  # no finalist is known
@@ -228,8 +236,6 @@ def test_a_run_with_a_record_is_not_called_failed(tmp_path, monkeypatch, capsys)
         raise RuntimeError("07_train.ipynb could not be written")
 
     monkeypatch.setattr(execution, "carry_out", carry_out)
-    data = SimpleNamespace(identity={"kind": "stand-in", "content_hash": "x"})
-    monkeypatch.setattr(command_line, "data_for", lambda *_: data)
     assert command_line.main(["run", "--profile", "smoke", "--evidence", str(tmp_path)]) == 1
     line = "qmvae_study: run 1 of 1: its record is written, but 07_train.ipynb could not be written\n"
     assert capsys.readouterr().err == line

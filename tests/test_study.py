@@ -28,7 +28,7 @@ from qmvae_study.evidence import notebooks, records
 from qmvae_study.evidence.pictures import panel_images
 from qmvae_study.evidence.records import Panel, RecordError, config_hash, load_records, read_record
 from qmvae_study.judges import OracleError
-from qmvae_study.oracles import DigitClassifier
+from qmvae_study.oracles import DigitClassifier, OracleConfig
 from qmvae_study.plan import Run, plan, profile
 from qmvae_study.report.tables import leakage_table
 from qmvae_study.rows import MODELS_COMPARED
@@ -455,7 +455,7 @@ def small_profile(monkeypatch):
 
 
 METRICS = {"cross_generation": {"mnist->svhn": {"mean": {"accuracy": 0.5, "n": 30}}}}
-JUDGES = {name: DigitClassifier(name, 2) for name in MODALITIES}
+JUDGES = {name: DigitClassifier(name, OracleConfig(epochs=1, channels=2)) for name in MODALITIES}
 for name, judge in JUDGES.items():
     judge.sha256 = f"of the {name} judge"
 
@@ -464,6 +464,7 @@ def train_and_judge(evidence: Path, monkeypatch, seeds=(0, 3)) -> tuple[Run, lis
     run, data = Run("smoke", SMALL, seeds), small_data()
     judged = []
     monkeypatch.setattr(study_runs, "evaluate", lambda *parts: judged.append(parts) or copy.deepcopy(METRICS))
+    monkeypatch.setattr(study_runs, "published_for", lambda *where: {5: JUDGES})
     trained = study_runs.train(run, data, evidence, progress="none")
     written = study_runs.judge(run, trained, data, JUDGES, evidence)
     for name, oracle in JUDGES.items():
@@ -508,7 +509,8 @@ def amendable(tmp_path, monkeypatch, small_profile):
     monkeypatch.setattr(study_runs, "data_for", lambda name, root: small_data())
     monkeypatch.setattr(study_runs, "oracles_for", lambda *where: JUDGES)
     monkeypatch.setattr(study_runs, "evaluate", evaluate)
-    monkeypatch.setattr(study_runs, "METRICS", dict.fromkeys(METRICS) | {"joint_code": diagnosis.joint_code})
+    found = dict.fromkeys(METRICS) | {"joint_code": diagnosis.joint_code}
+    monkeypatch.setattr(study_runs, "metrics_of", lambda panel, name: found)
     return written
 
 
@@ -597,6 +599,30 @@ def test_a_record_that_cannot_be_amended_is_named_and_left_as_it_is(tmp_path, am
     assert path.read_bytes() == content
 
 
+def test_other_judges_of_the_papers_harness_read_the_images_again(tmp_path, monkeypatch, amendable):
+    """Those that a record names have read them; a record without any, or with one seed fewer, is amended."""
+    given = []
+    reads = {"joint_code": lambda of: {}, "published_judges": lambda of: given.append(of.seed) or {"5": {}}}
+    monkeypatch.setattr(study_runs, "metrics_of", lambda panel, name: dict.fromkeys(METRICS) | reads)
+    assert set(dict(study_runs.amend(tmp_path, "smoke")).values()) == {"added joint_code, published_judges"}
+    assert set(dict(study_runs.amend(tmp_path, "smoke")).values()) == {"lacks nothing"}
+    assert given == [0, 3]
+    monkeypatch.setattr(study_runs, "published_for", lambda *where: {5: JUDGES, 6: JUDGES})
+    assert set(dict(study_runs.amend(tmp_path, "smoke")).values()) == {"added published_judges"}
+    assert given == [0, 3, 0, 3]
+    for record in load_records(tmp_path / "runs"):
+        assert record["published_judges"].keys() == {"5", "6"}
+        assert record["judges"] == {name: judge.sha256 for name, judge in JUDGES.items()}
+
+
+def test_the_papers_harness_measures_the_runs_of_the_tables_alone():
+    for name in ("quick", "epoch", "paper", "published", "smoke"):
+        assert {"published_judges", "published_probe"} <= study_runs.metrics_of({0: JUDGES}, name).keys()
+    for name in ("hunt", "precision", "sensitivity", "deviations"):
+        assert study_runs.metrics_of({}, name) == diagnosis.METRICS
+        assert study_runs.published_for(name, small_data(), Path("nowhere")) == {}
+
+
 def test_a_record_without_weights_is_passed_over_by_amending(tmp_path, amendable):
     first, second = amendable
     (tmp_path / "weights" / f"{first['id']}.safetensors").unlink()
@@ -628,18 +654,20 @@ def test_a_loss_that_is_not_finite_leaves_a_failure_record_for_each_seed(tmp_pat
 def test_a_record_names_its_judges_and_everybody_who_trained_it(tmp_path, monkeypatch, small_profile):
     run, data = Run("smoke", SMALL, (0,)), small_data()
     monkeypatch.setattr(study_runs, "evaluate", lambda *_: copy.deepcopy(METRICS))
+    monkeypatch.setattr(study_runs, "published_for", lambda *where: {5: JUDGES})
     monkeypatch.setattr(study_runs, "trainer", lambda device: {"commit": "first", "torch": "1"})
     with pytest.raises(OutOfTime):
         study_runs.train(run, data, tmp_path, progress="none", minutes=1e-9)
     monkeypatch.setattr(study_runs, "trainer", lambda device: {"commit": "second", "torch": "1"})
     for _ in range(2):  # who comes twice is named once
         trained = study_runs.train(run, data, tmp_path, progress="none")
-    judges = {name: DigitClassifier(name, 2) for name in MODALITIES}
+    judges = {name: DigitClassifier(name, OracleConfig(epochs=1, channels=2)) for name in MODALITIES}
     for name, oracle in judges.items():
         oracle.sha256 = f"of {name}"
     (record,) = study_runs.judge(run, trained, data, judges, tmp_path)
     assert record["trained_by"] == [{"commit": "first", "torch": "1"}, {"commit": "second", "torch": "1"}]
     assert record["judges"] == {"mnist": "of mnist", "svhn": "of svhn"}
+    assert record["published_judges"] == {"5": {name: judge.sha256 for name, judge in JUDGES.items()}}
 
 
 def test_training_gets_the_runs_own_folder_and_settings(tmp_path, monkeypatch):

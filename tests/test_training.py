@@ -298,9 +298,9 @@ def train_in_a_process(config, long, digits, seeds, folder):
 
 @pytest.fixture(scope="module")
 def processes():
-    """Processes of their own that share one import of torch."""
+    """Processes of their own that share one import of torch, and of what its first optimiser imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["qmvae_core.training"])
+    context.set_forkserver_preload(["qmvae_core.training", "torch._dynamo"])
     return context
 
 

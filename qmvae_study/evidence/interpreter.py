@@ -95,6 +95,7 @@ def main(notebook: str, output: str, parameters: str) -> int:
     """
     threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
     signal.signal(signal.SIGTERM, _pass_on)
+    sys.modules["rfc3987_syntax"] = None  # a grammar that jsonschema reads for a second, and that no notebook needs
     import papermill  # slow, so it comes behind what a starter may want of this process
     from nbclient.exceptions import DeadKernelError
     from papermill.iorw import LocalHandler, papermill_io

@@ -26,6 +26,7 @@ class RecordError(RuntimeError):
 
 SEAL = "sha256"  # the field that holds the digest of all other fields
 STATUSES = ("ok", "failed")
+OURS, PAPERS = "our harness", "the paper's harness"  # by which a cell of the tables is measured
 MISSING = object()
 
 
@@ -211,6 +212,22 @@ class Record(dict):
             raise RecordError(f"record {self.id}: metrics / {' / '.join(path)} holds no share of images; run it again")
         return found
 
+    def by_judge(self, *path: str) -> dict[str, float]:
+        """A cell of the tables, at a path as of `share`, in per cent by each harness that has measured it.
+
+        OURS; and PAPERS: cross generation of sampled codes over the digits of test pairs, the mean of several judges,
+        each of which stands there too, and the probe on sampled codes.
+        """
+        metrics, found = self["metrics"], {OURS: self.share(*path).per_cent}
+        if path[0] == "probe" and "published_probe" in metrics:
+            found[PAPERS] = self._at("metrics", "published_probe", *path[1:]).per_cent
+        elif path[0] == "cross_generation" and (seeds := metrics.get("published_judges")):
+            of_seed = ("metrics", "published_judges")
+            read = {seed: self._at(*of_seed, seed, *path[1:], "sample", "pairs").per_cent for seed in seeds}
+            found[PAPERS] = sum(read.values()) / len(read)
+            found |= {f"{PAPERS}, seed {seed}": value for seed, value in read.items()}
+        return found
+
     def applies(self, *path: str) -> bool:
         """Whether the model has the metric at a path: the probe of one without joint codes has no "joint"."""
         probe = self["metrics"].get("probe")
@@ -346,7 +363,8 @@ FORM = {
 }  # fmt: skip
 # What it may lack, as one that is older or that failed.
 OPTIONAL = {
-    **dict.fromkeys(("metrics", "panels", "provenance", "cost", "plateau", "judges"), dict), "history": list,
+    **dict.fromkeys(("metrics", "panels", "provenance", "cost", "plateau", "judges", "published_judges"), dict),
+    "history": list,
     "cost.steps": int, "cost.seconds": int | float, "plateau.left": int | None,
 }  # fmt: skip
 

@@ -1,178 +1,361 @@
 """The claim ledger: what the paper says, and what our records say to it, failures first.
 
-The rule, written before the runs. A claim about one number is judged like a cell of the tables (`tables.verdict`). A
-claim that compares is judged on paired seeds: the differences of the runs with one seed have a 95 % interval by
-Student's t, and the claim "holds" if all of the interval is on its side, "fails" if none of it is, and is "undecided"
-else. Only runs of the paper's length, on real data, with at least `tables.LEAST_SEEDS` seeds decide; with less the
-claim is "undecided", and the numbers of the longest profile that has all its runs stand beside it. Runs of different
-profiles are never compared.
+The rules are those of `rules`: a claim about one number is judged like a cell of the tables, a claim that compares on
+paired seeds. Runs of different profiles are never compared. The word of the rule that was in force before stands
+beside the new one wherever the two differ (`changed`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from qmvae_core.names import TITLES
+from qmvae_core.names import AS_PRINTED, BEST, TITLES
 from qmvae_study import paper
-from qmvae_study.evidence.records import Record
+from qmvae_study.evidence.records import OURS, PAPERS, Record
 from qmvae_study.report import tables
 from qmvae_study.report.intervals import Interval, Says, Verdict
-from qmvae_study.rows import BASELINES, WITHOUT_LOSS
+from qmvae_study.report.rules import LEAST_SEEDS, NEW_RULE, OLD_RULE, Difference, Question, answers, combined
+from qmvae_study.rows import BASELINES, INSTEAD, WITHOUT_LOSS
 
-ORDER = (Says.FAILS, Says.UNDECIDED, Says.HOLDS)
-COMPARED = {Says.ABOVE: Says.HOLDS, Says.BELOW: Says.FAILS, Says.AGREES: Says.UNDECIDED}  # a claim that it is above
-EQUAL = {Says.AGREES: Says.HOLDS, Says.ABOVE: Says.FAILS, Says.BELOW: Says.FAILS}  # a claim that it is this number
+ORDER = (Says.FAILS, Says.DEPENDS, Says.ABOVE, Says.LEANS, Says.UNDECIDED, Says.HOLDS)
+READINGS = (AS_PRINTED, BEST)  # of Q-MVAE, by which the ledger judges each claim
+COMPARISONS = "comparisons"  # the family of the claims that are about no single number of the paper
+ByJudge = Mapping[str, Mapping[int, float]]  # harness -> seed -> per cent or points, as of `tables.cell_values`
+
+
+class Comparison(NamedTuple):
+    """Numbers of one profile beside what they are compared with.
+
+    values: their difference in points, or with a target, a number of the paper's, the numbers themselves. used: the
+    records. lacks: the readings of which there is no run. failed: how many runs of them ended in a loss that is not
+    finite.
+    """
+
+    beside: str
+    values: ByJudge
+    used: Sequence[Record]
+    target: paper.Reported | None = None
+    lacks: Sequence[str] = ()
+    failed: int = 0
+
+    def difference(self, judge: str) -> Difference | None:
+        """By one harness; None for fewer than two seeds."""
+        values = list(self.values[judge].values())
+        return Difference.to_reported(values, self.target) if self.target else Difference.of_pairs(values)
+
+    @property
+    def seeds(self) -> int:
+        """How many there are."""
+        return len(next(iter(self.values.values()), ()))
+
+    def __str__(self) -> str:
+        failed = [f"{self.failed} failed"] if self.failed else []
+        if not self.values:
+            missing = f"no run of {', '.join(self.lacks)}" if self.lacks else f"no seed of both {self.beside}"
+            return ", ".join([missing, *failed])
+        judge, by_seed = next(iter(self.values.items()))
+        found = Interval.of_mean(list(by_seed.values()))
+        parts = [f"{self.used[0].profile} profile", f"{self.seeds} seed{'s' * (self.seeds > 1)}"]
+        parts += [f"{found.ends()}"] if found and self.target is None else []
+        parts += [*([judge] if judge != OURS else []), *failed]
+        if stalled := sorted({record.reading for record in self.used if record.stalled}):
+            parts.append(f"stalled: {', '.join(stalled)}")
+        shown = f"{np.mean(list(by_seed.values())):+.1f} points {self.beside}"
+        if self.target is not None and not self.beside:
+            spread = Interval.spread(list(by_seed.values()))
+            shown = f"ours {spread.plus_minus() if spread.n > 1 else f'{spread.centre:.1f}'}"
+        said = f", paper {self.target}" if self.target is not None else ""
+        return f"{shown} ({', '.join(parts)}){said}"
 
 
 class Claim(NamedTuple):
-    """key: its name on other pages. where: in the paper. says: in our words. judge: (records, reading) -> its verdict.
+    """key: its name on other pages. where: in the paper. says: in our words. family: what Holm counts it among.
 
-    The records are of one profile, and the reading is Q-MVAE's.
+    compare: (records of one profile, reading of Q-MVAE) -> the comparisons that it makes, all of which must hold.
     """
 
     key: str
     where: str
     says: str
-    judge: Callable[[Sequence[Record], str], Verdict]
+    family: str
+    compare: Callable[[Sequence[Record], str], list[Comparison]]
 
 
-def paired_differences(records: Sequence[Record], one: str, other: str, path: Sequence[str]) -> dict[int, float]:
-    """seed -> (reading `one` - reading `other`), in points, for the seeds that both have."""
-    ours, theirs = ({r.seed: r.share(*path).per_cent for r in records if r.reading == each} for each in (one, other))
-    return {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
+class Finding(NamedTuple):
+    """The verdict on a claim, with the numbers behind it, and the word of the rule that was in force before."""
+
+    verdict: Verdict
+    before: Says
+
+    def __str__(self) -> str:
+        return self.verdict.spelled({Says.ABOVE: "above the paper"})
 
 
-def _judged(differences: Sequence[float], used: Sequence[Record], beside: str, target: float | None = None) -> Verdict:
-    """The verdict on a difference that a claim calls positive, or equal to `target`, in points; used: its records."""
-    count, interval = len(differences), Interval.of_mean(differences)
-    spread = f", {interval.ends()}" if interval else ""
-    said = f"{np.mean(differences):+.1f} points {beside} ({used[0].profile} profile, {_seeds(count)}{spread})"
-    if stalled := sorted({record.reading for record in used if record.stalled}):
-        said += f", stalled: {', '.join(stalled)}"
-    if count < tables.LEAST_SEEDS or not all(r.real and r.profile == "paper" for r in used):
-        return Verdict(Says.UNDECIDED, evidence=said)
-    says = COMPARED[interval.against(0.0)] if target is None else EQUAL[interval.against(target)]
-    return Verdict(says, evidence=said)
+# What is compared
 
 
-def _missing(what: str) -> Verdict:
-    return Verdict(Says.UNDECIDED, evidence=what, complete=False)
+def runs_of(records: Sequence[Record], reading: str) -> list[Record]:
+    """The finished runs of a reading, those of the precision that most seeds have; of float32 where as many do.
+
+    Where there is none, those of the reading that stands in its place (`rows.INSTEAD`).
+    """
+    found = [record for record in records if record.done and record.reading == reading]
+    if not found and reading in INSTEAD:
+        return runs_of(records, INSTEAD[reading])
+    counts = Counter(record.precision for record in found)
+    chosen = max(counts, key=lambda name: (counts[name], name == "float32"), default=None)
+    return [record for record in found if record.precision == chosen]
 
 
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' * (count > 1)}"
+def paired(first: ByJudge, second: ByJudge) -> dict[str, dict[int, float]]:
+    """first - second for the harnesses and the seeds of both; empty where there are none."""
+    found = {
+        judge: {seed: value - second[judge][seed] for seed, value in by_seed.items() if seed in second[judge]}
+        for judge, by_seed in first.items()
+        if judge in second
+    }
+    return {judge: by_seed for judge, by_seed in found.items() if by_seed}
 
 
-def _difference(records, one: str, other: str, path: Sequence[str], target: float | None = None) -> Verdict:
-    found = paired_differences(records, one, other, path)
-    if not found:
-        return _missing(f"no seed has both {one} and {other}")
-    used = [r for r in records if r.reading in (one, other) and r.seed in found]
-    return _judged(list(found.values()), used, f"over {other}", target)
+def _over(records, one: str, other: str, path: Sequence[str], target: paper.Reported | None = None) -> Comparison:
+    """One reading over another on the seeds that both have."""
+    runs = {name: runs_of(records, name) for name in (one, other)}
+    values = paired(*(tables.cell_values(group, path) for group in runs.values()))
+    seeds = next(iter(values.values()), {})
+    used = [record for group in runs.values() for record in group if record.seed in seeds]
+    lacks = [name for name, group in runs.items() if not group]
+    beside = f"over {runs[other][0].reading}" if values else f"{one} and {other}"
+    return Comparison(beside, values, used, target, lacks, _failed(records, one, other))
 
 
-def _above_all(path: Sequence[str], models: Sequence[str] = BASELINES):
-    """Above each of the models: fails with any of them, and holds only with all."""
-
-    def judge(records, reading):
-        verdicts = [_difference(records, reading, model, path) for model in models]
-        says = min((verdict.says for verdict in verdicts), key=ORDER.index)
-        evidence = "; ".join(verdict.evidence for verdict in verdicts)
-        return Verdict(says, evidence=evidence, complete=all(verdict.complete for verdict in verdicts))
-
-    return judge
+def _failed(records: Sequence[Record], *readings: str) -> int:
+    return sum(not record.done and record.reading in readings for record in records)
 
 
-def _above(other: str, path: Sequence[str], target: float | None = None):
-    """Above another reading; braces in its name stand for the reading of Q-MVAE itself."""
-    return lambda records, reading: _difference(records, reading, other.format(reading), path, target)
+def _above(*others: str, path: Sequence[str], target: paper.Reported | None = None):
+    """Above other readings; braces in a name stand for the reading of Q-MVAE itself."""
+    return lambda records, reading: [_over(records, reading, each.format(reading), path, target) for each in others]
 
 
 def _within(one: Sequence[str], other: Sequence[str], beside: str):
     """One accuracy of Q-MVAE above another of the same runs."""
 
-    def judge(records, reading):
-        group = [r for r in records if r.reading == reading]
-        if not group:
-            return _missing(f"no record of {reading}")
-        return _judged([r.share(*one).per_cent - r.share(*other).per_cent for r in group], group, beside)
+    def compare(records, reading):
+        group = runs_of(records, reading)
+        values = paired(tables.cell_values(group, one), tables.cell_values(group, other))
+        return [Comparison(beside, values, group, None, [] if group else [reading], _failed(records, reading))]
 
-    return judge
+    return compare
 
 
-def _cell(model: str, column: str, reported: Mapping, columns: Mapping):
-    """A cell of a table, judged by the rule of the tables; a value above the paper's fails it as one below does."""
+def _cell(model: str, column: str):
+    """A cell of a table."""
 
-    def judge(records, reading):
+    def compare(records, reading):
         name = reading if model == "qmvae" else model
-        group = [r for r in records if r.reading == name]
-        if not group:
-            return _missing(f"no record of {name}")
-        row = tables.compare(group, reported, {column: columns[column]}).iloc[0]
-        word = ", stalled" if any(record.stalled for record in group) else ""
-        ours = f"ours {row['ours']} ({row['profile']} profile, {_seeds(len(group))}{word})"
-        says = EQUAL.get(row["verdict"], Says.UNDECIDED)
-        return Verdict(says, evidence=f"{ours}, paper {row['paper']}: {row['verdict']}")
+        group = runs_of(records, name)
+        values = tables.cell_values(group, paper.CELLS[column])
+        said, lacks = paper.ROWS[model][column], [] if group else [name]
+        return [Comparison("", values, group, said, lacks, _failed(records, name))]
 
-    return judge
+    return compare
 
 
 def _cells() -> Iterator[Claim]:
-    for table, reported, columns in (
-        ("Table 1", paper.TABLE1, paper.TABLE1_COLUMNS),
-        ("Table 2", paper.TABLE2, paper.TABLE2_COLUMNS),
-    ):
+    for table, reported in (("Table 1", paper.TABLE1), ("Table 2", paper.TABLE2)):
         for model, column in ((m, c) for m, row in reported.items() for c, said in row.items() if said is not None):
             key = f"{table} {model} {column}".lower().replace(" ", "-").replace("→", "-to-")
             says = f"{TITLES[model]}, {column}: {reported[model][column].mean:.1f} %"
-            yield Claim(key, table, says, _cell(model, column, reported, columns))
+            yield Claim(key, table, says, model, _cell(model, column))
 
 
 TO_SVHN, TO_MNIST = paper.TABLE1_COLUMNS.values()
 MNIST, SVHN, JOINT = paper.TABLE2_COLUMNS.values()
 ABOVE_ALL, BETTER = "Q-MVAE is above every compared model in", "classify better than every compared model's"
-GAIN = f"Q-MVAE gains {paper.GAIN_OVER_DMVAE} points over DMVAE in SVHN→MNIST"
+GAIN = f"Q-MVAE gains {paper.GAIN_OVER_DMVAE.mean} points over DMVAE in SVHN→MNIST"
 JOINT_BETTER = "Joint codes classify better than those of MVAE and DMVAE"
 ALIGNS = "The quadruplet loss aligns the codes: SVHN→MNIST is above the same model without it"
+TO_NUMBER = paper.GAIN_OVER_DMVAE
 CLAIMS = (
-    Claim("above-all-mnist-to-svhn", "section 4.2.1", f"{ABOVE_ALL} MNIST→SVHN", _above_all(TO_SVHN)),
-    Claim("above-all-svhn-to-mnist", "section 4.2.1", f"{ABOVE_ALL} SVHN→MNIST", _above_all(TO_MNIST)),
-    Claim("gain-over-dmvae", "section 4.2.1", GAIN, _above("dmvae", TO_MNIST, paper.GAIN_OVER_DMVAE)),
-    Claim("codes-of-mnist", "section 4.3", f"Codes of MNIST {BETTER}", _above_all(MNIST)),
-    Claim("codes-of-svhn", "section 4.3", f"Codes of SVHN {BETTER}", _above_all(SVHN)),
-    Claim("joint-codes", "section 4.3", JOINT_BETTER, _above_all(JOINT, ("mvae", "dmvae"))),
-    Claim(
-        "joint-above-svhn", "section 4.3", "Joint codes classify better than codes of SVHN",
-        _within(JOINT, SVHN, "over SVHN alone"),
+    *(
+        Claim(key, where, says, COMPARISONS, compare)
+        for key, where, says, compare in (
+            ("above-all-mnist-to-svhn", "section 4.2.1", f"{ABOVE_ALL} MNIST→SVHN", _above(*BASELINES, path=TO_SVHN)),
+            ("above-all-svhn-to-mnist", "section 4.2.1", f"{ABOVE_ALL} SVHN→MNIST", _above(*BASELINES, path=TO_MNIST)),
+            ("gain-over-dmvae", "section 4.2.1", GAIN, _above("dmvae", path=TO_MNIST, target=TO_NUMBER)),
+            ("codes-of-mnist", "section 4.3", f"Codes of MNIST {BETTER}", _above(*BASELINES, path=MNIST)),
+            ("codes-of-svhn", "section 4.3", f"Codes of SVHN {BETTER}", _above(*BASELINES, path=SVHN)),
+            ("joint-codes", "section 4.3", JOINT_BETTER, _above("mvae", "dmvae", path=JOINT)),
+            (
+                "joint-above-svhn", "section 4.3", "Joint codes classify better than codes of SVHN",
+                _within(JOINT, SVHN, "over SVHN alone"),
+            ),
+            (
+                "joint-below-mnist", "section 4.3", "Joint codes classify worse than codes of MNIST",
+                _within(MNIST, JOINT, "over joint codes"),
+            ),
+            ("loss-aligns", "section 4.3", ALIGNS, _above(WITHOUT_LOSS, path=TO_MNIST)),
+        )
     ),
-    Claim(
-        "joint-below-mnist", "section 4.3", "Joint codes classify worse than codes of MNIST",
-        _within(MNIST, JOINT, "over joint codes"),
-    ),
-    Claim("loss-aligns", "section 4.3", ALIGNS, _above(WITHOUT_LOSS, TO_MNIST)),
     *_cells(),
 )  # fmt: skip
 
 
-def findings(records: Sequence[Record], reading: str) -> dict[str, Verdict]:
-    """Key of each claim -> what the records say to it, Q-MVAE by `reading`.
+# What follows
 
-    The verdict is that of a profile that decides the claim, else of the longest that has all its runs.
-    """
+
+def question(comparisons: Sequence[Comparison]) -> Question:
+    """What a claim asks, of the harnesses that measured all that there is of its comparisons."""
+    there = [each for each in comparisons if each.values]
+    judges = [judge for judge in (there[0].values if there else ()) if all(judge in each.values for each in there)]
+    found = {judge: [d for each in there if (d := each.difference(judge))] for judge in judges}
+    equal = any(each.target for each in comparisons)
+    return Question({judge: every for judge, every in found.items() if every}, equal, len(there) == len(comparisons))
+
+
+def _words(compared: Mapping[str, Sequence[Comparison]]) -> dict[str, Verdict]:
+    """Key of each claim -> what the tests say, whatever the length of the runs, with Holm over each family."""
     found = {}
-    for claim in CLAIMS:
-        by_length = [claim.judge(group, reading) for group in tables.by_profile(records)]
-        found[claim.key] = max(by_length, key=lambda verdict: (verdict.says != Says.UNDECIDED, verdict.complete))
+    for family in dict.fromkeys(claim.family for claim in CLAIMS):
+        questions = {c.key: question(compared[c.key]) for c in CLAIMS if c.family == family}
+        found |= {k: combined(words) for k, words in answers(questions, strict=family == COMPARISONS).items()}
     return found
 
 
-def ledger(records: Sequence[Record], reading: str) -> pd.DataFrame:
-    """All claims with verdict and evidence, failures first; arguments as of `findings`."""
-    found = findings(records, reading)
-    claims = sorted(CLAIMS, key=lambda claim: ORDER.index(found[claim.key].says))
-    rows = [(str(found[each.key]), each.says, each.where, found[each.key].evidence) for each in claims]
-    return pd.DataFrame(rows, columns=["verdict", "the paper says", "where", "our records"])
+def _ruling(comparisons: Sequence[Comparison], word: Verdict) -> tuple[Verdict, bool]:
+    """The verdict of one profile's runs, of which the tests say a word; and whether no other runs can change it."""
+    used = [record for each in comparisons for record in each.used]
+    complete = all(each.values for each in comparisons)
+    found = Verdict(Says.UNDECIDED, "for want of runs", "; ".join(map(str, comparisons)), complete)
+    if not used:
+        return found, False
+    if not all(record.real for record in used):
+        return found._replace(why="for want of runs on real data"), False
+    if used[0].profile == "paper":
+        least = min(each.seeds for each in comparisons)
+        final = word.says is not Says.UNDECIDED or least >= LEAST_SEEDS
+        why = word.why if word.says is not Says.UNDECIDED else _want(comparisons, least)
+        return found._replace(says=word.says, why=why), final
+    if word.says in (Says.HOLDS, Says.FAILS, Says.ABOVE) and not any(record.stalled for record in used):
+        found = found._replace(says=Says.LEANS, why=f"{word.says} at {max(r.steps for r in used):,} steps")
+    return found, False
+
+
+def _want(comparisons: Sequence[Comparison], least: int) -> str:
+    """For want of what runs of the paper's length decide nothing; least: the fewest seeds of a comparison."""
+    if lacking := list(dict.fromkeys(name for each in comparisons for name in each.lacks)):
+        return f"for want of runs of {', '.join(lacking)}"
+    return f"for want of seeds, {least} of {LEAST_SEEDS}" if least < LEAST_SEEDS else "for want of more seeds"
+
+
+def _before(comparisons: Sequence[Comparison]) -> Says:
+    """The word of the rule of OLD_RULE on one profile's runs: intervals by our harness alone."""
+    used = [record for each in comparisons for record in each.used]
+    if not _long(used):
+        return Says.UNDECIDED
+    words = []
+    for each in comparisons:
+        found = each.difference(OURS) if each.seeds >= LEAST_SEEDS else None
+        side = found.interval.against() if found else None
+        if each.target:
+            words.append({None: Says.UNDECIDED, Says.AGREES: Says.HOLDS}.get(side, Says.FAILS))
+        else:
+            words.append({Says.ABOVE: Says.HOLDS, Says.BELOW: Says.FAILS}.get(side, Says.UNDECIDED))
+    return min(words, key=(Says.FAILS, Says.UNDECIDED, Says.HOLDS).index)
+
+
+def findings(records: Sequence[Record], reading: str) -> dict[str, Finding]:
+    """Key of each claim -> what the records say to it, Q-MVAE by `reading`.
+
+    The first of these that there is: what runs of the paper's length say, if they decide or have all that the claim
+    needs; where the longest other runs lean; else undecided, with the numbers of the longest that have all runs.
+    records: finished ones and those that failed, which are counted. Raises RecordError if none is finished.
+    """
+    by_length = []
+    for group in tables.by_profile(records):
+        failed = [record for record in records if not record.done and record.profile == group[0].profile]
+        compared = {claim.key: claim.compare([*group, *failed], reading) for claim in CLAIMS}
+        by_length.append((compared, _words(compared)))
+    return {claim.key: _finding(claim.key, by_length) for claim in CLAIMS}
+
+
+def _finding(key: str, by_length: Sequence[tuple[Mapping, Mapping]]) -> Finding:
+    rulings = [_ruling(compared[key], words[key]) for compared, words in by_length]
+    final = [found for found, is_final in rulings if is_final]
+    leaning = [found for found, _ in rulings if found.says is Says.LEANS]
+    longest = next((found for found, _ in rulings if found.complete), rulings[0][0])
+    used = [[record for each in compared[key] for record in each.used] for compared, _ in by_length]
+    long = [found.why for (found, _), records in zip(rulings, used, strict=True) if records and _long(records)]
+    why = next(iter(long), "for want of runs of the paper's length")
+    verdict = next(iter([*final, *leaning]), longest._replace(says=Says.UNDECIDED, why=why))
+    before = min((_before(compared[key]) for compared, _ in by_length), key=lambda says: says is Says.UNDECIDED)
+    return Finding(verdict, before)
+
+
+def _long(used: Sequence[Record]) -> bool:
+    return all(record.real and record.profile == "paper" for record in used)
+
+
+def ledger(records: Sequence[Record], readings: Sequence[str] = READINGS) -> pd.DataFrame:
+    """All claims, failures of the last reading first: a column with the verdict by each reading, and the evidence.
+
+    records: finished ones and those that failed, which are counted.
+    """
+    found = {reading: findings(records, reading) for reading in readings}
+    rows = [
+        {
+            "the paper says": claim.says,
+            "where": claim.where,
+            **{reading: str(by_key[claim.key]) for reading, by_key in found.items()},
+            "our records": " | ".join(dict.fromkeys(by_key[claim.key].verdict.evidence for by_key in found.values())),
+        }
+        for claim in sorted(CLAIMS, key=lambda claim: ORDER.index(found[readings[-1]][claim.key].verdict.says))
+    ]
+    return pd.DataFrame(rows)
+
+
+def changed(records: Sequence[Record], readings: Sequence[str] = READINGS) -> pd.DataFrame:
+    """The claims on which the rule before and the rule now differ, by reading, each named by its date."""
+    rows = [
+        {"reading": reading, "the paper says": claim.says, OLD_RULE: str(by_key[claim.key].before), NEW_RULE: str(by)}
+        for reading in readings
+        for by_key in [findings(records, reading)]
+        for claim in CLAIMS
+        if (by := by_key[claim.key]).before != by.verdict.says
+    ]
+    return pd.DataFrame(rows, columns=["reading", "the paper says", OLD_RULE, NEW_RULE])
+
+
+def standing(records: Sequence[Record], reading: str) -> pd.DataFrame:
+    """Q-MVAE by a reading beside the compared models and itself without the loss, at equal length.
+
+    A row for each profile that has the reading and another of them, each cell of both tables, and each harness: our
+    mean, its place among the models that have the cell, and the paired differences over the others in points, with
+    their 95 % intervals.
+    """
+    others = {TITLES[name]: name for name in BASELINES} | {"itself without the loss": WITHOUT_LOSS.format(reading)}
+    rows = []
+    for group in tables.by_profile(records):
+        own, runs = runs_of(group, reading), {title: runs_of(group, name) for title, name in others.items()}
+        if not own or not any(runs.values()):
+            continue
+        for column, path in paper.CELLS.items():
+            values = tables.cell_values(own, path)
+            over = {title: paired(values, tables.cell_values(other, path)) for title, other in runs.items()}
+            for judge in [each for each in (PAPERS, OURS) if each in values]:
+                row = {"profile": group[0].profile, "cell": column, "by": judge}
+                row["ours"] = f"{np.mean(list(values[judge].values())):.1f}"
+                means = {title: np.mean(list(by[judge].values())) for title, by in over.items() if judge in by}
+                models = [mean for title, mean in means.items() if title in TITLES.values()]
+                row["place"] = f"{1 + sum(mean < 0 for mean in models)} of {1 + len(models)}"
+                for title, by in over.items():
+                    found = Interval.of_mean(list(by[judge].values())) if judge in by else None
+                    shown = "" if title not in means else f"{means[title]:+.1f}"
+                    row[f"over {title}"] = f"{shown} ({found.ends()})" if found else shown
+                rows.append(row)
+    return pd.DataFrame(rows)

@@ -22,6 +22,8 @@ class Says(StrEnum):
     HOLDS = "holds"
     IN_PART = "holds in part"
     FAILS = "fails"
+    DEPENDS = "depends on the judge"
+    LEANS = "leans"
     UNDECIDED = "undecided"
     NONE = "none"  # there is nothing to judge by, or the rule gives no verdict
 

@@ -1,8 +1,8 @@
-"""Records in, tables out: paper | ours mean ± std (seeds) | difference with interval | verdict.
+"""Records in, tables out: paper | by its harness and by ours, mean ± std | difference with interval | verdict.
 
-The rule of the verdict, written before the runs: a cell gets one only from paper-profile records on real data with at
-least three seeds. Then the difference (ours minus paper) has a 95 % interval by Welch's t, with the paper's own
-standard deviation over five seeds, and the verdict is "agrees" if the interval holds zero, else "above" or "below".
+The difference is ours minus the paper's, by the paper's harness where all records of a cell have it, else by ours; its
+95 % interval is Welch's, with the paper's own standard deviation over five seeds. A cell gets a verdict, by `rules`,
+only from paper-profile records on real data with at least LEAST_SEEDS seeds.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pandas as pd
 
 from qmvae_core.names import TITLES
 from qmvae_study import paper
-from qmvae_study.evidence.records import Record, RecordError, Share
+from qmvae_study.evidence.records import OURS, PAPERS, Record, RecordError, Share
 from qmvae_study.report.intervals import Interval, Says, Verdict
+from qmvae_study.report.rules import LEAST_SEEDS, Difference, Question, answers, combined
 
-LEAST_SEEDS = 3
 NOT_APPLICABLE = "not applicable"
 NO_RECORD = str(Verdict(Says.NONE, "no record"))
 LONGER = "a longer run"  # the name in `to_show` of a second run of the main reading
@@ -43,24 +43,35 @@ def called(group: Sequence[Record]) -> str:
     return group[0].reading + (f" ({', '.join(words)})" if words else "")
 
 
-def welch_interval(ours: Sequence[float], reported: paper.Reported) -> Interval:
-    """The interval of (our mean - the paper's) by Welch's t; ours: at least two values, in per cent."""
-    parts = [(np.var(ours, ddof=1) / len(ours), len(ours)), (reported.std**2 / paper.SEEDS, paper.SEEDS)]
-    variance = sum(value for value, _ in parts)
-    freedom = variance**2 / sum(value**2 / (count - 1) for value, count in parts) if variance else 1
-    return Interval.student(float(np.mean(ours)) - reported.mean, variance**0.5, freedom, len(ours))
+def cell_values(group: Sequence[Record], path: Sequence[str]) -> dict[str, dict[int, float]]:
+    """Harness -> seed -> a cell in per cent, for the harnesses that have measured all of a group's records.
+
+    That of the paper comes first where there is one. Empty for a cell that the model does not have.
+    """
+    there = any(record.applies(*path) for record in group)  # one without it beside others that have it is broken
+    found = [record.by_judge(*path) for record in group] if there else []
+    common = [judge for judge in (PAPERS, *found[0]) if all(judge in each for each in found)] if found else []
+    return {judge: {r.seed: each[judge] for r, each in zip(group, found, strict=True)} for judge in common}
 
 
-def verdict(records: Sequence[Record], interval: Interval | None) -> Verdict:
-    """The verdict on a cell by the rule above; where there is none, it says why."""
-    profiles = sorted({record.profile for record in records})
-    if not all(record.real for record in records):
-        return Verdict(Says.NONE, "stand-in data")
-    if profiles != ["paper"]:
-        return Verdict(Says.NONE, f"{', '.join(profiles)} profile")
-    if interval is None or len(records) < LEAST_SEEDS:
-        return Verdict(Says.NONE, f"fewer than {LEAST_SEEDS} seeds")
-    return Verdict(interval.against(0.0))
+def row_verdicts(group: Sequence[Record]) -> dict[str, Verdict]:
+    """Column -> the verdict on a group's cell, for each cell that the paper gives its model in either table.
+
+    By the rule for numbers; where there is no verdict, it says why.
+    """
+    said = {column: each for column, each in paper.ROWS.get(group[0].model, {}).items() if each is not None}
+    if not all(record.real for record in group):
+        return dict.fromkeys(said, Verdict(Says.NONE, "stand-in data"))
+    if group[0].profile != "paper":
+        return dict.fromkeys(said, Verdict(Says.NONE, f"{group[0].profile} profile"))
+    if len(group) < LEAST_SEEDS:
+        return dict.fromkeys(said, Verdict(Says.NONE, f"fewer than {LEAST_SEEDS} seeds"))
+    questions = {}
+    for column, each in said.items():
+        values = cell_values(group, paper.CELLS[column])
+        by_judge = {judge: [Difference.to_reported(list(by.values()), each)] for judge, by in values.items()}
+        questions[column] = Question(by_judge, equal=True)
+    return {column: combined(words) for column, words in answers(questions, strict=False).items()}
 
 
 def compare(records: Sequence[Record], reported: Cells, columns: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -79,6 +90,7 @@ def compare(records: Sequence[Record], reported: Cells, columns: Mapping[str, Se
     rows = []
     for (profile, model, reading, _), group in groups.items():
         _check_one_group(f"{profile} {model} {reading}", group)
+        verdicts = row_verdicts(group)
         for column, path in columns.items():
             said = reported.get(model, {}).get(column)  # None for a model that the paper does not have
             row = {
@@ -88,29 +100,43 @@ def compare(records: Sequence[Record], reported: Cells, columns: Mapping[str, Se
                 "data": group[0].data.kind,
                 "column": column,
                 "paper": said and str(said),
+                PAPERS: None,
                 "ours": NOT_APPLICABLE,
+                "by single judges": None,
                 "seeds": len(group),
                 "difference": None,
                 "95 % interval": None,
                 "verdict": str(Verdict(Says.NONE, NOT_APPLICABLE)),
             }
-            if any(record.applies(*path) for record in group):
-                row |= _compared(group, [record.share(*path).per_cent for record in group], said)
+            values = cell_values(group, path)
+            if values:
+                verdict = verdicts.get(column, Verdict(Says.NONE, "not reported"))
+                row |= _compared(values, said) | {"verdict": spelled(verdict)}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _compared(group: Sequence[Record], values: Sequence[float], said: paper.Reported | None) -> dict[str, str | None]:
-    """The entries of a row that follow from our values, in per cent, and what the paper says."""
-    ours = Interval.spread(values)
-    row = {"ours": ours.plus_minus() if ours.n > 1 else f"{ours.centre:.1f}"}
-    if said is None:
-        return row | {"verdict": str(Verdict(Says.NONE, "not reported"))}
-    interval = welch_interval(values, said) if ours.n > 1 else None
-    return row | {
-        "difference": f"{ours.centre - said.mean:+.1f}",
-        "95 % interval": interval and interval.ends(),
-        "verdict": str(verdict(group, interval)),
+def spelled(verdict: Verdict) -> str:
+    """A verdict on a number, in the words of the tables."""
+    words = {Says.HOLDS: "agrees", Says.FAILS: "below", Says.ABOVE: "above the paper", Says.DEPENDS: str(Says.DEPENDS)}
+    return verdict.spelled(words)
+
+
+def _compared(values: Mapping[str, Mapping[int, float]], said: paper.Reported | None) -> dict[str, str | None]:
+    """The entries of a row that follow from our values (`cell_values`) and from what the paper says."""
+    main = list(next(iter(values.values())).values())
+    shown = {judge: Interval.spread(list(by_seed.values())) for judge, by_seed in values.items()}
+    means = [found.centre for judge, found in shown.items() if judge != PAPERS]
+    difference = said and Difference.to_reported(main, said)
+    return {
+        **{
+            name: found.plus_minus() if found.n > 1 else f"{found.centre:.1f}"
+            for name, found in ((PAPERS, shown.get(PAPERS)), ("ours", shown[OURS]))
+            if found
+        },
+        "by single judges": f"{min(means):.1f} to {max(means):.1f}" if len(means) > 1 else None,
+        "difference": said and f"{np.mean(main) - said.mean:+.1f}",
+        "95 % interval": difference and difference.interval.ends(),
     }
 
 
@@ -132,6 +158,13 @@ def table1(records: Sequence[Record]) -> pd.DataFrame:
 def table2(records: Sequence[Record]) -> pd.DataFrame:
     """Table 2, one linear classifier trained on joint codes."""
     return compare(records, paper.TABLE2, paper.TABLE2_COLUMNS)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as a page shows it: without empty columns, and without the kind of data where all are real."""
+    empty = [name for name in table if table[name].isna().all()]
+    real = ["data"] if set(table["data"].dropna()) == {"real"} else []
+    return table.drop(columns=empty + real).fillna("")
 
 
 def with_missing_models(table: pd.DataFrame, reported: Cells) -> pd.DataFrame:
