@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 
@@ -17,8 +18,8 @@ def series_file(root: str | Path | None, *files: str) -> Path | None:
 
     For the root "stand-in" it is None too. That the series is then made up is printed.
     """
-    root = Path(chosen_root(root) or DEFAULT_ROOT).expanduser()
-    found = [root / file for file in files if str(root) != STAND_IN and (root / file).is_file()]
+    root = Path(chosen_root(root) or DEFAULT_ROOT)
+    found = [root / file for file in files if str(root) != STAND_IN and os.path.lexists(root / file)]
     if found:
         return found[0]
     reason = "was wanted" if str(root) == STAND_IN else f"{root} has no {' or '.join(files)}"

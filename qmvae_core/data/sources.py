@@ -87,7 +87,7 @@ def load_digits(root: str | Path | None = None, *, download: bool = True, accept
     accept_unknown = accept_unknown or os.environ.get("QMVAE_ACCEPT_UNKNOWN") == "1"
     chosen = chosen_root(root)
     if chosen is not None:
-        return standin_digits() if str(chosen) == STAND_IN else _load_root(Path(chosen).expanduser(), accept_unknown)
+        return standin_digits() if str(chosen) == STAND_IN else _load_root(Path(chosen), accept_unknown)
 
     missing = _missing_files(DEFAULT_ROOT)
     if missing and download and network_answers():
@@ -102,7 +102,8 @@ def load_digits(root: str | Path | None = None, *, download: bool = True, accept
 
 def chosen_root(root: str | Path | None = None) -> str | Path | None:
     """The data root that is named by the argument or, without it, by QMVAE_DATA_ROOT; None where neither names one."""
-    return root if root is not None else os.environ.get("QMVAE_DATA_ROOT") or None
+    chosen = root if root is not None else os.environ.get("QMVAE_DATA_ROOT") or None
+    return chosen if chosen is None else os.path.expanduser(chosen)
 
 
 def real_data_at_hand(root: str | Path | None = None) -> bool:
@@ -164,7 +165,7 @@ def _answers(address: str, timeout: float) -> bool:
 
 
 def _missing_files(root: Path) -> list[str]:
-    return [name for name in OFFICIAL_MD5 if not (root / name).is_file()]
+    return [name for name in OFFICIAL_MD5 if not os.path.isfile(root / name)]
 
 
 def _download(root: Path, missing: list[str]) -> None:
@@ -198,9 +199,9 @@ def _load_root(root: Path, accept_unknown: bool) -> DigitData:
     missing = _missing_files(root)
     if missing:
         raise DataError(
-            f"the data root {root} lacks {', '.join(missing)}. Download with torchvision.datasets.MNIST(root, "
-            f"download=True) and SVHN(root, split, download=True), name another root, or use the stand-in: "
-            f'load_digits("{STAND_IN}")'
+            f"the data root {root} lacks {', '.join(missing)}, or you may not look into it. Unpack what is packed. "
+            "Download with torchvision.datasets.MNIST(root, download=True) and SVHN(root, split, download=True), "
+            f'name another root, or use the stand-in: load_digits("{STAND_IN}")'
         )
     splits, files, notes = {"train": {}, "test": {}}, {}, []
     for (modality, split), names in FILES.items():
@@ -264,9 +265,8 @@ def _decode(path: Path, reader: Callable):
     try:
         return reader(path)
     except Exception as error:
-        raise DataError(
-            f"{path} cannot be read, so it is truncated or damaged ({type(error).__name__}: {error}). Fetch it again."
-        ) from error
+        why = getattr(error, "strerror", None) or "it is truncated, damaged or still packed"
+        raise DataError(f"{path} cannot be read: {why}. Make it readable, or fetch it again.") from None
 
 
 def _read_mnist(paths: list[Path]) -> tuple[Digits, list[str]]:

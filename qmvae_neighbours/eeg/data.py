@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import re
 from collections.abc import Sequence
@@ -198,7 +199,7 @@ def read_deap(path: str | Path) -> Deap:
     """
     path = Path(path)
     remedy = "take it from data_preprocessed_python.zip of DEAP again"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"there is no {path}; DEAP is lent by its authors to those who sign its licence")
     try:
         content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()

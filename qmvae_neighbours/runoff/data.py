@@ -81,7 +81,8 @@ def read_runoff(path: Path, longest: bool = False) -> Runoff:
         if names.count(name) != 1:
             wrong = f"two columns {name}" if name in names else f"no column {name}"
             raise DataError(f"{path} has {wrong}; its first line must name {', '.join(DATE)} and {column} once each")
-    if lines[-1] and len(lines[-1]) < min(map(len, lines[1:-1]), default=0):
+    others = [len(line) for line in lines[1:-1] if line.strip()]
+    if lines[-1] and (not others or len(lines[-1]) < min(others)):
         raise DataError(f"{path}, line {len(lines)}, is short and has no end: the file was cut; {REMEDY}")
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     days = [_day(f"{path}, line {n}", names, line.split(), column) for n, line in numbered[0 if of_gauge else 1 :]]
