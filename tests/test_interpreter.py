@@ -77,6 +77,12 @@ def test_the_neighbours_are_run_so_too(tmp_path, monkeypatch):
     assert given == [(path, folder / path.name, {"profile": "quick"}) for path in notebook_kinds.neighbours()]
 
 
+@pytest.mark.parametrize("by", [by_papermill, by_refresh])
+def test_nobody_reads_along_and_a_kernel_has_nothing_to_warn_of(tmp_path, capfd, by):
+    by(write(tmp_path / "about.ipynb", ABOUT), tmp_path)
+    assert "encryption" not in "".join(capfd.readouterr())
+
+
 # What ends a notebook
 
 
