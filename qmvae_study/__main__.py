@@ -73,11 +73,13 @@ def _workers(options: argparse.Namespace, runs: int) -> int:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    """List the runs of a profile."""
-    runs = _runs(options)
+    """List the runs of a profile, and say if they lack room."""
+    runs, evidence = _runs(options), _evidence(options)
     for number, run in enumerate(runs):
         print(f"{number:3d}  {run.profile}  {run.id}", flush=True)
     _expect(runs, options)
+    at_hand = _kind_at_hand(options.profile)
+    check_room([run for run in runs if state(run, evidence, at_hand) != "done"], lambda run: evidence)
 
 
 def _expect(runs: list[Run], options: argparse.Namespace) -> None:

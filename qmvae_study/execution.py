@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shutil
 import tempfile
 import time
@@ -64,13 +65,13 @@ def check_room(runs: Iterable[Run], evidence_of: Callable[[Run], Path]) -> None:
     for run in runs:
         evidence = evidence_of(run)
         if evidence not in folders:
-            folders[evidence] = _disk(evidence)
+            folders[evidence] = _writable(evidence)
         weights = 4 * _parameters(run.reading) * len(run.seeds)
         there = sum(path.stat().st_size for path in (evidence / "work" / run.id).glob("*/checkpoint.pt"))
         largest = max(largest, 3 * weights)
-        needed[folders[evidence]] += weights + max(3 * weights - there, 0)
-    for evidence, disk in folders.items():
-        if (missing := needed[disk] + largest - shutil.disk_usage(evidence).free) > 0:
+        needed[folders[evidence].stat().st_dev] += weights + max(3 * weights - there, 0)
+    for evidence, folder in folders.items():
+        if (missing := needed[folder.stat().st_dev] + largest - shutil.disk_usage(folder).free) > 0:
             raise RuntimeError(
                 f"the disk of {evidence} is too small for these runs: {missing:,} bytes or more are missing; make room "
                 "or name another folder with --evidence"
@@ -83,17 +84,17 @@ def _parameters(name: str) -> int:
     return sum(each.numel() for each in build_model(reading(name)).parameters())
 
 
-def _disk(evidence: Path) -> int:
-    """The number of the disk on which an evidence folder lies, which is made, and can be written."""
+def _writable(evidence: Path) -> Path:
+    """An evidence folder, or the one in which it would be made; both can be written, and the folder's parts too."""
     folder = evidence
     try:
-        evidence.mkdir(parents=True, exist_ok=True)
-        for folder in (evidence, *(evidence / part for part in PARTS if (evidence / part).exists())):
+        there = next(place for place in (evidence, *evidence.parents) if os.path.lexists(place))
+        for folder in (there, *(evidence / part for part in PARTS if (evidence / part).exists())):
             with tempfile.TemporaryFile(dir=folder):
                 pass
     except OSError as error:
         raise RuntimeError(f"{folder} cannot be written ({error.strerror}); name another with --evidence") from None
-    return evidence.stat().st_dev
+    return there
 
 
 def recorded(run: Run, evidence: Path, at_hand: Mapping | None) -> bool:

@@ -201,29 +201,32 @@ def test_after_sigterm_no_run_is_begun_and_those_that_go_on_may_save(tmp_path, m
 # The disk
 
 
-def test_a_disk_that_is_too_small_is_seen_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_disk_that_is_too_small_is_seen_before_anything_is_trained(tmp_path, monkeypatch, capsys, command):
     monkeypatch.setattr(execution, "carry_out", lambda *_: pytest.fail("it was begun"))
     free = 1_000_000
     monkeypatch.setattr(execution.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    arguments = ["run", "--profile", "smoke", "--evidence", str(tmp_path / "new" / "folder"), "--seeds", "0", "1"]
+    arguments = [command, "--profile", "smoke", "--evidence", str(tmp_path / "new" / "folder"), "--seeds", "0", "1"]
     assert command_line.main(arguments) == 1
     line = capsys.readouterr().err
     found = re.fullmatch(
         r"qmvae_study: the disk of (\S+) is too small .*: ([\d,]+) bytes or more are missing.*\n", line
     )
     assert found[1] == str(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
     free += int(found[2].replace(",", ""))
     execution.check_room(plan("smoke", seeds=[0, 1]), lambda run: tmp_path)
     weights = 4 * sum(each.numel() for each in build_model(reading("best")).parameters())
     assert free == 2 * 4 * weights + 3 * weights  # weights and checkpoints of both, and one checkpoint twice
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
 @pytest.mark.parametrize("place", ["evidence", "evidence/runs"])
-def test_a_folder_that_cannot_be_written_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys, place):
+def test_a_folder_that_cannot_be_written_is_named_before_it_is_wanted(tmp_path, monkeypatch, capsys, place, command):
     monkeypatch.setattr(execution, "carry_out", lambda *_: pytest.fail("it was begun"))
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).touch()  # a file in the way: nobody can write into it, root neither
-    assert command_line.main(["run", "--profile", "smoke", "--evidence", str(tmp_path / "evidence")]) == 1
+    assert command_line.main([command, "--profile", "smoke", "--evidence", str(tmp_path / "evidence")]) == 1
     line = capsys.readouterr().err
     assert re.fullmatch(
         rf"qmvae_study: {tmp_path / place} cannot be written \(.+\); name another with --evidence\n", line
