@@ -5,12 +5,14 @@ import io
 import random
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 import torch
 
 from benchmarks import torture
 from qmvae_core.data import MODALITIES, Digits
 from qmvae_core.training import checkpoint
+from qmvae_study.evidence.folder import NOTEBOOKS
 
 
 @pytest.fixture
@@ -51,3 +53,10 @@ def test_a_flipped_bit_is_refused_and_would_be_silent_without_the_digest(trainin
 def test_a_step_that_never_comes_is_an_error(training):
     with pytest.raises(RuntimeError, match="step 99 of 8 did not stop the training"):
         training.disturbed(99, torture.killed)
+
+
+def test_the_page_shows_its_answer_before_any_code():
+    code = [cell for cell in nbformat.read(NOTEBOOKS / "A4_trust.ipynb", 4).cells if cell.cell_type == "code"]
+    answer = next(place for place, cell in enumerate(code) if cell.outputs)
+    assert all({"hide-cell", "hide-input"} & set(cell.metadata.get("tags", [])) for cell in code[: answer + 1])
+    assert code[answer].outputs[-1].text.endswith("0 silent, 0 lost\n")
