@@ -243,8 +243,9 @@ def _client(scheduler: str, workers: int | None, device: str) -> Iterator:
             target = _existing(scheduler)
         try:
             client = stack.enter_context(Client(**target, timeout=PATIENCE))
-        except OSError as error:
-            raise RuntimeError(f"no scheduler answers at {scheduler}: {error}") from None
+        except (OSError, TypeError) as error:  # a TypeError where it asks for a certificate, and there is none
+            wanted = "" if isinstance(error, OSError) else "it wants a certificate; see book/cluster.md. "
+            raise RuntimeError(f"no scheduler answers at {scheduler}: {wanted}{error}") from None
         if scheduler == "slurm":
             print("waiting for the first job to start", flush=True)
         try:
@@ -300,8 +301,18 @@ def _local(workers: int, device: str):
         }}
         for i in range(workers)
     }  # fmt: skip
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
-    return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.WARNING)
+    here = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": {**here, **_encrypted()}}
+    return SpecCluster(spec, scheduler, silence_logs=logging.WARNING, security=_encrypted().get("security"))
+
+
+def _encrypted() -> dict:
+    """How a cluster is started where Dask's configuration asks for certificates."""
+    import dask
+    from distributed import Security
+
+    asked = dask.config.get("distributed.comm.require-encryption")
+    return {"security": Security(), "protocol": "tls://"} if asked else {}
 
 
 def _slurm_cluster() -> type:
@@ -318,7 +329,6 @@ def _slurm_cluster() -> type:
 def _slurm(device: str):
     """A cluster whose jobs hold one worker each, by Dask's configuration of jobqueue.slurm."""
     import dask
-    from distributed import Security
 
     slurm_cluster = _slurm_cluster()
     wanted = dask.config.get("jobqueue.slurm")
@@ -328,10 +338,9 @@ def _slurm(device: str):
         )
     if shutil.which("sbatch") is None:
         raise RuntimeError("there is no sbatch here; give the command on a machine that submits jobs to Slurm")
-    encrypted = dask.config.get("distributed.comm.require-encryption")
     return slurm_cluster(
         processes=1,
-        **({"security": Security(), "protocol": "tls://"} if encrypted else {}),
+        **_encrypted(),
         # the last of two equal options counts: one run at a time in a worker, which has all the cores of its job
         worker_extra_args=[
             *wanted["worker-extra-args"], "--nthreads", "1", *(["--resources", "GPU=1"] if device == "cuda" else []),

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from distributed import LocalCluster, Worker
+from distributed import Client, LocalCluster, Worker
 from finished import finish
 from threadpoolctl import threadpool_limits
 
@@ -206,6 +206,7 @@ def test_a_scheduler_that_dies_is_named_and_no_run_with_a_record_is_called_faile
         (["slrum"], "unknown scheduler 'slrum'; give local, slurm, tcp://host:port or a .json file"),
         (["file:///no/such.json"], "there is no scheduler file /no/such.json"),
         (["tcp://127.0.0.1:1"], "no scheduler answers at tcp://127.0.0.1:1"),
+        (["tls://127.0.0.1:1"], "at tls://127.0.0.1:1: it wants a certificate; see book/cluster.md"),
         (["local", "--workers", "3"], "3 workers need a GPU each, and there are 2"),
     ],
 )
@@ -331,6 +332,29 @@ def test_slurm_without_a_configuration_or_sbatch_is_refused(monkeypatch, refused
         assert "Slurm needs cores and memory under jobqueue: slurm:" in refused(*asked)
     monkeypatch.setenv("PATH", "/no/such")
     assert "there is no sbatch here" in refused(*asked)
+
+
+@pytest.mark.parametrize("scheduler", cluster.STARTED)
+def test_the_certificates_of_the_page_are_asked_for_of_workers_and_of_the_command(
+    tmp_path, monkeypatch, slurm, scheduler
+):
+    """The page's commands as they stand there; sbatch carries out the script that Slurm would get."""
+    (commands,) = re.findall(r"^```bash\n(umask.*?)^```", (ROOT / "book" / "cluster.md").read_text(), re.M | re.S)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    subprocess.run(["bash", "-ec", commands], check=True, capture_output=True)
+    assert {path.stat().st_mode & 0o77 for path in (tmp_path / ".config" / "dask").iterdir()} == {0}
+    log = tmp_path / "job.txt"
+    (tmp_path / "sbatch").write_text(
+        f'#!/bin/sh\nbash -n "$1" && bash "$1" >{log} 2>&1 &\necho Submitted batch job $!\n'
+    )
+    (tmp_path / "scancel").symlink_to("/bin/true")
+    found = dask.config.collect([str(tmp_path / ".config" / "dask")], env={})
+    with dask.config.set(dask.config.merge(dask.config.config, found)):
+        with cluster._client(scheduler, 1, "cpu") as client:
+            assert client.scheduler.address.startswith("tls://")
+            assert client.submit(os.getpid).result(PATIENCE) != os.getpid()
+            with pytest.raises((OSError, TypeError)), dask.config.set({"distributed.comm.tls.client.cert": None}):
+                Client(client.scheduler.address, timeout=5)
 
 
 # The lock of a run's work folder
