@@ -13,6 +13,19 @@ absolute = $(if $(filter /% ~% stand-in,$(firstword $(1))),$(1),$(CURDIR)/$(1))
 override VENV := $(call home,$(VENV))
 override PYTHON := $(call home,$(PYTHON))
 BIN := $(VENV)/bin
+
+# Variables that only some targets use are an error where they are given for none of these.
+OF_MINUTES := paper queue
+OF_PRECISION := paper
+OF_DEVICE := benchmark
+OF_COUNT := mutants
+OF_JOBS := test mutants
+OF_PORT := serve
+OF_SOURCE := book pdf serve
+idle = $(if $(filter command,$(origin $(1))),$(if $(filter $(OF_$(1)),$(MAKECMDGOALS)),,$(MAKECMDGOALS)))
+$(foreach name,MINUTES PRECISION DEVICE COUNT JOBS PORT SOURCE,$(if $(call idle,$(name)),\
+	$(error $(name) has no effect on $(MAKECMDGOALS); it is for $(OF_$(name)))))
+
 PY := "$(BIN)/python"
 # The folder that `make book` builds and `make serve` shows; `make reproduce` makes one of its own from the same pages.
 SOURCE ?= .
@@ -129,8 +142,9 @@ serve: setup ## show the built book on this machine
 	@test -d "$(SOURCE)/_build/html" || { echo "make: no book yet; run make book" >&2; exit 1; }
 	$(PY) -m http.server --bind 127.0.0.1 --directory "$(SOURCE)/_build/html" $(PORT)
 
+# Jupyter finds kernels by name, first on this path: another python3 of the user's may be of another environment.
 lab: setup ## open the notebooks in JupyterLab
-	$(PY) -m jupyterlab notebooks
+	JUPYTER_PATH="$(call absolute,$(VENV))/share/jupyter$${JUPYTER_PATH:+:$$JUPYTER_PATH}" $(PY) -m jupyterlab notebooks
 
 lint: setup ## check style and format
 	$(PY) -m ruff check

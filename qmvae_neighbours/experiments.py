@@ -164,6 +164,8 @@ def obtain(
     pages.check({"profile": profile, "data_root": data_root, "out": out})
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; the known ones are {list(PROFILES)}")
+    if profile == COMMITTED and data_root is not None:
+        raise ValueError("data_root has no effect on the committed record; name a profile that is carried out")
     folder = evidence_folder(out or ("results/neighbours" if profile == COMMITTED else f"runs/neighbours/{profile}"))
     if profile != COMMITTED:
         _record(name, profile, settings[profile], carry_out, data_root, folder)

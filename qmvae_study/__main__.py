@@ -55,7 +55,14 @@ def _evidence(options: argparse.Namespace) -> Path:
 
 
 def _runs(options: argparse.Namespace) -> list[Run]:
-    return plan(options.profile, options.readings, options.seeds, options.precision, _device(options) == "cuda")
+    runs = plan(options.profile, options.readings, options.seeds, options.precision, _device(options) == "cuda")
+    if (
+        (workers := getattr(options, "workers", None))
+        and not getattr(options, "scheduler", None)
+        and workers > len(runs)
+    ):
+        raise ValueError(f"--workers {workers} is more than the {len(runs)} runs; each has one, so give fewer")
+    return runs
 
 
 def _device(options: argparse.Namespace) -> str:
@@ -160,8 +167,8 @@ def _report(outcomes: Iterator[Outcome], done: Callable[[Run], bool], todo: Mapp
 
 def _queue(options: argparse.Namespace) -> int:
     """Carry out all runs that the book's verdicts wait for, in order."""
-    if options.minutes is not None and not 0 < options.minutes < math.inf:
-        raise ValueError("--minutes must be positive")
+    if options.minutes is not None and (options.list or not 0 < options.minutes < math.inf):
+        raise ValueError("--minutes has no effect on --list" if options.list else "--minutes must be positive")
     data_root = absolute_root(options.data_root)
     if not real_data_at_hand(data_root):
         raise ValueError("the queue needs real data; name a root with MNIST and SVHN with --data-root")

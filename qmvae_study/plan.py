@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from qmvae_core.data import MODALITIES, STAND_IN
-from qmvae_core.models import Checked, Reading, build_model, from_known_fields, reading
+from qmvae_core.models import Checked, ModelConfig, Reading, build_model, from_known_fields, reading
 from qmvae_core.names import BEST, known
 from qmvae_core.training import TrainingConfig
 from qmvae_study import harness, hunt, sensitivity
@@ -86,9 +86,41 @@ def _check_seeds(seeds: Sequence[int]) -> None:
         raise ValueError(f"there must be seeds, and none twice, got {list(seeds)}")
 
 
+# Field of a model or of a modality -> the choices beside which it has no effect on anything that is trained.
+_NO_LOSS = {"beta=0": lambda model: not model.beta}
+_NO_STYLE = {"private=0": lambda modality: not modality.private}
+IDLE = {
+    **dict.fromkeys(("alpha1", "alpha2", "negatives", "mask_equal_negatives", "beta_against"), _NO_LOSS),
+    "candidates": {**_NO_LOSS, "negatives=random": lambda model: model.negatives == "random"},
+    "temperature": {"contrastive=0": lambda model: not model.contrastive},
+    "warm_up": {"private_kl_weight=0": lambda model: not any(m.private_kl_weight for m in model.modalities.values())},
+    **dict.fromkeys(("private_kl_weight", "encoders"), _NO_STYLE),
+    "scale": {"likelihood=bernoulli": lambda modality: modality.likelihood == "bernoulli"},
+}
+
+
+def idle(model: ModelConfig, place: str, field: str) -> str | None:
+    """The choice of a model beside which a field has no effect, or None; place: as of `readings.Change`."""
+    modalities = model.modalities
+    parts = {"": [model], "training": [], "all": [*modalities.values()], **{key: [m] for key, m in modalities.items()}}
+    found = [next((why for why, holds in IDLE.get(field, {}).items() if holds(part)), None) for part in parts[place]]
+    return found[0] if found and all(found) else None
+
+
+def _check_effects(name: str) -> None:
+    """Each change must have an effect where it stands; a later one may take that away, as +beta=0 does on purpose."""
+    base, changes = Reading.parse(name)
+    for count, change in enumerate(changes, start=1):
+        if why := idle(Reading(base, changes[:count]).config(), change.place, change.field):
+            raise ValueError(f"{change.spelled!r} has no effect in the reading {name!r}, where {why}; leave it out")
+        if change[:2] == ("training", "precision"):
+            raise ValueError(f"the precision is not of the reading, as in {name!r}; give it as the run's, --precision")
+
+
 @functools.cache  # a plan has a reading many times
 def _check_reading(name: str) -> None:
     config = reading(name)
+    _check_effects(name)
     build_model(config)  # an impossible choice shows here, before any work
     for modality, shape in MODALITIES.items():
         if config.modalities[modality].shape != shape:

@@ -1,11 +1,14 @@
 """The door of the results chapters: which parameters papermill gave, what is shown of a run, and what is refused."""
 
+import re
+import shutil
 import sys
 from types import SimpleNamespace
 
 import pytest
 from test_tables import SEEDS, record
 
+from qmvae_study.evidence.folder import REPOSITORY
 from qmvae_study.evidence.records import RecordError, write_json
 from qmvae_study.report import pages, tables
 
@@ -40,6 +43,20 @@ def test_a_parameter_that_the_chapter_does_not_have_is_refused(evidence, monkeyp
     pages.open({"evidence": evidence})
     monkeypatch.delitem(sys.modules, "IPython")
     assert pages.given() == set()
+
+
+def test_a_kernel_with_another_library_than_the_folders_is_refused_by_its_interpreter(tmp_path, monkeypatch):
+    for wing in pages.WINGS:
+        shutil.copytree(REPOSITORY / wing, tmp_path / wing, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    pages.check({})  # the same code, installed elsewhere
+    (tmp_path / "qmvae_core" / "losses.py").write_text("")
+    said = (
+        f"this kernel, of {sys.executable}, runs the library in {REPOSITORY}, which is not that of {tmp_path}; choose"
+    )
+    with pytest.raises(RuntimeError, match=re.escape(said)):
+        pages.check({})
 
 
 def test_an_evidence_folder_that_is_not_there_is_named(tmp_path):

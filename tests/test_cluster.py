@@ -33,7 +33,7 @@ from qmvae_study.evidence.records import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = "default+mnist.widths=[6]+svhn.widths=[2,2]"
-LONG = f"{SMALL}+candidates=3000"  # costs time in training alone
+LONG = f"{SMALL}+negatives=hardest+candidates=3000"  # costs time in training alone
 PATIENCE = 900  # seconds until a process counts as stuck, for machines that do much else
 
 

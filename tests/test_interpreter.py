@@ -15,7 +15,7 @@ import qmvae_study
 from qmvae_core.stops import OutOfTime
 from qmvae_study import __main__ as command_line
 from qmvae_study.evidence import interpreter, notebooks
-from qmvae_study.evidence.folder import default_evidence
+from qmvae_study.evidence.folder import REPOSITORY, default_evidence
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 ABOUT = """
@@ -81,6 +81,18 @@ def test_the_neighbours_are_run_so_too(tmp_path, monkeypatch):
 def test_nobody_reads_along_and_a_kernel_has_nothing_to_warn_of(tmp_path, capfd, by):
     by(write(tmp_path / "about.ipynb", ABOUT), tmp_path)
     assert "encryption" not in "".join(capfd.readouterr())
+
+
+def test_the_lab_offers_the_kernel_of_its_own_environment_first(elsewhere):
+    """And a kernel.json of that environment names "python", which Jupyter takes for its own interpreter."""
+    asked = ["make", "-n", "lab", f"VENV={sys.prefix}"]
+    *_, line = subprocess.run(asked, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert line.endswith(" -m jupyterlab notebooks")
+    listed = line.replace("jupyterlab notebooks", "jupyter kernelspec list --json")
+    found = subprocess.run(listed, shell=True, capture_output=True, text=True, check=True).stdout
+    spec = json.loads(found)["kernelspecs"]["python3"]
+    assert Path(spec["resource_dir"]).is_relative_to(sys.prefix)
+    assert spec["spec"]["argv"][0] in ("python", sys.executable)
 
 
 # What ends a notebook

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from qmvae_core.names import BEST
-from qmvae_study.evidence.folder import evidence_folder
+from qmvae_study.evidence.folder import REPOSITORY, evidence_folder
 from qmvae_study.evidence.notebooks import check_parameters
 from qmvae_study.evidence.pictures import panel_images
 from qmvae_study.evidence.records import Panel, Record, load_records
 from qmvae_study.report import tables
 
+WINGS = ("qmvae_core", "qmvae_study", "qmvae_neighbours")
 ADDED = "# Parameters"  # how the cell begins that papermill adds
 
 
@@ -41,12 +42,31 @@ TYPES = {
 
 
 def check(parameters: Mapping[str, object]) -> None:
-    """Raise ValueError where papermill gave this notebook a parameter that is none of these, or of another type."""
+    """Raise ValueError where papermill gave this notebook a parameter that is none of these, or of another type.
+
+    And RuntimeError in the folder of a checkout whose code is not the code that runs here.
+    """
+    _check_library()
     check_parameters(given(), parameters)
     for name, value in parameters.items():
         kind, words = TYPES.get(name, (str, "a text"))
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"parameter {name} must be {words}, not {value!r}")
+
+
+def _check_library() -> None:
+    """Papermill by hand and JupyterLab find a kernel by its name, and it may be another environment's."""
+    here = next((each for each in (Path.cwd(), *Path.cwd().parents) if (each / "qmvae_study").is_dir()), REPOSITORY)
+    if here != REPOSITORY and _code(here) != _code(REPOSITORY):
+        raise RuntimeError(
+            f"this kernel, of {sys.executable}, runs the library in {REPOSITORY}, which is not that of {here}; choose "
+            f"the kernel of the environment that {here} has, as `make lab` and `python -m qmvae_study` do"
+        )
+
+
+def _code(root: Path) -> dict[str, bytes]:
+    files = (path for wing in WINGS for path in (root / wing).rglob("[!.]*.py"))
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def load(evidence: str | Path, **wanted) -> list[Record]:
