@@ -1,5 +1,8 @@
 """Bytes that are not what was written are refused, and so is what does not fit: nothing damaged is taken."""
 
+import pickle
+import re
+
 import pytest
 import torch
 
@@ -105,3 +108,27 @@ def test_losses_of_another_shape_are_refused(started, shape, taken):
     checkpoint.write(path, content)
     with pytest.raises(CheckpointError, match=rf"its losses have the shape \({', '.join(map(str, shape))}\)"):
         go_on()
+
+
+class Trap:
+    """What runs code when it is read back by pickle."""
+
+    def __reduce__(self):
+        return pytest.fail, ("code from a checkpoint was run",)
+
+
+def test_a_checkpoint_is_read_as_data_and_never_as_code(tmp_path):
+    checkpoint.write(tmp_path / "checkpoint.pt", {"trap": Trap()})
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoint.read(tmp_path / "checkpoint.pt")
+
+
+def test_the_key_of_a_run_has_the_hash_of_every_source_of_the_library(monkeypatch):
+    checkpoint._code.cache_clear()
+    first = checkpoint._code()
+    assert re.fullmatch("[0-9a-f]{64}", first)
+    original, changed = checkpoint.file_hash, "losses.py"
+    monkeypatch.setattr(checkpoint, "file_hash", lambda path: "other" if path.name == changed else original(path))
+    checkpoint._code.cache_clear()
+    assert checkpoint._code() != first
+    checkpoint._code.cache_clear()

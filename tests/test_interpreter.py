@@ -85,7 +85,7 @@ def test_nobody_reads_along_and_a_kernel_has_nothing_to_warn_of(tmp_path, capfd,
 
 def test_the_lab_offers_the_kernel_of_its_own_environment_first(elsewhere):
     """And a kernel.json of that environment names "python", which Jupyter takes for its own interpreter."""
-    asked = ["make", "-n", "lab", f"VENV={sys.prefix}"]
+    asked = ["make", "-n", "--no-print-directory", "lab", f"VENV={sys.prefix}"]
     *_, line = subprocess.run(asked, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
     assert line.endswith(" -m jupyterlab notebooks")
     listed = line.replace("jupyterlab notebooks", "jupyter kernelspec list --json")

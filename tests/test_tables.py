@@ -98,6 +98,10 @@ def test_both_tables_have_their_columns_in_the_papers_order():
     assert tables.table2([record()])["ours"].tolist() == ["98.3", "80.2", "97.9"]
 
 
+def test_two_seeds_have_a_deviation():
+    assert cell(tables.table1(SEEDS[:2]))["ours"] == "92.3 ± 1.6"
+
+
 def test_one_seed_has_neither_deviation_nor_interval():
     row = cell(tables.table1(SEEDS[:1]))
     assert (row["ours"], row["seeds"], row["difference"], row["95 % interval"]) == ("91.2", 1, "-1.0", None)

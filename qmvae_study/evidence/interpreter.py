@@ -32,10 +32,9 @@ def kernel_manager() -> type:
     A kernel reads no start-up files of the user's. Its connection file lies in a folder of its own, which goes with it,
     or when the next kernel starts. exit_status: of the last kernel that died; negative: the signal that ended it.
     """
-    import zmq
     from ipykernel.kernelspec import RESOURCES, get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client.manager import AsyncKernelManager, TraitError
 
     class ThisInterpreter(AsyncKernelManager):
         exit_status = 0
@@ -51,7 +50,7 @@ def kernel_manager() -> type:
                 self.lock = os.open(self.folder, os.O_RDONLY)
                 fcntl.flock(self.lock, fcntl.LOCK_EX)
             self.connection_file = os.path.join(self.folder, "kernel.json")
-            if zmq.has("curve"):  # else anybody on this machine could read along, and the kernel says so
+            with contextlib.suppress(TraitError):  # where the transport cannot; then the kernel warns of readers
                 self.transport_encryption = "auto"
             own = {"IPYTHONDIR": self.folder, "PYTHONPATH": library_first()}
             await super().start_kernel(**{**options, "env": {**os.environ, **own}})
