@@ -4,8 +4,8 @@ The rule since NEW_RULE, written when of the paper's length three runs of one re
 
 - A number *agrees* with the paper's where two one-sided tests by Welch's t show, each at LEVEL, that the difference of
   the means is within MARGIN points. No wider margin would do: the paper sets its model 4.9 points above DMVAE in one
-  cell, and two margins must fit below that. No narrower one could be met: one judge differs from another by one to
-  three points on the same images, and which instance the authors had is not known.
+  cell, and two margins must fit below that. A much narrower one would test the judges: two of them read the same
+  images differently, and which instance the authors had is not known.
 - Else it is *above* or *below* the paper's where the test of no difference rejects, at LEVEL by Holm's step-down over
   the cells of the model's row in both tables: of five cells one is extreme by chance more often than in twenty rows.
 - A comparison *holds* where a one-sided t-test on paired seeds says so, and *fails* where the contrary test does, both
