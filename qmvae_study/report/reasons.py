@@ -10,16 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import pandas as pd
 
 from qmvae_study.evidence.records import Record, Share
-from qmvae_study.report.tables import called
+from qmvae_study.report.tables import rows_of
 
 
 def _rows(records: Sequence[Record], cells: Callable[[Record], Iterable[Mapping]]) -> pd.DataFrame:
-    named = (
-        {"reading": called([r]), "profile": r.profile, "seed": r.seed} | row
-        for r in records if r.done
-        for row in cells(r)
-    )  # fmt: skip
-    return pd.DataFrame(named)
+    return rows_of([record for record in records if record.done], cells)
 
 
 def _per_cent(share: Share | None) -> float | None:

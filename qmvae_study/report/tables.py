@@ -195,7 +195,7 @@ def as_points(
     return said, {cell: Interval.spread(found) for cell, found in values.items()}
 
 
-def _rows(records: Sequence[Record], cells: Callable[[Record], Iterable[Mapping]]) -> pd.DataFrame:
+def rows_of(records: Sequence[Record], cells: Callable[[Record], Iterable[Mapping]]) -> pd.DataFrame:
     """A table with the rows that `cells` gives for each record, each led by what the record is."""
     named = (
         {"reading": called([r]) if r.done else r.reading, "profile": r.profile, "seed": r.seed} | row
@@ -217,12 +217,12 @@ def cross_generation_by_code(records: Sequence[Record]) -> pd.DataFrame:
             found = {code: record.accuracy(direction, code) for code in ("mean", "sample")}
             yield {"direction": direction, "n": found["mean"].n} | {k: _per_cent(v) for k, v in found.items()}
 
-    return _rows(records, cells)
+    return rows_of(records, cells)
 
 
 def oracle_accuracies(records: Sequence[Record]) -> pd.DataFrame:
     """The judges' own accuracy on real test digits, in per cent."""
-    return _rows(records, lambda record: [{name: f"{100 * v:.2f}" for name, v in record.oracle.items()}])
+    return rows_of(records, lambda record: [{name: f"{100 * v:.2f}" for name, v in record.oracle.items()}])
 
 
 def leakage_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -236,7 +236,7 @@ def leakage_table(records: Sequence[Record]) -> pd.DataFrame:
         }
         yield {**row, "joint coherence": _per_cent(record.joint_coherence)}
 
-    return _rows(records, cells).fillna("no private code")
+    return rows_of(records, cells).fillna("no private code")
 
 
 def probe_gaps(records: Sequence[Record]) -> pd.DataFrame:
@@ -249,7 +249,7 @@ def probe_gaps(records: Sequence[Record]) -> pd.DataFrame:
         joint = record.share("probe", "joint").per_cent
         yield {f"{k} - joint": f"{record.share('probe', k).per_cent - joint:+.1f}" for k in ("mnist", "svhn")}
 
-    return _rows(records, cells)
+    return rows_of(records, cells)
 
 
 def joint_codes(records: Sequence[Record]) -> pd.DataFrame:
@@ -265,7 +265,7 @@ def joint_codes(records: Sequence[Record]) -> pd.DataFrame:
                 row[f"joint, only {name} right"] = f"{share.per_cent:.0f} (of {share.n:,})"
             yield row | {f"precision, {name}": f"{value:.1f}" for name, value in found.precision.items()}
 
-    return _rows(records, cells).fillna("")
+    return rows_of(records, cells).fillna("")
 
 
 def by_profile(records: Sequence[Record]) -> list[list[Record]]:
@@ -336,7 +336,7 @@ def panel_shares(records: Sequence[Record]) -> pd.DataFrame:
             over_all = record.accuracy(direction).per_cent
             yield {"direction": direction, "panel, %": f"{100 * right:.0f}", "all, %": f"{over_all:.1f}"}
 
-    return _rows(records, cells)
+    return rows_of(records, cells)
 
 
 def beyond(records: Sequence[Record]) -> pd.DataFrame:
@@ -359,7 +359,7 @@ def beyond(records: Sequence[Record]) -> pd.DataFrame:
             alike = {"images": f"{name}, from the prior", "both read alike, %": coherence}
             yield alike | distances(record, "prior", name, name)
 
-    return _rows(records, cells).fillna("")
+    return rows_of(records, cells).fillna("")
 
 
 def swaps(records: Sequence[Record]) -> pd.DataFrame:
@@ -375,7 +375,7 @@ def swaps(records: Sequence[Record]) -> pd.DataFrame:
                 shares = {names[style]: f"{found.per_cent:.1f}" for style, found in by_style.items()}
                 yield {"direction": direction, "z of": where, **shares}
 
-    return _rows(records, cells)
+    return rows_of(records, cells)
 
 
 def describe(records: Sequence[Record]) -> pd.DataFrame:
@@ -397,4 +397,4 @@ def describe(records: Sequence[Record]) -> pd.DataFrame:
             "commit": provenance.short_commit + (" (changed)" if provenance.dirty else ""),
         }
 
-    return _rows(records, cells)
+    return rows_of(records, cells)
