@@ -80,8 +80,8 @@ def test_each_equation_has_a_derivation_a_function_that_is_it_and_a_check(number
     """It is labelled in one chapter, whose code calls its function and ends with checks of what was computed."""
     functions = functions_of_equations()[number]
     assert functions, f"no function says in its docstring that it is equation ({number})"
-    label = f":label: eq-paper-{number:02d}\n"
-    chapters = [path for path in notebook_kinds.strict() if label in "\n".join(strings(nbformat.read(path, 4)))]
+    label = f"$$ (eq-paper-{number:02d})\n"
+    chapters = [path for path in notebook_kinds.strict() if label in "\n".join(strings(nbformat.read(path, 4))) + "\n"]
     assert len(chapters) == 1, f"equation ({number}) is labelled in {[path.stem for path in chapters]}"
     sources = [cell.source for cell in code_cells(chapters[0])]
     used = {name for name in functions if any(re.search(rf"\b{name}\(", source) for source in sources)}

@@ -3,6 +3,7 @@
 - An equation of the paper, labelled eq-paper-08, has the paper's number (8) instead of one counted by Sphinx.
 - "Equation (8)" in a docstring links to where it is derived.
 - `qmvae_core.losses.elbo` in a text links to its docstring on the page of the API.
+- `references.md#kingma2014vae`, a link that reads as one in JupyterLab too, leads to that entry of the bibliography.
 - Docstrings are plain text; here they become reStructuredText.
 """
 
@@ -11,9 +12,11 @@ import re
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
+from sphinx.util.nodes import make_refnode
 
 LABEL = re.compile(r"eq-paper-(\d+)")
 NAME = re.compile(r"qmvae_(?:core|study|neighbours)(\.\w+)+")
+REFERENCES = "book/references"
 NUMBER = re.compile(r"\((\d{1,2})\)")
 CODE = re.compile(r"(`[^`]+`)")
 
@@ -42,6 +45,25 @@ class LinkNames(SphinxTransform):
                 )  # fmt: skip
                 literal.replace_self(link)
                 link += literal
+
+
+class LinkEntries(SphinxTransform):
+    """Each link to an entry of the page of references becomes a reference, which `lead_to_entry` resolves."""
+
+    default_priority = 500
+
+    def apply(self, **kwargs):
+        """Replace them in the document; an entry that is not in the bibliography is a warning."""
+        for link in self.document.findall(addnodes.pending_xref):
+            if link["reftarget"] == REFERENCES and (key := link.get("reftargetid")):
+                link.attributes |= {"refdomain": "", "reftype": "entry", "reftarget": key, "refwarn": True}
+
+
+def lead_to_entry(app, env, node, content):
+    """The address of the entry that a link names by its key."""
+    found = [each for each in env.get_domain("cite").citations if each.key == node["reftarget"]]
+    if node["reftype"] == "entry" and found:
+        return make_refnode(app.builder, node["refdoc"], REFERENCES, found[0].citation_id, content)
 
 
 def restructured(line: str) -> str:
@@ -81,5 +103,7 @@ def setup(app):
     app.connect("doctree-read", number_as_the_paper)
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("autodoc-skip-member", skip_what_is_not_ours)
+    app.connect("missing-reference", lead_to_entry)
     app.add_transform(LinkNames)
+    app.add_transform(LinkEntries)
     return {"version": "1", "parallel_read_safe": True}
