@@ -32,10 +32,9 @@ from qmvae_core.models.readings import reading
 from qmvae_study.evidence.records import Record
 from qmvae_study.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
 from qmvae_study.report.intervals import Interval
+from qmvae_study.rows import PRINTED, SCALES
 
 PROFILE, SEEDS, FINALISTS = "hunt", (0, 1, 2), 3
-PRINTED = "as-printed+negatives=all-violating"  # the printed equations with the printed screening
-SCALES = tuple(f"{PRINTED}+all.scale={scale}" for scale in ("0.75", "2.0", "3.75", "10.0"))
 _WIDE = f"{PRINTED}+all.scale=3.75"
 PLAN = (
     # the scale of the likelihood, with the printed screening and without any

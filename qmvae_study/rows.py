@@ -13,3 +13,7 @@ KIN = ("jmvae", "jmvae-kl", "mopoe")
 MODELS_COMPARED = (
     BEST, AS_PRINTED, *map(WITHOUT_LOSS.format, (BEST, AS_PRINTED)), DEFAULT, *BASELINES, *KIN
 )  # fmt: skip
+
+# The printed equations with the printed screening, by the scale of the likelihood, which the paper leaves open.
+PRINTED = f"{AS_PRINTED}+negatives=all-violating"
+SCALES = tuple(f"{PRINTED}+all.scale={scale}" for scale in ("0.75", "2.0", "3.75", "10.0"))

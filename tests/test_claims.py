@@ -83,7 +83,7 @@ def test_nine_comparisons_are_a_family_whether_their_runs_are_there_or_not():
 
 def test_the_evidence_has_seeds_profile_and_interval():
     other = several("default+beta=0", [70.0, 70.0])
-    beside = "points over default+beta=0 (paper profile"
+    beside = "points over Q-MVAE default, without the loss (paper profile"
     one = found(WITHOUT, [*several("default", [80]), *other])
     assert (str(one), one.verdict.evidence) == ("undecided: for want of seeds, 1 of 3", f"+10.0 {beside}, 1 seed)")
     two = found(WITHOUT, [*several("default", [80.0, 81.0]), *other])
@@ -119,13 +119,15 @@ def test_a_claim_without_any_run_says_so():
     none = found(within, [record("mvae")])
     assert (str(none), none.verdict.evidence) == (
         "undecided: for want of runs of the paper's length",
-        "no run of default",
+        "no run of Q-MVAE default",
     )
     assert found(within, [record(), record("mvae")]).verdict.evidence == (
         "+17.7 points over SVHN alone (paper profile, 1 seed)"
     )
     apart = [record(), record("default+beta=0", 1)]
-    assert found(WITHOUT, apart).verdict.evidence == "no seed of both default and default+beta=0"
+    assert (
+        found(WITHOUT, apart).verdict.evidence == "no seed of both Q-MVAE default and Q-MVAE default, without the loss"
+    )
 
 
 def test_a_longer_profile_that_lacks_some_of_the_runs_compared_is_not_shown_before_one_that_has_all():
@@ -134,13 +136,13 @@ def test_a_longer_profile_that_lacks_some_of_the_runs_compared_is_not_shown_befo
     above = found(ABOVE, [*short, *long])
     assert above.verdict.complete
     assert above.verdict.evidence.count("quick profile") == len(BASELINES)
-    assert str(above) == "undecided: for want of runs of mvae, mmvae"
+    assert str(above) == "undecided: for want of runs of MVAE, MMVAE"
 
 
 def test_a_reading_without_its_loss_is_compared_with_itself():
     records = [*several("as-printed", [80, 81, 82]), *several("default+beta=0", [70, 71.5, 72])]
     missing = found(WITHOUT, records, "as-printed")
-    assert missing.verdict.evidence == "no run of as-printed+beta=0"
+    assert missing.verdict.evidence == "no run of Q-MVAE as printed, without the loss"
     records += several("as-printed+beta=0", [90, 91.5, 92])
     assert says(WITHOUT, records, "as-printed") == "fails"
 
@@ -150,7 +152,7 @@ def test_mmvae_with_fewer_particles_stands_where_there_is_no_run_with_all():
     assert claims.runs_of(few, "mmvae") == few
     assert claims.runs_of([*few, *all_of_them], "mmvae") == all_of_them
     ours = several("default", [80, 81, 82])
-    assert "over mmvae+particles=8 (paper profile" in found(ABOVE, [*ours, *few]).verdict.evidence
+    assert "over MMVAE, 8 particles (paper profile" in found(ABOVE, [*ours, *few]).verdict.evidence
     assert "ours 71.0 ± 1.0" in found(claim("MMVAE, SVHN→MNIST"), few).verdict.evidence
 
 
@@ -203,10 +205,10 @@ def test_a_stalled_a_diverged_and_a_missing_run_each_change_the_ledger():
     assert "2 seeds" in diverged.verdict.evidence
     assert diverged.verdict.evidence.endswith("1 failed)")
     alone = found(WITHOUT, [*ours, failed])
-    assert alone.verdict.evidence == "no run of default+beta=0, 1 failed"
+    assert alone.verdict.evidence == "no run of Q-MVAE default, without the loss, 1 failed"
     stalled = found(WITHOUT, [*ours, *other[:2], other[2] | {"plateau": {"left": None}}])
     assert str(stalled) == "holds"  # at the paper's length that it stalled is a result
-    assert stalled.verdict.evidence.endswith("stalled: default+beta=0)")
+    assert stalled.verdict.evidence.endswith("stalled: Q-MVAE default, without the loss)")
     assert "stalled" not in whole.verdict.evidence
 
 
@@ -218,9 +220,8 @@ def test_a_judge_that_disagrees_changes_the_ledger():
     ]
     agreed = found(WITHOUT, read(0))
     assert str(agreed) == "holds"
-    assert (
-        agreed.verdict.evidence == f"+9.8 points over default+beta=0 (paper profile, 3 seeds, +9.8 to +9.8, {PAPERS})"
-    )
+    over = "over Q-MVAE default, without the loss"
+    assert agreed.verdict.evidence == f"+9.8 points {over} (paper profile, 3 seeds, +9.8 to +9.8, {PAPERS})"
     assert found(WITHOUT, read(20)).before == "holds"
     assert str(found(WITHOUT, read(20))) == (
         f"depends on the judge: {PAPERS}: fails; {OURS}: holds; {PAPERS}, seed 0: fails; {PAPERS}, seed 1: fails"
@@ -360,7 +361,7 @@ def test_runs_of_different_profiles_are_never_compared():
     long, short = several("default", [90]), several("default", [80, 81, 82], profile="quick", steps=10)
     short += several("dmvae", [70, 71, 72], profile="quick", steps=10)
     all_found = claims.findings([*short, *long], "default")
-    assert all_found[GAIN.key].verdict.evidence.startswith("+10.0 points over dmvae (quick profile, 3 seeds")
+    assert all_found[GAIN.key].verdict.evidence.startswith("+10.0 points over DMVAE (quick profile, 3 seeds")
     own = all_found[claim("Q-MVAE, SVHN→MNIST: 81.3 %").key]
     assert str(own) == "leans: holds at 10 steps"
 
@@ -369,7 +370,7 @@ def test_a_profile_that_decides_goes_before_one_that_has_more_runs():
     short = [r for name in ("default", *BASELINES) for r in several(name, [80, 81, 82], profile="quick", steps=10)]
     long = [*several("default", [80, 81, 82]), *several("dmvae", [90, 91.5, 92])]
     assert says(ABOVE, [*short, *long]) == "fails"
-    assert "no run of mvae" in found(ABOVE, long).verdict.evidence
+    assert "no run of MVAE" in found(ABOVE, long).verdict.evidence
     undecided = found(ABOVE, [*short, *long[:1]])
     assert undecided.verdict.complete
     assert undecided.verdict.evidence.count("(quick profile, 3 seeds") == len(BASELINES)

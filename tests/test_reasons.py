@@ -84,7 +84,7 @@ def test_an_expert_that_is_never_wrong_has_no_cells_of_wrong_codes(measured):
     }  # fmt: skip
     (row,) = reasons.precisions([measured]).to_dict("records")
     assert row == {
-        "reading": "default", "profile": "paper", "seed": 1, "expert": "mnist", "right": 39, "share": 11.0,
+        "run": "Q-MVAE default", "profile": "paper", "seed": 1, "expert": "mnist", "right": 39, "share": 11.0,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
 """From records to tables, verdicts and figures.
 
-Read the modules in this order: intervals, rules, tables, reasons, claims, equivalence, figures, pages.
+Read the modules in this order: words, intervals, rules, tables, reasons, claims, answers, equivalence, figures, pages.
 """

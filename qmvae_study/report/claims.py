@@ -17,7 +17,7 @@ import pandas as pd
 from qmvae_core.names import AS_PRINTED, BEST, TITLES
 from qmvae_study import paper
 from qmvae_study.evidence.records import OURS, PAPERS, Record
-from qmvae_study.report import tables
+from qmvae_study.report import tables, words
 from qmvae_study.report.intervals import Interval, Says, Verdict
 from qmvae_study.report.rules import LEAST_SEEDS, NEW_RULE, OLD_RULE, Difference, Question, answers, combined
 from qmvae_study.rows import BASELINES, INSTEAD, WITHOUT_LOSS
@@ -56,14 +56,15 @@ class Comparison(NamedTuple):
     def __str__(self) -> str:
         failed = [f"{self.failed} failed"] if self.failed else []
         if not self.values:
-            missing = f"no run of {', '.join(self.lacks)}" if self.lacks else f"no seed of both {self.beside}"
+            lacks = ", ".join(map(words.reading, self.lacks))
+            missing = f"no run of {lacks}" if lacks else f"no seed of both {self.beside}"
             return ", ".join([missing, *failed])
         judge, by_seed = next(iter(self.values.items()))
         found = Interval.of_mean(list(by_seed.values()))
         parts = [f"{self.used[0].profile} profile", f"{self.seeds} seed{'s' * (self.seeds > 1)}"]
         parts += [f"{found.ends()}"] if found and self.target is None else []
         parts += [*([judge] if judge != OURS else []), *failed]
-        if stalled := sorted({record.reading for record in self.used if record.stalled}):
+        if stalled := sorted({words.reading(record.reading) for record in self.used if record.stalled}):
             parts.append(f"stalled: {', '.join(stalled)}")
         shown = f"{np.mean(list(by_seed.values())):+.1f} points {self.beside}"
         if self.target is not None and not self.beside:
@@ -112,6 +113,11 @@ def runs_of(records: Sequence[Record], reading: str) -> list[Record]:
     return [record for record in found if record.precision == chosen]
 
 
+def rivals(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The compared models that have finished runs, and these."""
+    return {name: runs for name in BASELINES if (runs := runs_of(records, name))}
+
+
 def paired(first: ByJudge, second: ByJudge) -> dict[str, dict[int, float]]:
     """first - second for the harnesses and the seeds of both; empty where there are none."""
     found = {
@@ -129,7 +135,8 @@ def _over(records, one: str, other: str, path: Sequence[str], target: paper.Repo
     seeds = next(iter(values.values()), {})
     used = [record for group in runs.values() for record in group if record.seed in seeds]
     lacks = [name for name, group in runs.items() if not group]
-    beside = f"over {runs[other][0].reading}" if values else f"{one} and {other}"
+    both = " and ".join(map(words.reading, (one, other)))
+    beside = f"over {words.reading(runs[other][0].reading)}" if values else both
     return Comparison(beside, values, used, target, lacks, _failed(records, one, other))
 
 
@@ -222,7 +229,7 @@ def _words(compared: Mapping[str, Sequence[Comparison]]) -> dict[str, Verdict]:
     found = {}
     for family in dict.fromkeys(claim.family for claim in CLAIMS):
         questions = {c.key: question(compared[c.key]) for c in CLAIMS if c.family == family}
-        found |= {k: combined(words) for k, words in answers(questions, strict=family == COMPARISONS).items()}
+        found |= {k: combined(by_judge) for k, by_judge in answers(questions, strict=family == COMPARISONS).items()}
     return found
 
 
@@ -248,7 +255,7 @@ def _ruling(comparisons: Sequence[Comparison], word: Verdict) -> tuple[Verdict, 
 def _want(comparisons: Sequence[Comparison], least: int) -> str:
     """For want of what runs of the paper's length decide nothing; least: the fewest seeds of a comparison."""
     if lacking := list(dict.fromkeys(name for each in comparisons for name in each.lacks)):
-        return f"for want of runs of {', '.join(lacking)}"
+        return f"for want of runs of {', '.join(map(words.reading, lacking))}"
     return f"for want of seeds, {least} of {LEAST_SEEDS}" if least < LEAST_SEEDS else "for want of more seeds"
 
 
@@ -257,15 +264,15 @@ def _before(comparisons: Sequence[Comparison]) -> Says:
     used = [record for each in comparisons for record in each.used]
     if not _long(used):
         return Says.UNDECIDED
-    words = []
+    said = []
     for each in comparisons:
         found = each.difference(OURS) if each.seeds >= LEAST_SEEDS else None
         side = found.interval.against() if found else None
         if each.target:
-            words.append({None: Says.UNDECIDED, Says.AGREES: Says.HOLDS}.get(side, Says.FAILS))
+            said.append({None: Says.UNDECIDED, Says.AGREES: Says.HOLDS}.get(side, Says.FAILS))
         else:
-            words.append({Says.ABOVE: Says.HOLDS, Says.BELOW: Says.FAILS}.get(side, Says.UNDECIDED))
-    return min(words, key=(Says.FAILS, Says.UNDECIDED, Says.HOLDS).index)
+            said.append({Says.ABOVE: Says.HOLDS, Says.BELOW: Says.FAILS}.get(side, Says.UNDECIDED))
+    return min(said, key=(Says.FAILS, Says.UNDECIDED, Says.HOLDS).index)
 
 
 def findings(records: Sequence[Record], reading: str) -> dict[str, Finding]:

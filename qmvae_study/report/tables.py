@@ -16,6 +16,7 @@ import pandas as pd
 from qmvae_core.names import TITLES
 from qmvae_study import paper
 from qmvae_study.evidence.records import OURS, PAPERS, Record, RecordError, Share
+from qmvae_study.report import words
 from qmvae_study.report.intervals import Interval, Says, Verdict
 from qmvae_study.report.rules import LEAST_SEEDS, Difference, Question, answers, combined
 
@@ -32,15 +33,15 @@ def in_order(records: Sequence[Record]) -> list[Record]:
 
 
 def called(group: Sequence[Record]) -> str:
-    """What tables and pictures call finished records of one reading: its name, with a word where one is needed.
+    """What tables and pictures call finished records of one reading: its name in words, with marks where needed.
 
-    The words: "stalled" if the quadruplet loss never left its plateau (`Record.stalled`), with the number of seeds
+    The marks: "stalled" if the quadruplet loss never left its plateau (`Record.stalled`), with the number of seeds
     where it is not all of them; and the precision, if it is not float32.
     """
     stalled = sum(record.stalled for record in group)
-    words = ["stalled" if stalled == len(group) else f"{stalled} of {len(group)} stalled"] if stalled else []
-    words += [name for name in [group[0].precision] if name != "float32"]
-    return group[0].reading + (f" ({', '.join(words)})" if words else "")
+    marks = ["stalled" if stalled == len(group) else f"{stalled} of {len(group)} stalled"] if stalled else []
+    marks += [name for name in [group[0].precision] if name != "float32"]
+    return words.reading(group[0].reading) + (f" ({', '.join(marks)})" if marks else "")
 
 
 def cell_values(group: Sequence[Record], path: Sequence[str]) -> dict[str, dict[int, float]]:
@@ -71,7 +72,7 @@ def row_verdicts(group: Sequence[Record]) -> dict[str, Verdict]:
         values = cell_values(group, paper.CELLS[column])
         by_judge = {judge: [Difference.to_reported(list(by.values()), each)] for judge, by in values.items()}
         questions[column] = Question(by_judge, equal=True)
-    return {column: combined(words) for column, words in answers(questions, strict=False).items()}
+    return {column: combined(by_judge) for column, by_judge in answers(questions, strict=False).items()}
 
 
 def compare(records: Sequence[Record], reported: Cells, columns: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -118,8 +119,8 @@ def compare(records: Sequence[Record], reported: Cells, columns: Mapping[str, Se
 
 def spelled(verdict: Verdict) -> str:
     """A verdict on a number, in the words of the tables."""
-    words = {Says.HOLDS: "agrees", Says.FAILS: "below", Says.ABOVE: "above the paper", Says.DEPENDS: str(Says.DEPENDS)}
-    return verdict.spelled(words)
+    said = {Says.HOLDS: "agrees", Says.FAILS: "below", Says.ABOVE: "above the paper", Says.DEPENDS: str(Says.DEPENDS)}
+    return verdict.spelled(said)
 
 
 def _compared(values: Mapping[str, Mapping[int, float]], said: paper.Reported | None) -> dict[str, str | None]:
@@ -179,6 +180,23 @@ def with_missing_models(table: pd.DataFrame, reported: Cells) -> pd.DataFrame:
     return whole.sort_values("model", key=lambda names: names.map(order), kind="stable", ignore_index=True)
 
 
+def beside(records: Sequence[Record], reported: Cells, columns: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """The table as the paper prints it: a row for each model and reading, in each cell the paper's number and ours.
+
+    records: of one profile. The cells are HTML of three lines (`DataFrame.to_html` with escape=False): the paper's
+    number; ours, by the paper's harness where all runs have it; and the verdict, where there is one. Raises like
+    `compare`.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for row in with_missing_models(compare(records, reported, columns), reported).fillna("").to_dict("records"):
+        name = f"{row['reading']}<br>{words.count(row['seeds'], 'seed')}" if row["seeds"] else row["model"]
+        ours = row[PAPERS] or row["ours"] or "no run of this length"
+        said = row["verdict"] if not row["verdict"].startswith(str(Says.NONE)) else ""
+        lines = [row["paper"] and f"paper {row['paper']}", f"<strong>{ours}</strong>", words.marked(said)]
+        rows.setdefault(name, {})[row["column"]] = "<br>".join(line for line in lines if line)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns))
+
+
 def as_points(
     records: Sequence[Record], reported: Cells, columns: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, Interval | None], dict[str, Interval]]:
@@ -187,7 +205,7 @@ def as_points(
     said: dict[str, Interval | None] = {}
     for record in in_order([r for r in records if r.done]):
         for column, path in columns.items():
-            cell = f"{record.title} {column}\n{called([record])}, {record.profile} profile"
+            cell = f"{called([record])}, {column}\n{record.steps:,} steps"
             if record.applies(*path):
                 values.setdefault(cell, []).append(record.share(*path).per_cent)
             given = reported.get(record.model, {}).get(column)
@@ -198,7 +216,7 @@ def as_points(
 def rows_of(records: Sequence[Record], cells: Callable[[Record], Iterable[Mapping]]) -> pd.DataFrame:
     """A table with the rows that `cells` gives for each record, each led by what the record is."""
     named = (
-        {"reading": called([r]) if r.done else r.reading, "profile": r.profile, "seed": r.seed} | row
+        {"run": called([r]) if r.done else words.reading(r.reading), "profile": r.profile, "seed": r.seed} | row
         for r in records
         for row in cells(r)
     )
@@ -323,8 +341,8 @@ def to_show(records: Sequence[Record], reading: str) -> dict[str, Record]:
 
 
 def title(record: Record, source: str, target: str) -> str:
-    """The title of a picture: model, reading, number of steps and direction."""
-    return f"{record.title} ({called([record])}, {record.steps:,} steps), {source} to {target}"
+    """The title of a picture: reading, number of steps and direction."""
+    return f"{called([record])}, {record.steps:,} steps, {words.direction(f'{source}->{target}')}"
 
 
 def panel_shares(records: Sequence[Record]) -> pd.DataFrame:

@@ -1,0 +1,62 @@
+"""Names for people in place of keys: what tables, titles and sentences call a reading and a direction."""
+
+from __future__ import annotations
+
+from qmvae_core.names import TITLES
+
+NAMES = {
+    "best": "Q-MVAE best", "as-printed": "Q-MVAE as printed", "default": "Q-MVAE default", "jmvae-kl": "JMVAE-kl",
+    **TITLES,
+}  # fmt: skip
+MODALITIES = {"mnist": "MNIST", "svhn": "SVHN", "joint": "joint"}
+# A change of a reading, or the name that it changes -> its words; braces hold the value.
+CHANGES = {
+    "beta=0": "without the loss",
+    "negatives=all-violating": "screened",
+    "negatives=random": "not screened",
+    "negatives": "{} negatives",
+    "all.encoders": "{} encoders",
+    "all.scale": "scale {}",
+    "all.likelihood": "{} likelihood",
+    "all.private": "private codes of {}",
+    "all.private_kl_weight": "price of h {}",
+    "shared_kl_weight": "price of z {}",
+    "shared_scales": "{} scales of z",
+    "mnist.weight": "MNIST weighed {}",
+    "cross_reconstruction=1": "cross reconstruction",
+    "mask_equal_negatives=true": "equal negatives masked",
+    "beta_against=sum": "β against the sum",
+    "training.learning_rate": "learning rate {}",
+    "particles": "{} particles",
+}
+# In front of a verdict on a number, so that it is told by more than a word, and by no colour.
+MARKS = {"agrees": "=", "below": "▼", "above": "▲", "undecided": "?", "depends": "≠"}
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def reading(key: str) -> str:
+    """A reading of a model, its base before its changes: "as-printed+all.scale=2.0" is "Q-MVAE as printed, scale 2"."""
+    base, *changes = key.split("+")
+    return ", ".join([NAMES.get(base, base), *map(_change, changes)])
+
+
+def _change(change: str) -> str:
+    name, _, value = change.partition("=")
+    return CHANGES.get(change) or CHANGES.get(name, f"{name} {{}}").format(value.removesuffix(".0"))
+
+
+def direction(key: str) -> str:
+    """A direction of cross generation: "mnist->svhn" is "MNIST→SVHN"."""
+    return "→".join(MODALITIES.get(name, name) for name in key.split("->"))
+
+
+def marked(verdict: str) -> str:
+    """A verdict on a number with its mark; another text as it is."""
+    mark = MARKS.get(verdict.split(" ")[0].rstrip(":"))
+    return f"{mark} {verdict}" if mark else verdict
+
+
+def count(number: int, name: str, plural: str = "") -> str:
+    """A number of things: "three runs"."""
+    shown = COUNTS[number] if number < len(COUNTS) else f"{number:,}"
+    return f"{shown} {name if number == 1 else plural or f'{name}s'}"

@@ -1,0 +1,84 @@
+"""What a page says first follows from the records: no sentence has a number or a word that they do not have."""
+
+import re
+
+import pytest
+from test_tables import record
+
+from qmvae_core.models.readings import READINGS
+from qmvae_study import hunt
+from qmvae_study.report import answers, words
+
+
+def several(reading, values):
+    return [record(seed, reading=reading, back=value / 100) for seed, value in enumerate(values)]
+
+
+COLUMNS = ["MNIST→SVHN", "SVHN→MNIST"]
+KEYS = {"above-all-mnist-to-svhn": "MNIST→SVHN", "above-all-svhn-to-mnist": "SVHN→MNIST"}
+
+
+def test_a_reading_is_named_by_its_base_and_its_changes():
+    assert words.reading("best") == "Q-MVAE best"
+    assert words.reading("as-printed+negatives=all-violating+all.scale=2.0") == "Q-MVAE as printed, screened, scale 2"
+    assert words.reading("best+beta=0") == "Q-MVAE best, without the loss"
+    assert words.reading("mmvae+particles=8") == "MMVAE, 8 particles"
+    assert words.reading("other+unknown.thing=3") == "other, unknown.thing 3"
+    assert words.direction("mnist->svhn") == "MNIST→SVHN"
+
+
+@pytest.mark.parametrize("key", [*READINGS, *hunt.PLAN])
+def test_no_reading_of_ours_is_called_by_a_key(key):
+    assert not re.search(r"[=+_]|[a-z][.][a-z]", words.reading(key))
+
+
+def test_numbers_of_the_papers_length_stand_beside_the_papers_with_their_verdicts():
+    runs = several("best", [70, 70.5, 71])
+    said = answers.numbers(runs, "best", COLUMNS)
+    assert "three runs of 131,410 steps" in said
+    assert "SVHN→MNIST 70.5 ± 0.5 is below the paper's 81.3 ± 0.5" in said
+    assert answers.numbers(runs, "as-printed", COLUMNS) == "Q-MVAE as printed: no run of the paper's length yet."
+    short = [run | {"profile": "quick"} for run in runs]
+    assert answers.numbers(short, "best", COLUMNS) == "Q-MVAE best: no run of the paper's length yet."
+    assert answers.tally(runs, "best") == "4 agrees, 1 below"
+    assert answers.tally(short, "best") == ""
+
+
+def test_a_place_is_counted_among_models_of_equal_length():
+    own = record(reading="best", forth=0.80, back=0.60, profile="quick")
+    rivals = [
+        record(model="mvae", reading="mvae", forth=0.90, back=0.5, profile="quick"),
+        record(model="dmvae", reading="dmvae", forth=0.70, back=0.5, profile="quick"),
+    ]
+    said = answers.places([own, *rivals], "best", COLUMNS)
+    assert said == "one run of 131,410 steps: place 2 of 3 in MNIST→SVHN (80.0), 1 of 3 in SVHN→MNIST (60.0)"
+    stalled = own | {"plateau": {"left": None}}
+    assert "steps, stalled: place 2" in answers.places([stalled, *rivals], "best", COLUMNS)
+    assert answers.places([own], "best", COLUMNS) == "no other model has a run of equal length"
+    assert answers.places([own, *(r | {"profile": "paper"} for r in rivals)], "best", COLUMNS).startswith("no other")
+
+
+def test_what_the_loss_adds_is_a_paired_difference_at_equal_length():
+    own, without = several("best", [80, 81]), several("best+beta=0", [70, 72])
+    assert answers.loss_adds([*own, *without], "best", ["SVHN→MNIST"]) == (
+        "points after 131,410 steps (two seeds): +9.5 in SVHN→MNIST"
+    )
+    apart = [run | {"profile": "quick"} for run in without]
+    assert answers.loss_adds([*own, *apart], "best", COLUMNS) == "no run with it has a run of equal length without it"
+
+
+def test_the_scales_of_the_printed_text_are_all_shown_and_none_is_chosen():
+    found = [record(reading=name, back=0.8 + i / 100, profile="hunt") for i, name in enumerate(hunt.SCALES)]
+    said = answers.scales([*found[::-1], record(reading="default", profile="hunt")], ["SVHN→MNIST"])
+    assert said.endswith("by the scale of the likelihood: 80.0 at 0.75, 81.0 at 2, 82.0 at 3.75, 83.0 at 10")
+    assert answers.scales([], COLUMNS) == "the hunt has no run of it yet"
+
+
+def test_an_opening_has_each_answer_once_and_one_verdict_where_all_are_alike():
+    runs = several("best", [80, 81, 82])
+    lines = answers.opening(runs, [], KEYS).split("\n")
+    assert [line.split("**")[1] for line in lines] == [
+        "Do the numbers come out?", "Do the numbers come out?", "Could the printed text do it?",
+        "Is Q-MVAE ahead of the others?", "What does the quadruplet loss add?",
+    ]  # fmt: skip
+    assert "** Undecided: for want of runs of the paper's length. So far no other model" in lines[3]
