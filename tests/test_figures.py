@@ -1,6 +1,7 @@
 """What a figure says, not how it looks: marks, labels, alternative texts, errors, and that a notebook can show it."""
 
 import ast
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,14 @@ import matplotlib
 import nbformat
 import notebook_kinds
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Circle, Rectangle
+from PIL import Image
 
 from qmvae_study.report import figures
 from qmvae_study.report.intervals import Interval
@@ -55,8 +58,12 @@ GIVEN = {
         "digits": [4, 5, 6], "title": "ink to photo",
     },
     figures.traversal: {
-        "images": colour(), "readings": [[4, 4, 4], [4, 5, 5]], "digit": 4, "values": [-5.0, 0.0, 5.0],
-        "labels": ["h1", "h2"], "title": "ink to photo",
+        "condition": grey(1)[0, 0], "images": colour(), "readings": [[4, 4, 4], [4, 5, 5]], "digit": 4,
+        "values": [-5.0, 0.0, 5.0], "labels": ["h1", "h2"], "title": "ink to photo",
+    },
+    figures.composite: {
+        "panels": [figures.Panel("a", colour(1), colour(), np.array([[0, 0, 0], [0, 0, 1]]), colour(1, 2)), "no run"],
+        "columns": 2, "alt": "two panels",
     },
     figures.quadruplet_geometry: {
         "codes_x": codes(1), "codes_y": codes(1), "labels": LABELS, "quadruplet": (0, 2, 4), "titles": ["now"],
@@ -209,9 +216,34 @@ def test_a_traversal_names_its_ends_and_frames_what_is_read_otherwise():
     picture = drawn(figures.traversal)
     (axes,) = picture.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["-5", "", "5"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["h1", "h2"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["condition", "h1", "h2"]
+    assert np.array_equal(axes.images[0].get_array(), grey(1)[0, 0, 0])  # the condition, and nothing beside it
+    assert all(np.all(np.asarray(image.get_array()) == 1.0) for image in axes.images[1:3])
     assert len(frames(axes)) == 2
     assert "4 of 6" in picture.alt
+
+
+def test_a_composite_holds_every_pixel_and_a_frame_around_what_is_read_otherwise():
+    first, second = drawn(figures.composite).axes
+    sheet, cell = first.images[0].get_array(), 5 + 4
+    assert sheet.shape == (3 * cell + 4, 4 * cell, 3)
+    for row, column in np.ndindex(2, 3):
+        top, left = (row + 1) * cell + 4 + 2, (column + 1) * cell + 2
+        assert np.array_equal(sheet[top : top + 5, left : left + 5], colour()[row, column].transpose(1, 2, 0))
+        assert same_color(sheet[top - 1, left - 1] / 255, figures.VERMILLION) == ((row, column) == (1, 2))
+    assert np.array_equal(sheet[2:7, cell + 2 : cell + 7], colour(1)[0, 0].transpose(1, 2, 0))
+    assert np.array_equal(sheet[cell + 6 : cell + 11, 2:7], colour(1, 2)[0, 0].transpose(1, 2, 0))
+    assert np.all(sheet[:cell, :cell] == 255)  # above the styles
+    assert [text.get_text() for text in second.texts] == ["no run"]
+    with pytest.raises(ValueError, match="must be uint8"):
+        figures.composite([figures.Panel("a", grey(1), grey(), np.zeros((2, 3)))], 1, "")
+
+
+def test_a_picture_is_stored_in_few_colours_and_keeps_what_it_shows():
+    stored = figures.png(drawn(figures.comparison))
+    with Image.open(io.BytesIO(stored)) as image:
+        assert image.mode == "P"
+        assert (255, 255, 255) in {colour for _, colour in image.convert("RGB").getcolors()}
 
 
 def test_dots_stand_at_their_values_in_their_rows():
@@ -224,7 +256,8 @@ def test_dots_stand_at_their_values_in_their_rows():
     (band,) = first.patches
     assert (band.get_x(), band.get_x() + band.get_width()) == (0.5, 1.5)
     assert not second.patches
-    assert "b, one 2.0, two none" in picture.alt
+    assert picture.data[("read", "one")].tolist() == [1.0, 2.0]
+    assert pd.isna(picture.data.loc["b", ("read", "two")])
 
 
 # Codes
@@ -267,7 +300,7 @@ def test_a_comparison_has_a_row_a_cell_and_no_dot_where_there_is_no_value():
     assert list(dots["paper"].get_xdata()) == [90.0]
     assert list(dots["ours"].get_xdata()) == [88.0, 50.0, 1.0]
     assert dots["paper"].get_marker() != dots["ours"].get_marker()
-    assert "b, paper none, ours 50.0 (40.0 to 60.0)" in figure.alt
+    assert figure.data.loc["b"].tolist() == ["", "50.0 (40.0 to 60.0)"]
 
 
 def test_lines_of_a_name_look_alike_in_every_panel_and_other_names_do_not():
@@ -282,9 +315,10 @@ def test_lines_of_a_name_look_alike_in_every_panel_and_other_names_do_not():
     assert slow.get_xscale() == "log"
     assert (slow.get_xlabel(), slow.get_ylabel(), fast.get_title(loc="left")) == ("step", "loss", "fast")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two"]
-    assert figure.alt == (
-        "loss over step. slow: one, from 4.80 to 2.00, from 4.80 to 1.00. fast: two, from 3.00 to 3.00."
-    )
+    assert figure.data.values.tolist() == [
+        ["slow", "one", 1, 4.8, 3, 2.0], ["slow", "one", 1, 4.8, 2, 1.0], ["fast", "two", 1, 3.0, 1, 3.0],
+    ]  # fmt: skip
+    assert "loss over step, two panels" in figure.alt
     assert len(drawn(figures.courses).axes[0].lines) == 2  # without a level
 
 
@@ -361,3 +395,4 @@ def test_the_books_alternative_text_is_the_figures_own(notebook):
         said = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
         if said is not None:
             assert said in [output.get("data", {}).get("text/plain") for output in cell.outputs]
+            assert len(said) <= 300

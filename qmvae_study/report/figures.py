@@ -14,11 +14,14 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
+from PIL import Image
 
 from qmvae_core.names import unit_of
+from qmvae_study.report import words
 from qmvae_study.report.intervals import Interval
 
 # Okabe and Ito's palette: told apart with any kind of colour vision.
@@ -40,15 +43,21 @@ STYLE = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
-DOTS_PER_INCH = 120
-SCREEN = 96  # pixels an inch at which a page shows the picture: drawn finer than shown, it stays sharp
+SCREEN = 96  # pixels an inch at which a page shows the picture
+DOTS_PER_INCH = 2 * SCREEN  # drawn finer than shown, it stays sharp
 
 NOTE = 0.34  # height of the note under an image, in image heights
 GAP = 0.07  # between images
 
 
 class Picture(Figure):
-    """A matplotlib Figure in the book's style that a notebook displays by itself; `alt` is its alternative text."""
+    """A matplotlib Figure in the book's style that a notebook displays by itself.
+
+    alt: its alternative text, short. data: where that says too little, the numbers of the picture as a table, for the
+    folded cell below it.
+    """
+
+    data: pd.DataFrame | None = None
 
     def __init__(self, width: float, height: float, alt: str = "", **options):
         with matplotlib.rc_context(STYLE):
@@ -68,10 +77,12 @@ class Picture(Figure):
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG file, on white."""
-    buffer = io.BytesIO()
+    """The figure as the bytes of a PNG file, on white, in 256 colours of its own: a third of the size, and as sharp."""
+    drawn, buffer = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
+        figure.savefig(drawn, format="png", dpi=DOTS_PER_INCH, facecolor="white")
+    whole = Image.open(drawn).convert("RGB")
+    whole.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -175,21 +186,88 @@ def transfer(conditions, styles, images, readings, digits, title: str) -> Pictur
     return _grid(blocks, ["", *(str(d) for d in digits)], f"{title}: {right}", alt)
 
 
-def traversal(images, readings, digit: int, values, labels, title: str) -> Picture:
+def traversal(condition, images, readings, digit: int, values, labels, title: str) -> Picture:
     """A panel of Figure 5: each row moves one private dimension over `values`, all else is fixed.
 
-    images: (rows, columns, c, h, w). readings: (rows, columns) digits that the judge reads. digit: the condition's.
-    values: (columns,) of the dimension. labels: a text for each row. Raises ValueError for shapes that do not match.
+    condition: (c, h, w), the image whose shared code is decoded. images: (rows, columns, c', h', w'). readings: (rows,
+    columns) digits that the judge reads. digit: the condition's. values: (columns,) of the dimension. labels: a text
+    for each row. Raises ValueError for shapes that do not match.
     """
-    images = _images("images", images)
+    condition, images = _images("condition", np.asarray(condition)[None, None]), _images("images", images)
     rows, columns = images.shape[:2]
     _length("labels", labels, rows)
     _length("values", values, columns)
     readings, wrong, right = _read(images, readings, digit)
     first, last = f"{values[0]:.0f}", f"{values[-1]:.0f}"
-    alt = f"{title}: {rows} rows, {', '.join(labels)}, each over {columns} values from {first} to {last}; {right}, "
+    alt = f"{title}: the condition, and {rows} rows, each over {columns} values of a dimension from {first} to {last}; "
     shown = [first, *[""] * (columns - 2), last]
-    return _grid([Block(images, labels, readings, wrong)], shown, f"{title}: {right}, {digit}", f"{alt}{digit}.")
+    white = np.full_like(condition, 255 if condition.dtype == np.uint8 else 1)
+    blocks = [
+        Block(np.concatenate([condition, *[white] * (columns - 1)], axis=1), ["condition"]),
+        Block(images, labels, readings, wrong),
+    ]
+    return _grid(blocks, shown, f"{title}: {right}, {digit}", f"{alt}{right}, {digit}.")
+
+
+class Panel(NamedTuple):
+    """One panel of a composite: conditions in the first row, images below, and in front of them what gives the style.
+
+    All (rows, columns, c, h, w) uint8; wrong: (rows, columns), the images that the judge reads otherwise.
+    """
+
+    title: str
+    conditions: np.ndarray
+    images: np.ndarray
+    wrong: np.ndarray
+    styles: np.ndarray | None = None
+
+
+def composite(panels: Sequence[Panel | str], columns: int, alt: str) -> Picture:
+    """Panels of Figure 3 or 4 side by side, as the paper prints them: an image that is read otherwise has a frame.
+
+    A text in a panel's place is written there. Raises ValueError for images that are not uint8.
+    """
+    rows = math.ceil(len(panels) / columns)
+    sheets = [panel if isinstance(panel, str) else _sheet(panel) for panel in panels]
+    height, width = next((sheet.shape[:2] for sheet in sheets if not isinstance(sheet, str)), (1, 1))
+    size = 7.4 / columns
+    picture = Picture(7.4, rows * (size * height / width + 0.35), alt)
+    for axes, panel, sheet in zip(picture.subplots(rows, columns, squeeze=False).flat, panels, sheets, strict=False):
+        axes.axis("off")
+        if isinstance(sheet, str):
+            axes.text(0.5, 0.5, sheet, ha="center", va="center", color=GREY, transform=axes.transAxes)
+        else:
+            axes.imshow(sheet, interpolation="antialiased")
+            axes.set_title(panel.title, loc="left", fontsize=STYLE["font.size"] - (1 if columns > 2 else 0))
+    return picture
+
+
+def _sheet(panel: Panel) -> np.ndarray:
+    """A panel as one image: (height, width, 3), uint8."""
+    cell = 4 + max(panel.conditions.shape[-1], panel.images.shape[-1])
+    beside = 0 if panel.styles is None else 1
+    rows, columns = panel.images.shape[:2]
+    sheet = np.full((cell * (rows + 1) + 4, cell * (columns + beside), 3), 255, np.uint8)
+    frame = np.array([int(VERMILLION[place : place + 2], 16) for place in (1, 3, 5)], np.uint8)
+
+    def paste(image: np.ndarray, row: int, column: int, framed: bool = False) -> None:
+        if image.dtype != np.uint8:
+            raise ValueError(f"the images of a composite must be uint8, got {image.dtype}")
+        size, top, left = image.shape[-1], cell * row + 4 * (row > 0), cell * column
+        edge = (cell - size) // 2
+        if framed:
+            sheet[top + edge - 2 : top + edge + size + 2, left + edge - 2 : left + edge + size + 2] = frame
+        pixels = np.repeat(image, 3 // len(image), axis=0).transpose(1, 2, 0)
+        sheet[top + edge : top + edge + size, left + edge : left + edge + size] = pixels
+
+    for column, image in enumerate(panel.conditions[0]):
+        paste(image, 0, column + beside)
+    for row in range(rows):
+        if panel.styles is not None:
+            paste(panel.styles[0, row], row + 1, 0)
+        for column in range(columns):
+            paste(panel.images[row, column], row + 1, column + beside, bool(panel.wrong[row, column]))
+    return sheet
 
 
 class Block(NamedTuple):
@@ -367,11 +445,11 @@ def comparison(paper_rows: Mapping[str, Interval | None], our_rows: Mapping[str,
     if not cells:
         raise ValueError("paper_rows and our_rows are both empty: there is nothing to compare")
     series = (("paper", paper_rows, "D", "white", BLACK, -0.16), ("ours", our_rows, "o", BLUE, BLUE, 0.16))
-    alt = "accuracy, %: " + "; ".join(
-        f"{cell}, " + ", ".join(f"{name} {of[cell].in_full() if of.get(cell) else 'none'}" for name, of, *_ in series)
-        for cell in cells
-    )
+    alt = f"Accuracy in per cent of {len(cells)} cells, the paper's beside ours; the table above has the numbers."
     picture = Picture(6.4, 0.42 * len(cells) + 1.0, alt)
+    picture.data = pd.DataFrame(
+        {name: {c: of[c].in_full() if of.get(c) else "" for c in cells} for name, of, *_ in series}
+    )
     axes = picture.subplots()
     for name, of, marker, face, edge, shift in series:
         places = [(i + shift, of[cell]) for i, cell in enumerate(cells) if of.get(cell)]
@@ -407,16 +485,10 @@ def dots(
     unknown = sorted(set(bands or {}) - set(panels))
     if unknown:
         raise ValueError(f"there is no panel {unknown[0]!r} for a band; the panels are {sorted(panels)}")
-    alt = " ".join(
-        f"{title} ({label}): "
-        + "; ".join(
-            f"{row}, " + ", ".join(f"{name} {'none' if values[i] is None else f'{values[i]:.1f}'}"
-                                   for name, values in series.items())
-            for i, row in enumerate(rows)
-        ) + "."
-        for title, series in panels.items()
-    )  # fmt: skip
+    alt = f"{', '.join(panels)} ({label}) of {len(rows)} rows, a dot a series; the table below has the numbers."
     picture = Picture(2.4 + 2.6 * len(panels), 0.24 * len(rows) + 1.2, alt)
+    picture.data = pd.DataFrame({(t, name): values for t, named in panels.items() for name, values in named.items()})
+    picture.data.index = list(rows)
     all_axes = picture.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, series) in zip(all_axes, panels.items(), strict=True):
         if bands and title in bands:
@@ -457,14 +529,13 @@ def courses(
         for name, lines in named.items():
             for x, y in lines:
                 _length(f"y of {name}", y, len(x))
-    alt = f"{y_label} over {x_label}. " + " ".join(
-        f"{title}: "
-        + "; ".join(f"{name}, " + ", ".join(f"from {y[0]:.2f} to {y[-1]:.2f}" for _, y in lines)
-                    for name, lines in named.items() if lines)
-        + "."
-        for title, named in panels.items()
-    )  # fmt: skip
+    alt = f"{y_label} over {x_label}, {words.count(len(panels), 'panel')}; the table below has each line's ends."
     picture = Picture(0.6 + 2.9 * len(panels), 3.4, alt)
+    picture.data = pd.DataFrame(
+        {"panel": title, "line": name, f"first {x_label}": x[0], f"first {y_label}": round(float(y[0]), 2),
+         f"last {x_label}": x[-1], f"last {y_label}": round(float(y[-1]), 2)}
+        for title, named in panels.items() for name, lines in named.items() for x, y in lines
+    )  # fmt: skip
     names = list(dict.fromkeys(name for named in panels.values() for name in named))
     all_axes = picture.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, named) in zip(all_axes, panels.items(), strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from qmvae_study.evidence.folder import REPOSITORY, evidence_folder
 from qmvae_study.evidence.notebooks import check_parameters
 from qmvae_study.evidence.pictures import panel_images
 from qmvae_study.evidence.records import Panel, Record, load_records
-from qmvae_study.report import tables
+from qmvae_study.report import tables, words
 
 WINGS = ("qmvae_core", "qmvae_study", "qmvae_neighbours")
 ADDED = "# Parameters"  # how the cell begins that papermill adds
@@ -113,6 +113,42 @@ class Page:
         if name not in self.shown:
             return f"There is no record of {name}."
         return self.picture(self.shown[name], kind, source, target)
+
+    def longest(self, names: Sequence[str]) -> dict[str, Record]:
+        """Name of a reading -> its longest run of the lowest seed, for those that have one."""
+        found: dict[str, Record] = {}
+        for record in self.finished:
+            if record.reading in names:
+                found.setdefault(record.reading, record)
+        return found
+
+    def composite(
+        self, kind: str, runs: Mapping[str, Record], names: Sequence[str], ways: Sequence[str], rows: int = 10
+    ):
+        """Panels of several runs in one picture, as the paper's Figures 3 and 4: a row a direction, a column a model.
+
+        kind: as of `picture`. runs: name of a reading -> its record. ways: directions such as "mnist->svhn". rows: how
+        many of a panel's rows are shown.
+        """
+        from qmvae_study.report import figures
+
+        panels, right = [], []
+        for way in ways:
+            for name in names:
+                if name not in runs:
+                    panels.append(f"{words.reading(name)}\nno run")
+                    continue
+                record = runs[name]
+                panel, images = self.images(record, kind, *way.split("->"))
+                wrong = np.asarray(panel.read) != np.asarray(panel.digits)
+                found = f"{words.direction(way)}: {100 * panel.right:.0f} % right"
+                title = f"{words.reading(name)}, {record.steps:,} steps\n{found}"
+                right.append(f"{words.reading(name)} {found}")
+                styles = images["styles"][:, :rows] if "styles" in images else None
+                shown = images["conditions"], images["generated"][:rows], wrong[:rows]
+                panels.append(figures.Panel(title, *shown, styles))
+        alt = f"{len(ways)} rows of {len(names)} panels, by how many images are read rightly. {'; '.join(right)}."
+        return figures.composite(panels, len(names), alt)
 
 
 def open(parameters: Mapping[str, object]) -> Page:

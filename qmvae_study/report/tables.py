@@ -197,6 +197,11 @@ def beside(records: Sequence[Record], reported: Cells, columns: Mapping[str, Seq
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns))
 
 
+def in_html(table: pd.DataFrame) -> str:
+    """A table whose cells are HTML, such as that of `beside`, as HTML."""
+    return table.to_html(escape=False)
+
+
 def as_points(
     records: Sequence[Record], reported: Cells, columns: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, Interval | None], dict[str, Interval]]:
