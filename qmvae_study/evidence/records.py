@@ -93,8 +93,10 @@ class Panel(NamedTuple):
 
     @property
     def right(self) -> float:
-        """The share of its images that are read as their condition's digit."""
-        read = [each == digit for row in self.read for each, digit in zip(row, self.digits, strict=True)]
+        """The share of its images that are read as their condition's digit: that of the column, or of all."""
+        one = len(self.digits) == 1
+        digits = [*self.digits] * (len(self.read[0]) if one else 1)
+        read = [each == digit for row in self.read for each, digit in zip(row, digits, strict=True)]
         return sum(read) / len(read)
 
 

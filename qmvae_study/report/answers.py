@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from qmvae_core.names import BEST
 from qmvae_study import paper
@@ -19,6 +19,9 @@ WORDS = {
     "below": "is below the paper's",
     "above the paper": "is above the paper's",
 }
+# What is said of the numbers of Q-MVAE -> how their verdicts begin.
+REACHED = {"reaches": ("agrees", "above"), "misses": ("below",), "leaves open": ("undecided", "depends")}
+AHEAD = ("above-all-mnist-to-svhn", "above-all-svhn-to-mnist")  # the claims on cross generation
 
 
 def _sentence(text: str) -> str:
@@ -91,26 +94,86 @@ def _gain(own: Sequence[Record], without: Sequence[Record], path: Sequence[str])
     return list(next(iter(pairs.values()), {}).values())
 
 
-def tally(records: Sequence[Record], reading: str) -> str:
-    """How many of Q-MVAE's numbers in both tables agree, are above, below or undecided, at the paper's length."""
-    group = long_runs(records, reading)
-    if not group:
-        return ""
-    found = Counter(tables.spelled(each).split(":")[0] for each in tables.row_verdicts(group).values())
-    return ", ".join(f"{number} {word}" for word, number in found.most_common())
-
-
-def scales(hunted: Sequence[Record], columns: Iterable[str]) -> str:
+def scales(hunted: Sequence[Record], columns: Sequence[str]) -> str:
     """What the hunt found of the printed equations with the printed screening, by the scale of their likelihood."""
-    group = [record for record in tables.in_order(hunted) if record.done and record.reading in SCALES]
-    if not group:
-        return "the hunt has no run of it yet"
-    by_scale = sorted((float(record.reading.split("=")[-1]), record) for record in group if record.seed == 0)
+    found = [record for record in hunted if record.done and record.seed == 0 and record.reading in SCALES]
+    if not found:
+        return "The hunt has no run of it yet."
     shown = []
-    for scale, record in by_scale:
-        values = (f"{record.share(*paper.CELLS[column], code='mean').per_cent:.1f}" for column in columns)
-        shown.append(f"{' / '.join(values)} at {scale:g}")
-    return f"after {group[0].steps:,} steps, on validation digits, by the scale of the likelihood: {', '.join(shown)}"
+    for scale, record in sorted((float(record.reading.split("=")[-1]), record) for record in found):
+        values = [record.share(*paper.CELLS[column], code="mean").per_cent for column in columns]
+        shown.append(f"{_slashed(values)} at scale {scale:g}")
+    said = _slashed(paper.ROWS["qmvae"][column].mean for column in columns)
+    return (
+        f"With the printed screening, by the scale of the likelihood, which the paper leaves open: {', '.join(shown)} "
+        f"({' / '.join(columns)}, {found[0].steps:,} steps, validation digits, one run each; the paper has {said})."
+    )
+
+
+def _slashed(values: Iterable[float]) -> str:
+    return " / ".join(f"{value:.1f}" for value in values)
+
+
+def own_numbers(records: Sequence[Record]) -> pd.DataFrame:
+    """Q-MVAE's row of both tables: a row for each number, the paper's and ours by each reading at the paper's length.
+
+    The cells of ours are HTML of two lines, number and verdict (`tables.in_html`).
+    """
+    shown = {"the paper": {column: str(said) for column, said in paper.ROWS["qmvae"].items()}}
+    for name in claims.READINGS[::-1]:
+        group = long_runs(records, name)
+        verdicts = tables.row_verdicts(group) if group else {}
+        for column in paper.ROWS["qmvae"]:
+            cell = "no run yet"
+            if group:
+                values = next(iter(tables.cell_values(group, paper.CELLS[column]).values()))
+                number = Interval.spread(list(values.values())).plus_minus()
+                cell = f"<strong>{number}</strong><br>{words.marked(tables.spelled(verdicts[column]))}"
+            shown.setdefault(words.reading(name), {})[column] = cell
+    return pd.DataFrame(shown)
+
+
+def _reached(group: Sequence[Record]) -> dict[str, list[str]]:
+    """Word of REACHED -> the numbers of Q-MVAE of which these runs of the paper's length say it."""
+    found: dict[str, list[str]] = {word: [] for word in REACHED}
+    for column, each in tables.row_verdicts(group).items() if group else ():
+        said = tables.spelled(each)
+        word = next((word for word, beginnings in REACHED.items() if said.startswith(beginnings)), "leaves open")
+        found[word].append(words.CELLS.get(column, column))
+    return {word: columns for word, columns in found.items() if columns}
+
+
+def sentence(records: Sequence[Record]) -> str:
+    """The book in a sentence or two: what reproduces by each reading, what does not, and whether Q-MVAE is ahead."""
+    parts = []
+    for name in claims.READINGS[::-1]:
+        found = _reached(long_runs(records, name))
+        shown = ", ".join(f"{word} {' and '.join(columns)}" for word, columns in found.items())
+        parts.append(f"{words.reading(name)} {shown or 'has no run of the length of the paper yet'}")
+    ahead = rulings(records, BEST, dict(zip(AHEAD, paper.TABLE1_COLUMNS, strict=True)))
+    return f"Of the paper's five numbers, {'; '.join(parts)}. Ahead of MVAE, MMVAE and DMVAE? {_sentence(ahead)}"
+
+
+def verdict(records: Sequence[Record], hunted: Sequence[Record]) -> str:
+    """The answers to the book's questions in Markdown: does it reproduce, is it ahead, what does the loss add."""
+    columns = list(paper.TABLE1_COLUMNS)
+    lines = []
+    for name in claims.READINGS[::-1]:
+        group = long_runs(records, name)
+        said = "no run of the paper's length yet"
+        if group:
+            found = "; ".join(f"{word} {', '.join(cells)}" for word, cells in _reached(group).items())
+            said = f"{found} ({words.count(len(group), 'run')} of {group[0].steps:,} steps)"
+        lines.append(f"- **Does it reproduce?** {words.reading(name)}: {said}.")
+    ahead = _sentence(rulings(records, BEST, dict(zip(AHEAD, columns, strict=True))))
+    return "\n".join(
+        [
+            *lines,
+            f"- **Could the printed text do it?** {scales(hunted, columns)}",
+            f"- **Does Q-MVAE win?** {ahead} So far {places(records, BEST, columns)}.",
+            f"- **What does the quadruplet loss add?** {_sentence(loss_adds(records, BEST, columns))}",
+        ]
+    )
 
 
 def opening(records: Sequence[Record], hunted: Sequence[Record], keys: Mapping[str, str]) -> str:
@@ -122,9 +185,48 @@ def opening(records: Sequence[Record], hunted: Sequence[Record], keys: Mapping[s
     return "\n".join(
         [
             *(f"- **Do the numbers come out?** {numbers(records, name, columns)}" for name in claims.READINGS[::-1]),
-            f"- **Could the printed text do it?** {' / '.join(columns)} {scales(hunted, columns)}.",
+            f"- **Could the printed text do it?** {scales(hunted, columns)}",
             f"- **Is Q-MVAE ahead of the others?** {_sentence(rulings(records, BEST, keys))}"
             f" So far {places(records, BEST, columns)}.",
             f"- **What does the quadruplet loss add?** {_sentence(loss_adds(records, BEST, columns))}",
         ]
     )
+
+
+def panels(runs: Mapping[str, Record], names: Sequence[str], kind: str) -> str:
+    """How much of a figure's panels is read rightly, in Markdown, a line a model. kind: as of `Record.panel`."""
+    lines = []
+    for name in names:
+        if name not in runs:
+            lines.append(f"- {words.reading(name)}: no run yet.")
+            continue
+        shares = [
+            f"{words.direction(way)} {100 * runs[name].panel(kind, *way.split('->')).right:.0f}"
+            for way in runs[name].directions
+        ]
+        lines.append(f"- **{tables.called([runs[name]])}**, {runs[name].steps:,} steps: {', '.join(shares)} of 100.")
+    if len({record.steps for record in runs.values()}) > 1:
+        lines.append(
+            "- The runs differ in length, so these lines do not compare the models; below are runs of equal length."
+        )
+    return "\n".join(["How many images show the digit of their condition, as the judge reads them:", "", *lines])
+
+
+def dimensions(record: Record) -> int:
+    """How many private dimensions a run has, in the modality that has fewer."""
+    return min(len(record.private_information(modality)) for modality in ("mnist", "svhn"))
+
+
+def traversals(*records: Record) -> str:
+    """How much the private dimensions of runs hold, and how often the digit stays when they move, in Markdown."""
+    lines = []
+    for record in {record.id: record for record in records}.values():
+        said = []
+        for way in record.directions:
+            nats, panel = record.private_information(way.split("->")[1]), record.panel("traversal", *way.split("->"))
+            said.append(
+                f"{words.direction(way)} {100 * panel.right:.0f} % of the images keep the digit, "
+                f"{sum(nats):.1f} nats in {sum(each > 0.01 for each in nats)} of {len(nats)} dimensions"
+            )
+        lines.append(f"- **{tables.called([record])}**, {record.steps:,} steps: {'; '.join(said)}.")
+    return "\n".join(["Does the digit stay while a private dimension moves, and how much do they hold?", "", *lines])

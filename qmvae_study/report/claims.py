@@ -317,7 +317,7 @@ def ledger(records: Sequence[Record], readings: Sequence[str] = READINGS) -> pd.
         {
             "the paper says": claim.says,
             "where": claim.where,
-            **{reading: str(by_key[claim.key]) for reading, by_key in found.items()},
+            **{words.reading(reading): str(by_key[claim.key]) for reading, by_key in found.items()},
             "our records": " | ".join(dict.fromkeys(by_key[claim.key].verdict.evidence for by_key in found.values())),
         }
         for claim in sorted(CLAIMS, key=lambda claim: ORDER.index(found[readings[-1]][claim.key].verdict.says))
@@ -325,10 +325,26 @@ def ledger(records: Sequence[Record], readings: Sequence[str] = READINGS) -> pd.
     return pd.DataFrame(rows)
 
 
+def brief(records: Sequence[Record], readings: Sequence[str] = READINGS) -> pd.DataFrame:
+    """The verdicts on the claims that compare, without their evidence: a column for each reading."""
+    found = {words.reading(reading): findings(records, reading) for reading in readings}
+    rows = [
+        {"the paper says": claim.says, **{name: str(by_key[claim.key]) for name, by_key in found.items()}}
+        for claim in CLAIMS
+        if claim.family == COMPARISONS
+    ]
+    return pd.DataFrame(rows).set_index("the paper says").rename_axis(None)
+
+
 def changed(records: Sequence[Record], readings: Sequence[str] = READINGS) -> pd.DataFrame:
     """The claims on which the rule before and the rule now differ, by reading, each named by its date."""
     rows = [
-        {"reading": reading, "the paper says": claim.says, OLD_RULE: str(by_key[claim.key].before), NEW_RULE: str(by)}
+        {
+            "reading": words.reading(reading),
+            "the paper says": claim.says,
+            OLD_RULE: str(by_key[claim.key].before),
+            NEW_RULE: str(by),
+        }
         for reading in readings
         for by_key in [findings(records, reading)]
         for claim in CLAIMS

@@ -123,12 +123,13 @@ class Page:
         return found
 
     def composite(
-        self, kind: str, runs: Mapping[str, Record], names: Sequence[str], ways: Sequence[str], rows: int = 10
-    ):
+        self, kind: str, runs: Mapping[str, Record], names: Sequence[str], ways: Sequence[str],
+        rows: int = 10, columns: int | None = None,
+    ):  # fmt: skip
         """Panels of several runs in one picture, as the paper's Figures 3 and 4: a row a direction, a column a model.
 
         kind: as of `picture`. runs: name of a reading -> its record. ways: directions such as "mnist->svhn". rows: how
-        many of a panel's rows are shown.
+        many of a panel's rows are shown. columns: of the picture, where they are not the models.
         """
         from qmvae_study.report import figures
 
@@ -142,13 +143,13 @@ class Page:
                 panel, images = self.images(record, kind, *way.split("->"))
                 wrong = np.asarray(panel.read) != np.asarray(panel.digits)
                 found = f"{words.direction(way)}: {100 * panel.right:.0f} % right"
-                title = f"{words.reading(name)}, {record.steps:,} steps\n{found}"
                 right.append(f"{words.reading(name)} {found}")
                 styles = images["styles"][:, :rows] if "styles" in images else None
                 shown = images["conditions"], images["generated"][:rows], wrong[:rows]
+                title = f"{words.reading(name)}, {record.steps:,} steps\n{found}"
                 panels.append(figures.Panel(title, *shown, styles))
-        alt = f"{len(ways)} rows of {len(names)} panels, by how many images are read rightly. {'; '.join(right)}."
-        return figures.composite(panels, len(names), alt)
+        alt = f"{len(panels)} panels of images, by how many are read rightly. {'; '.join(right)}."
+        return figures.composite(panels, columns or len(names), alt)
 
 
 def open(parameters: Mapping[str, object]) -> Page:

@@ -9,6 +9,7 @@ NAMES = {
     **TITLES,
 }  # fmt: skip
 MODALITIES = {"mnist": "MNIST", "svhn": "SVHN", "joint": "joint"}
+CELLS = {"MNIST": "codes of MNIST", "SVHN": "codes of SVHN", "MNIST-SVHN": "joint codes"}  # columns of Table 2
 # A change of a reading, or the name that it changes -> its words; braces hold the value.
 CHANGES = {
     "beta=0": "without the loss",
