@@ -1,6 +1,7 @@
 """What a figure says, not how it looks: marks, labels, alternative texts, errors, and that a notebook can show it."""
 
 import ast
+import base64
 import io
 import subprocess
 import sys
@@ -244,6 +245,12 @@ def test_a_picture_is_stored_in_few_colours_and_keeps_what_it_shows():
     with Image.open(io.BytesIO(stored)) as image:
         assert image.mode == "P"
         assert (255, 255, 255) in {colour for _, colour in image.convert("RGB").getcolors()}
+
+
+def test_a_picture_is_pasted_with_its_alternative_text():
+    pasted = figures.in_html(figures.image_grid(grey(), alt='six "squares"'))
+    assert 'alt="six &quot;squares&quot;" width="' in pasted
+    assert base64.b64decode(pasted.split("base64,")[1].rstrip('">')).startswith(SIGNATURE)
 
 
 def test_dots_stand_at_their_values_in_their_rows():

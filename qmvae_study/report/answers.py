@@ -21,6 +21,7 @@ WORDS = {
 }
 # What is said of the numbers of Q-MVAE -> how their verdicts begin.
 REACHED = {"reaches": ("agrees", "above"), "misses": ("below",), "leaves open": ("undecided", "depends")}
+NO_RUN = "has no run of the paper's length yet"
 AHEAD = ("above-all-mnist-to-svhn", "above-all-svhn-to-mnist")  # the claims on cross generation
 
 
@@ -37,7 +38,7 @@ def numbers(records: Sequence[Record], reading: str, columns: Iterable[str]) -> 
     """Q-MVAE's numbers in some columns at the paper's length, each with its verdict, or that there is no such run."""
     group = long_runs(records, reading)
     if not group:
-        return f"{words.reading(reading)}: no run of the paper's length yet."
+        return f"{words.reading(reading)} {NO_RUN}."
     verdicts, shown = tables.row_verdicts(group), []
     for column in columns:
         values = next(iter(tables.cell_values(group, paper.CELLS[column]).values()))
@@ -149,48 +150,45 @@ def sentence(records: Sequence[Record]) -> str:
     for name in claims.READINGS[::-1]:
         found = _reached(long_runs(records, name))
         shown = ", ".join(f"{word} {' and '.join(columns)}" for word, columns in found.items())
-        parts.append(f"{words.reading(name)} {shown or 'has no run of the length of the paper yet'}")
+        parts.append(f"{words.reading(name)} {shown or NO_RUN}")
     ahead = rulings(records, BEST, dict(zip(AHEAD, paper.TABLE1_COLUMNS, strict=True)))
     return f"Of the paper's five numbers, {'; '.join(parts)}. Ahead of MVAE, MMVAE and DMVAE? {_sentence(ahead)}"
 
 
-def verdict(records: Sequence[Record], hunted: Sequence[Record]) -> str:
-    """The answers to the book's questions in Markdown: does it reproduce, is it ahead, what does the loss add."""
-    columns = list(paper.TABLE1_COLUMNS)
-    lines = []
+def verdict(records: Sequence[Record], hunted: Sequence[Record]) -> dict[str, str]:
+    """The answers to the book's questions: does it reproduce, is Q-MVAE ahead, what does its loss add."""
+    columns, said = list(paper.TABLE1_COLUMNS), []
     for name in claims.READINGS[::-1]:
         group = long_runs(records, name)
-        said = "no run of the paper's length yet"
-        if group:
-            found = "; ".join(f"{word} {', '.join(cells)}" for word, cells in _reached(group).items())
-            said = f"{found} ({words.count(len(group), 'run')} of {group[0].steps:,} steps)"
-        lines.append(f"- **Does it reproduce?** {words.reading(name)}: {said}.")
-    ahead = _sentence(rulings(records, BEST, dict(zip(AHEAD, columns, strict=True))))
-    return "\n".join(
-        [
-            *lines,
-            f"- **Could the printed text do it?** {scales(hunted, columns)}",
-            f"- **Does Q-MVAE win?** {ahead} So far {places(records, BEST, columns)}.",
-            f"- **What does the quadruplet loss add?** {_sentence(loss_adds(records, BEST, columns))}",
-        ]
-    )
+        found = "; ".join(f"{word} {', '.join(cells)}" for word, cells in _reached(group).items())
+        runs = f" ({words.count(len(group), 'run')} of {group[0].steps:,} steps)" if group else ""
+        said.append(f"{words.reading(name)} {found or NO_RUN}{runs}.")
+    keys = dict(zip(AHEAD, columns, strict=True))
+    return {"Does it reproduce?": " ".join(said)} | _compared(records, hunted, keys)
 
 
-def opening(records: Sequence[Record], hunted: Sequence[Record], keys: Mapping[str, str]) -> str:
-    """Answers about a table, in Markdown: do the numbers come out, is Q-MVAE ahead, and what does its loss add.
+def opening(records: Sequence[Record], hunted: Sequence[Record], keys: Mapping[str, str]) -> dict[str, str]:
+    """Answers about a table: do the numbers come out, is Q-MVAE ahead, and what does its loss add.
 
     hunted: records of the hunt. keys: of the claims that compare Q-MVAE with the others -> the column.
     """
+    said = (numbers(records, name, list(keys.values())) for name in claims.READINGS[::-1])
+    return {"Do the numbers come out?": " ".join(said)} | _compared(records, hunted, keys)
+
+
+def _compared(records: Sequence[Record], hunted: Sequence[Record], keys: Mapping[str, str]) -> dict[str, str]:
     columns = list(keys.values())
-    return "\n".join(
-        [
-            *(f"- **Do the numbers come out?** {numbers(records, name, columns)}" for name in claims.READINGS[::-1]),
-            f"- **Could the printed text do it?** {scales(hunted, columns)}",
-            f"- **Is Q-MVAE ahead of the others?** {_sentence(rulings(records, BEST, keys))}"
-            f" So far {places(records, BEST, columns)}.",
-            f"- **What does the quadruplet loss add?** {_sentence(loss_adds(records, BEST, columns))}",
-        ]
-    )
+    ahead = f"{_sentence(rulings(records, BEST, keys))} So far {places(records, BEST, columns)}."
+    return {
+        "Could the printed text do it?": scales(hunted, columns),
+        "Is Q-MVAE ahead of the others?": ahead,
+        "What does the quadruplet loss add?": _sentence(loss_adds(records, BEST, columns)),
+    }
+
+
+def in_markdown(answers: Mapping[str, str]) -> str:
+    """Questions and their answers as a list."""
+    return "\n".join(f"- **{question}** {answer}" for question, answer in answers.items())
 
 
 def panels(runs: Mapping[str, Record], names: Sequence[str], kind: str) -> str:

@@ -7,6 +7,8 @@ anything alone: a shape, a weight or a frame says it too.
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -74,6 +76,13 @@ class Picture(Figure):
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         width, height = (round(SCREEN * inches) for inches in self.get_size_inches())
         return {"image/png": png(self), "text/plain": self.alt}, {"image/png": {"width": width, "height": height}}
+
+
+def in_html(picture: Picture) -> str:
+    """The picture with its alternative text as an element of HTML, to be pasted into another page."""
+    width = round(SCREEN * picture.get_size_inches()[0])
+    source = base64.b64encode(png(picture)).decode()
+    return f'<img alt="{html.escape(picture.alt)}" width="{width}" src="data:image/png;base64,{source}">'
 
 
 def png(figure: Figure) -> bytes:
