@@ -1,6 +1,7 @@
-"""The explorer page in a real browser: its images are the library's, and they follow the sliders."""
+"""The explorer page in a real browser: its pictures and readings are the library's, and it can be used by anyone."""
 
 import shutil
+from itertools import product
 
 import browser
 import explorer
@@ -10,21 +11,39 @@ import torch
 from qmvae_study import runs as study_runs
 from qmvae_study.evidence import folder as places
 
-STYLES = {"mnist": [0.5, -1.0], "svhn": [2.0, 0.1]}  # of the first two dimensions, the others zero
-DECODED = """(styles) => Object.fromEntries(Object.keys(window.QMVAE_MODEL.modalities).map((name) => {
-    const model = window.QMVAE_MODEL;
-    const style = model.modalities[name].information.map((_, d) => styles[name][d] ?? 0);
-    const images = (codes) => codes.map((code) => Array.from(Explorer.decode(model, name, code, style)));
-    return [name, Object.values(model.codes).map(images)];
+LYING = {"width": 844, "height": 390}  # a phone on its side
+HEAVIEST = 1.5e6  # bytes of a page without MathJax
+PIXELS = """() => Object.fromEntries([...document.querySelectorAll("#explorer-app figure")].map((figure) => {
+    const canvas = figure.querySelector("canvas");
+    const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    const [name, reading] = figure.querySelector("figcaption").textContent.split(", read as ");
+    return [name.toLowerCase(), [canvas.width, Array.from(data), reading]];
 }))"""
-PIXELS = """() => [...document.querySelectorAll("#explorer-app canvas")].map((canvas) => [
-    canvas.width, Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)])"""
-
-
-@pytest.fixture(scope="module")
-def model():
-    record = explorer.best_record(places.RESULTS)
-    return study_runs.load_model(record, places.RESULTS)
+COMPUTED = """async (states) => {
+    const found = [];
+    for (const state of states) {
+        const pictures = Object.entries(await Explorer.compute(state));
+        found.push(Object.fromEntries(pictures.map(([name, { image, read }]) => [name, [Array.from(image), read]])));
+    }
+    return found;
+}"""
+SMALL_TARGETS = """() => [...document.querySelectorAll("#explorer-app :is(input, button, label:has(input))")]
+    .filter((each) => Math.min(each.getBoundingClientRect().width, each.getBoundingClientRect().height) < 24)
+    .map((each) => each.outerHTML.slice(0, 80))"""
+COVERED = """() => {
+    const covered = (each) => {
+        const box = each.getBoundingClientRect();
+        const heights = [box.top + 2, box.bottom - 2];
+        return heights.some((y) => !each.contains(document.elementFromPoint(box.left + box.width / 2, y)));
+    };
+    document.documentElement.style.scrollBehavior = "auto";
+    const controls = [...document.querySelectorAll("#explorer-app :is(input, button)")];
+    const hidden = (control) => {
+        control.focus();
+        return [control, ...document.querySelectorAll("#explorer-app figure canvas")].filter(covered);
+    };
+    return [...controls, ...controls.toReversed()].flatMap(hidden).map((each) => each.outerHTML.slice(0, 80));
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -32,84 +51,228 @@ def exported():
     return explorer.exported(places.RESULTS)
 
 
+@pytest.fixture(scope="module")
+def models():
+    return {
+        name: study_runs.load_model(record, places.RESULTS)
+        for name, record in explorer.records_to_show(places.RESULTS).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def judges(models):
+    return explorer.judges(places.RESULTS, models["long"].config.modalities)
+
+
+@pytest.fixture(scope="module")
+def given():
+    """Modality -> the images of ten digits that the page has, (10, c, h, w) in [0, 1]."""
+    images = explorer.images_given(explorer.records_to_show(places.RESULTS)["long"], places.RESULTS)
+    return {name: torch.from_numpy(each).float() / 255 for name, each in images.items()}
+
+
+@pytest.fixture(scope="module")
+def address(built_book):
+    with browser.served(built_book) as found:
+        yield found + "book/explorer.html"
+
+
 @pytest.fixture
-def page(built_book, chromium):
-    opened = chromium.new_page()
-    with browser.served(built_book) as address:
-        opened.goto(address + "book/explorer.html")
-        yield opened
+def page(address, chromium):
+    opened = chromium.new_page(viewport=browser.NARROW)
+    opened.goto(address)
+    yield opened
     opened.close()
 
 
-def images(model, exported, name: str, style: dict[int, float]) -> torch.Tensor:
-    """By the library: (kinds of code, digits, c, h, w)."""
-    codes = torch.tensor(list(exported["codes"].values()))
-    private = torch.zeros(*codes.shape[:2], model.config.modalities[name].private)
-    for dimension, value in style.items():
-        private[..., dimension] = value
-    with torch.no_grad():
-        return model.decode(name, codes, private)
+def test_a_long_and_a_short_training_of_one_reading_are_shown():
+    long, short = explorer.records_to_show(places.RESULTS).values()
+    assert long.setting("model") == short.setting("model")
+    assert long.steps > 10 * short.steps
+    assert long.seed == short.seed == 0
 
 
-def test_the_codes_are_those_of_one_image_a_digit_by_each_encoder_and_both(model, exported):
-    assert list(exported["codes"]) == ["MNIST and SVHN", "MNIST", "SVHN"]
-    for codes in exported["codes"].values():
-        assert (len(codes), len(codes[0])) == (10, model.config.shared)
+def test_the_codes_are_those_of_one_image_a_digit_by_each_encoder_and_both(models, exported, given):
+    for name, model in models.items():
+        of_page = exported["data"]["models"][name]
+        assert list(of_page["shared"]) == ["MNIST and SVHN", "MNIST", "SVHN"]
+        for seen, images in zip(of_page["shared"], (given, *({each: given[each]} for each in given)), strict=True):
+            torch.testing.assert_close(torch.tensor(of_page["shared"][seen]), model.encode_shared(images).mean)
+        for modality, images in given.items():
+            of_library = model.encode_private(modality, images).mean
+            torch.testing.assert_close(torch.tensor(of_page["private"][modality]), of_library)
 
 
-@pytest.mark.slow
-def test_the_page_computes_the_librarys_images(page, model, exported):
-    decoded = page.evaluate(DECODED, STYLES)
-    for name, style in STYLES.items():
-        of_library = images(model, exported, name, dict(enumerate(style)))
-        of_page = torch.tensor(decoded[name]).reshape(of_library.shape)
-        torch.testing.assert_close(of_page, of_library, atol=1e-5, rtol=0)
-
-
-def shown(page) -> dict[str, torch.Tensor]:
-    """The pixels on the page: modality -> image (3, h, w)."""
-    found = {}
-    for name, (width, data) in zip(("mnist", "svhn"), page.evaluate(PIXELS), strict=True):
-        pixels = torch.tensor(data, dtype=torch.float32).reshape(-1, width, 4)
-        found[name] = pixels[..., :3].permute(2, 0, 1) / 255
+def states(exported) -> list[dict]:
+    """Of each mode some: training, whose code is seen, digit, walk, and private codes turned or taken from an image."""
+    found = []
+    turned = {"mnist": [0.5, -1.0, 4.0, 0.0], "svhn": [2.0, 0.1, 0.0, -3.9]}
+    for place, (training, seen) in enumerate(product(("long", "short"), exported["data"]["models"]["long"]["shared"])):
+        style = {name: codes[place] for name, codes in exported["data"]["models"][training]["private"].items()}
+        zero = {name: [0.0] * len(code) for name, code in style.items()}
+        for digit, walk, private in ((place, 0, zero), (place + 3, 0, turned), (place + 4, 0.35, zero), (9, 1, style)):
+            found.append(
+                {"training": training, "seen": seen, "digit": digit, "to": 8, "walk": walk, "private": private}
+            )
     return found
 
 
 @pytest.mark.slow
-def test_the_images_follow_slider_and_digit_by_keyboard_and_are_the_librarys(page, model, exported):
-    before = shown(page)
+def test_pictures_and_readings_are_the_librarys_in_each_mode_on_a_disk_too(
+    built_book, chromium, models, judges, exported
+):
+    wanted = states(exported)
+    page = chromium.new_page()
+    page.goto((built_book / "book" / "explorer.html").as_uri())
+    of_page = page.evaluate(COMPUTED, wanted)
+    page.close()
+    for state, found in zip(wanted, of_page, strict=True):
+        codes = torch.tensor(exported["data"]["models"][state["training"]]["shared"][state["seen"]])
+        shared = torch.lerp(codes[state["digit"]], codes[state["to"]], state["walk"])
+        private = {name: torch.tensor(code) for name, code in state["private"].items()}
+        of_library = explorer.pictures(models[state["training"]], judges, shared, private)
+        for name, (image, read) in of_library.items():
+            for mine, wanted_values in zip(found[name], (image.flatten(), read), strict=True):
+                torch.testing.assert_close(torch.tensor(mine), wanted_values, atol=1e-5, rtol=0)
+            assert torch.tensor(found[name][1]).argmax() == judges[name].predict(image[None])
+
+
+def shown(page, after: str = "") -> dict[str, tuple[torch.Tensor, str]]:
+    """Modality -> the picture (3, h, w) and what is read in it, once a change that begins so has been told."""
+    page.wait_for_function(
+        "(after) => document.querySelector('#explorer-app [role=status]').textContent.startsWith(after)", arg=after
+    )
+    found = {}
+    for name, (width, data, reading) in page.evaluate(PIXELS).items():
+        pixels = torch.tensor(data, dtype=torch.float32).reshape(-1, width, 4)
+        found[name] = (pixels[..., :3].permute(2, 0, 1) / 255, reading)
+    return found
+
+
+def assert_shown(found: tuple[torch.Tensor, str], image: torch.Tensor, judge) -> None:
+    """The picture is the library's, within a level of grey, and so is its reading."""
+    assert (found[0] - image).abs().max() < 1.01 / 255
+    read = judge(image[None]).softmax(dim=-1)[0]
+    assert found[1] == f"{read.argmax()} ({100 * read.max():.0f} %)"
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_pictures_follow_the_controls_by_keyboard_and_the_change_is_told(page, models, judges, given):
+    long, short = models["long"], models["short"]
+    zero = torch.zeros(1, 4)
+
+    def expect(found, model, shared, **private):
+        for name in given:
+            image = model.decode(name, shared, private.get(name, zero))[0]
+            assert_shown(found[name], image, judges[name])
+
+    codes = long.encode_shared(given).mean
+    expect(shown(page, "The first change loads"), long, codes[[4]])
+
     slider = page.locator("#explorer-svhn-0")
     slider.focus()
     for _ in range(15):
         page.keyboard.press("ArrowLeft")
     assert slider.input_value() == "-1.5"
-    after = shown(page)
-    page.get_by_label("7", exact=True).focus()
+    turned = torch.tensor([[-1.5, 0, 0, 0]])
+    expect(shown(page, "SVHN h1 -1.5: MNIST, read as 4"), long, codes[[4]], svhn=turned)
+
+    page.get_by_role("group", name="Digit").get_by_label("7").focus()
     page.keyboard.press("Space")
-    for moment, digit, style in ((before, 3, {}), (after, 3, {0: -1.5}), (shown(page), 7, {0: -1.5})):
-        for name, image in moment.items():
-            of_library = images(model, exported, name, style if name == "svhn" else {})[0, digit]
-            assert (image - of_library).abs().max() < 1.01 / 255, (digit, style, name)
-    assert not torch.equal(before["svhn"], after["svhn"])
-    assert torch.equal(before["mnist"], after["mnist"])
-    svhn = page.locator("#explorer-app canvas").nth(1)
-    assert svhn.get_attribute("aria-label") == (
-        "SVHN image decoded from the shared code of digit 7, 1 private dimensions moved"
-    )
+    expect(shown(page, "Digit 7: MNIST, read as 7"), long, codes[[7]], svhn=turned)
+
+    page.get_by_role("button", name="SVHN test image of a 5").press("Enter")
+    transferred = long.transfer(("mnist", given["mnist"][[7]]), ("svhn", given["svhn"][[5]]))
+    page.get_by_role("group", name="Shared code of").get_by_label("MNIST", exact=True).press("Space")
+    assert_shown(shown(page, "Shared code of MNIST")["svhn"], transferred[0], judges["svhn"])
+
+    page.get_by_label("short").press("Space")
+    transferred = short.transfer(("mnist", given["mnist"][[7]]), ("svhn", given["svhn"][[5]]))
+    assert_shown(shown(page, "Training short")["svhn"], transferred[0], judges["svhn"])
+
+    page.get_by_label("From 7 to 9").press("End")
+    codes = short.encode_shared({"mnist": given["mnist"]}).mean
+    private = short.encode_private("svhn", given["svhn"][[5]]).mean
+    expect(shown(page, "Walk from 7 to 9"), short, codes[[9]], svhn=private)
 
 
 @pytest.mark.slow
 def test_the_buttons_draw_and_reset_the_private_code(page):
     before = shown(page)
-    page.get_by_role("button", name="Draw from the prior").nth(0).click()
-    drawn = shown(page)
-    assert not torch.equal(before["mnist"], drawn["mnist"])
-    assert torch.equal(before["svhn"], drawn["svhn"])
-    page.get_by_role("button", name="Back to zero").nth(0).click()
-    assert torch.equal(before["mnist"], shown(page)["mnist"])
+    page.get_by_role("button", name="Draw from the prior").first.click()
+    drawn = shown(page, "MNIST private code drawn")
+    assert not torch.equal(before["mnist"][0], drawn["mnist"][0])
+    assert torch.equal(before["svhn"][0], drawn["svhn"][0])
+    page.get_by_role("button", name="Back to zero").first.click()
+    assert torch.equal(before["mnist"][0], shown(page, "MNIST private code at zero")["mnist"][0])
+
+
+@pytest.mark.slow
+def test_a_later_change_is_not_overtaken_by_one_that_waits_for_weights(page):
+    page.get_by_role("button", name="Draw from the prior").first.click()
+    first = shown(page, "MNIST private code drawn")
+    page.get_by_label("short").check()
+    page.get_by_label("long").check()
+    last = shown(page, "Training long")
+    assert all(torch.equal(first[name][0], last[name][0]) for name in first)
+
+
+@pytest.mark.slow
+def test_the_page_is_small_and_loads_weights_once_when_something_changes(address, chromium):
+    page, asked = chromium.new_page(), []
+    page.on("response", lambda each: asked.append(each))
+    page.goto(address, wait_until="networkidle")
+    weight = sum(len(each.body()) for each in asked if "mathjax" not in each.url)
+    assert weight < HEAVIEST
+    before = len(asked)
+    for digit in "567":
+        page.get_by_role("group", name="Digit").get_by_label(digit).check()
+        shown(page, f"Digit {digit}")
+    assert sorted(each.url.split("-")[-1] for each in asked[before:]) == ["judges.js", "long.js"]
+    page.close()
+
+
+@pytest.mark.slow
+def test_nothing_stands_between_a_reader_and_the_page(address, chromium):
+    where, name = address.split("book/")
+    found = browser.visit(chromium, where, f"book/{name}", whole=True)
+    assert not any(found.values()), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [browser.WIDE, browser.NARROW, LYING], ids=["wide", "narrow", "lying"])
+def test_targets_are_large_and_pictures_stay_in_view_whatever_has_the_focus(page, size):
+    page.set_viewport_size(size)
+    assert page.evaluate(SMALL_TARGETS) == []
+    page.locator("#explorer-walk").scroll_into_view_if_needed()
+    assert page.evaluate(COVERED) == []
+
+
+@pytest.mark.slow
+def test_weights_that_cannot_be_had_are_told_and_asked_for_again(page):
+    page.route("**/explorer-judges.js", lambda route: route.abort())
+    page.get_by_label("7").first.check()
+    shown(page, "Nothing was computed: explorer-judges.js could not be loaded")
+    page.unroute("**/explorer-judges.js")
+    page.get_by_label("8").first.check()
+    assert shown(page, "Digit 8")["mnist"][1].startswith("8")
+
+
+@pytest.mark.slow
+def test_without_javascript_the_page_says_what_would_be_there(address, chromium):
+    page = chromium.new_page(java_script_enabled=False)
+    page.goto(address)
+    assert "There would be two generated pictures" in page.locator("#explorer-app").inner_text()
+    page.close()
+
+
+def test_a_layer_that_the_page_cannot_compute_is_an_error():
+    with pytest.raises(TypeError, match="a layer of the kind Tanh"):
+        explorer.layers_of(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh()))
 
 
 def test_a_folder_without_weights_is_an_error_with_the_remedy(tmp_path):
     shutil.copytree(places.RESULTS / "runs", tmp_path / "runs")
     with pytest.raises(explorer.RecordError, match="needs weights of 'best'"):
-        explorer.best_record(tmp_path)
+        explorer.records_to_show(tmp_path)

@@ -69,6 +69,12 @@ def leave_out_thebe(app, config):
                 app.disconnect(listener.id)
 
 
+def leave_out_drawn_icons(app, exception):
+    """The theme has its icons in a font, and draws them again by a script that weighs more than the rest of a page."""
+    if exception is None and app.builder.format == "html":
+        (Path(app.outdir) / "_static" / "scripts" / "fontawesome.js").write_text("")
+
+
 def mend_roles(app, pagename, templatename, context, doctree):
     """Sphinx gives the entries of a list of references a role that lists may no longer hold."""
     if "body" in context:
@@ -102,6 +108,7 @@ def setup(app):
     app.connect("config-inited", leave_out_thebe)
     app.connect("doctree-read", number_figures)
     app.connect("html-page-context", mend_roles)
+    app.connect("build-finished", leave_out_drawn_icons)
     return {"version": "1", "parallel_read_safe": True}
 
 

@@ -1,81 +1,12 @@
-/* The decoders of a trained Q-MVAE, computed on the page. `explorer-model.js` holds the layers and codes; no request is made.
-   An image is an array of numbers in [0, 1] in the order channel, row, column, as in the library. */
+/* The explorer's controls and pictures. `explorer-data.js` has the codes and the first pictures; the weights are loaded
+   when a control is first used, from files beside this one, also where the page is opened from a disk. */
 "use strict";
 
 const Explorer = (() => {
-  const floats = (text) => {
-    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    return new Float32Array(bytes.buffer);
-  };
-
-  const dense = (layer, input) => {
-    const output = Float32Array.from(layer.bias);
-    for (let o = 0; o < output.length; o++) {
-      let sum = 0;
-      for (let i = 0; i < input.length; i++) sum += layer.weight[o * input.length + i] * input[i];
-      output[o] += sum;
-    }
-    return output;
-  };
-
-  /* The transposed convolution 3 x 3 with stride 2 and padding 1, which doubles the size: input pixel (y, x) adds to
-     the output pixels (2 y + k - 1, 2 x + m - 1). */
-  const upsample = (layer, input) => {
-    const [before, after] = layer.channels;
-    const size = Math.sqrt(input.length / before);
-    const wide = 2 * size;
-    const output = new Float32Array(after * wide * wide);
-    for (let o = 0; o < after; o++) {
-      output.fill(layer.bias[o], o * wide * wide, (o + 1) * wide * wide);
-      for (let i = 0; i < before; i++) {
-        for (let k = 0; k < 3; k++) {
-          for (let m = 0; m < 3; m++) {
-            const weight = layer.weight[((i * after + o) * 3 + k) * 3 + m];
-            for (let y = k === 0 ? 1 : 0; y < size; y++) {
-              const row = (o * wide + 2 * y + k - 1) * wide;
-              for (let x = m === 0 ? 1 : 0; x < size; x++) {
-                output[row + 2 * x + m - 1] += weight * input[(i * size + y) * size + x];
-              }
-            }
-          }
-        }
-      }
-    }
-    return output;
-  };
-
-  const STEPS = { dense, upsample, relu: (_, input) => input.map((value) => Math.max(value, 0)) };
-
-  const load = (model) => {
-    for (const modality of Object.values(model.modalities)) {
-      for (const layer of modality.layers) {
-        if (typeof layer.weight === "string") {
-          layer.weight = floats(layer.weight);
-          layer.bias = floats(layer.bias);
-        }
-      }
-    }
-    return model;
-  };
-
-  /** The mean image of a modality from a shared and a private code. */
-  const decode = (model, name, shared, style) => {
-    let value = Float32Array.from([...shared, ...style]);
-    for (const layer of model.modalities[name].layers) value = STEPS[layer.kind](layer, value);
-    return value.map((logit) => 1 / (1 + Math.exp(-logit)));
-  };
-
-  const paint = (canvas, image, [channels, height, width]) => {
-    canvas.width = width;
-    canvas.height = height;
-    const context = canvas.getContext("2d");
-    const pixels = context.createImageData(width, height);
-    for (let i = 0; i < height * width; i++) {
-      for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = 255 * image[(c % channels) * height * width + i];
-      pixels.data[4 * i + 3] = 255;
-    }
-    context.putImageData(pixels, 0, 0);
-  };
+  const HERE = document.currentScript.src;
+  const PAUSE = 600; // milliseconds without a change, before the change is told
+  const DIGITS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+  const loading = {};
 
   const make = (tag, attributes, ...children) => {
     const element = Object.assign(document.createElement(tag), attributes);
@@ -83,91 +14,263 @@ const Explorer = (() => {
     return element;
   };
 
-  const start = (root, model) => {
-    load(model);
-    const names = Object.keys(model.modalities);
-    const state = { digit: 3, source: Object.keys(model.codes)[0], styles: {} };
-    const shown = {};
-    for (const name of names) state.styles[name] = new Array(model.modalities[name].information.length).fill(0);
+  // What is computed
 
-    const draw = () => {
-      const code = model.codes[state.source][state.digit];
+  const script = (name) =>
+    new Promise((onload, reject) => {
+      const onerror = () => reject(new Error(`explorer-${name}.js could not be loaded`));
+      document.head.append(make("script", { src: new URL(`explorer-${name}.js`, HERE).href, onload, onerror }));
+    });
+
+  const read = async (name) => {
+    await script(name);
+    return Object.fromEntries(Object.entries(QMVAE[name]).map(([of, layers]) => [of, Network.read(layers)]));
+  };
+
+  /* The networks of a file, modality -> layers, loaded once; what failed is tried again. */
+  const networks = (name) => {
+    loading[name] ??= read(name).catch((error) => {
+      delete loading[name];
+      throw error;
+    });
+    return loading[name];
+  };
+
+  /** Modality -> the image of a state, and the probabilities that its judge gives the ten digits. */
+  const compute = async (state) => {
+    const { training, seen, digit, to, walk } = state;
+    const codes = QMVAE.data.models[training].shared[seen];
+    const shared = codes[digit].map((start, i) => (1 - walk) * start + walk * codes[to][i]);
+    const both = Object.entries(state.private).map(([name, own]) => [name, Float32Array.from([...shared, ...own])]);
+    const [decoders, judges] = await Promise.all([networks(training), networks("judges")]);
+    const found = both.map(([name, code]) => {
+      const image = Network.sigmoid(Network.run(decoders[name], code));
+      return [name, { image, read: Network.softmax(Network.run(judges[name], image)) }];
+    });
+    return Object.fromEntries(found);
+  };
+
+  // What is shown
+
+  const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+
+  const picture = () => {
+    const canvas = make("canvas", {});
+    canvas.setAttribute("role", "img");
+    return canvas;
+  };
+
+  /* image: numbers from 0 to `white`. */
+  const paint = (canvas, label, image, [channels, height, width], white = 1) => {
+    Object.assign(canvas, { width, height });
+    canvas.setAttribute("aria-label", label);
+    const context = canvas.getContext("2d");
+    const pixels = context.createImageData(width, height);
+    for (let i = 0; i < height * width; i++) {
+      for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = (255 * image[(c % channels) * height * width + i]) / white;
+      pixels.data[4 * i + 3] = 255;
+    }
+    context.putImageData(pixels, 0, 0);
+  };
+
+  const start = (root) => {
+    const { shapes, models, first, digit, to, megabytes } = QMVAE.data;
+    const names = Object.keys(shapes);
+    const of = (makeOne) => Object.fromEntries(names.map((name) => [name, makeOne(name)]));
+    const given = of((name) => Network.bytes(QMVAE.data.given[name]));
+    const model = () => models[state.training];
+    const state = {
+      training: Object.keys(models)[0],
+      seen: Object.keys(models.long.shared)[0],
+      digit,
+      to,
+      walk: 0,
+      private: of((name) => models.long.information[name].map(() => 0)),
+      style: of(() => null), // the digit of the image whose private code is taken
+    };
+    const refreshers = []; // bring the controls to the state
+    const status = make("p", { className: "explorer-status" });
+    status.setAttribute("role", "status");
+    let turn = 0;
+    let telling;
+
+    const tell = (text, delay) => {
+      clearTimeout(telling);
+      telling = setTimeout(() => (status.textContent = text), delay);
+    };
+
+    /* How many megabytes of weights the state needs that are not there yet. */
+    const missing = () => {
+      const sizes = [state.training, "judges"].filter((name) => !QMVAE[name]).map((name) => megabytes[name]);
+      return Math.round(10 * sizes.reduce((a, b) => a + b, 0)) / 10;
+    };
+
+    const paintGiven = (canvas, name, digit) => {
+      const size = given[name].length / DIGITS.length;
+      const image = given[name].subarray(digit * size, (digit + 1) * size);
+      paint(canvas, `${name.toUpperCase()} test image of a ${digit}`, image, shapes[name], 255);
+    };
+
+    /* The row of images that are given for one purpose; which: modality -> digit, or null for none. */
+    const givenRow = (text, which) => {
+      const canvases = of(picture);
+      refreshers.push(() => {
+        for (const name of names) {
+          const digit = which(name);
+          canvases[name].style.visibility = digit === null ? "hidden" : "visible";
+          paintGiven(canvases[name], name, digit ?? 0);
+        }
+      });
+      return [make("span", { textContent: text }), ...Object.values(canvases)];
+    };
+
+    const sees = (name) => state.seen.split(" and ").includes(name.toUpperCase());
+
+    const generated = of((name) => ({ canvas: picture(), caption: make("figcaption", {}) }));
+
+    const show = (found) => {
       for (const name of names) {
-        const image = decode(model, name, code, state.styles[name]);
-        paint(shown[name].canvas, image, model.modalities[name].shape);
-        const moved = state.styles[name].filter((value) => value !== 0).length;
-        shown[name].canvas.setAttribute(
-          "aria-label",
-          `${name.toUpperCase()} image decoded from the shared code of digit ${state.digit}, ${moved} private dimensions moved`,
-        );
+        const { image, read } = found[name];
+        const best = read.indexOf(Math.max(...read));
+        const { canvas, caption } = generated[name];
+        paint(canvas, `Generated ${name.toUpperCase()} image`, image, shapes[name]);
+        caption.textContent = `${name.toUpperCase()}, read as ${best} (${Math.round(100 * read[best])} %)`;
       }
     };
 
+    /* Changes the state and shows what comes of it, unless there is a later change by then. what: the change in words. */
+    const change = async (what, fields) => {
+      Object.assign(state, fields);
+      for (const name of names.filter((each) => state.style[each] !== null)) {
+        state.private[name] = model().private[name][state.style[name]];
+      }
+      refreshers.forEach((refresh) => refresh());
+      const own = ++turn;
+      if (missing()) tell(`Loading ${missing()} MB of weights.`, 0);
+      await new Promise(requestAnimationFrame);
+      if (own !== turn) return;
+      try {
+        const found = await compute(state);
+        if (own !== turn) return;
+        show(found);
+        tell(`${what}: ${names.map((name) => generated[name].caption.textContent).join("; ")}.`, PAUSE);
+      } catch (error) {
+        tell(`Nothing was computed: ${error.message}.`, 0);
+      }
+    };
+
+    // The controls
+
     const choice = (legend, key, options) => {
-      const group = make("fieldset", {}, make("legend", { textContent: legend }));
+      const group = make("fieldset", { className: "explorer-choice" }, make("legend", { textContent: legend }));
       for (const [value, text] of options) {
         const input = make("input", { type: "radio", name: `explorer-${key}`, checked: state[key] === value });
-        input.addEventListener("change", () => {
-          state[key] = value;
-          draw();
-        });
+        input.addEventListener("change", () => change(`${legend} ${text}`, { [key]: value }));
         group.append(make("label", {}, input, text));
       }
       return group;
     };
 
-    const sliders = (name) => {
-      const { information } = model.modalities[name];
-      const order = information.map((_, d) => d).sort((a, b) => information[b] - information[a]);
-      const inputs = [];
-      const group = make("fieldset", {}, make("legend", { textContent: `Private code of ${name.toUpperCase()}` }));
-      for (const d of order) {
-        const value = make("output", { textContent: "0.0" });
-        const input = make("input", { type: "range", min: "-4", max: "4", step: "0.1", value: "0", id: `explorer-${name}-${d}` });
-        input.addEventListener("input", () => {
-          state.styles[name][d] = Number(input.value);
-          value.textContent = Number(input.value).toFixed(1);
-          draw();
-        });
-        inputs.push(input);
-        group.append(make("label", { htmlFor: input.id }, `h${d + 1}`, make("small", {}, ` ${information[d].toFixed(2)} nats`)), input, value);
-      }
-      const set = (next) => {
-        inputs.forEach((input, place) => {
-          input.value = String(next(order[place]));
-          input.dispatchEvent(new Event("input"));
-        });
-      };
-      const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
-      const random = make("button", { type: "button", textContent: "Draw from the prior" });
-      random.addEventListener("click", () => set(() => normal().toFixed(1)));
-      const zero = make("button", { type: "button", textContent: "Back to zero" });
-      zero.addEventListener("click", () => set(() => 0));
-      group.append(make("div", { className: "explorer-buttons" }, random, zero));
+    /* label, value and unit are functions, which are asked again after each change. */
+    const slider = (id, limits, label, value, unit, move) => {
+      const input = make("input", { type: "range", id, ...limits });
+      const name = make("label", { htmlFor: id });
+      const output = make("output", {});
+      output.setAttribute("for", id);
+      input.addEventListener("input", () => move(Number(input.value)));
+      refreshers.push(() => {
+        name.textContent = label();
+        input.value = value();
+        output.textContent = unit(value());
+        input.setAttribute("aria-valuetext", output.textContent);
+      });
+      return [name, input, output];
+    };
+
+    const button = (content, press) => {
+      const element = make("button", { type: "button" }, content);
+      element.addEventListener("click", press);
+      return element;
+    };
+
+    const digits = DIGITS.map((each) => [each, String(each)]);
+
+    const walk = () => {
+      const move = (part) => change(`Walk from ${state.digit} to ${state.to}`, { walk: part });
+      const percent = (part) => `${Math.round(100 * part)} %`;
+      const limits = { min: 0, max: 1, step: 0.05 };
+      const way = () => `From ${state.digit} to ${state.to}`;
+      const group = choice("Walk to", "to", digits);
+      const parts = slider("explorer-walk", limits, way, () => state.walk, percent, move);
+      group.append(make("div", { className: "explorer-sliders" }, ...parts));
       return group;
     };
 
-    const controls = make(
+    const privateCode = (name) => {
+      const title = name.toUpperCase();
+      const set = (what, code, style = null) =>
+        change(`${title} ${what}`, {
+          private: { ...state.private, [name]: code },
+          style: { ...state.style, [name]: style },
+        });
+      const dimension = (_, d) =>
+        slider(
+          `explorer-${name}-${d}`,
+          { min: -4, max: 4, step: 0.1 },
+          () => `h${d + 1}, ${model().information[name][d].toFixed(2)} nats`,
+          () => state.private[name][d],
+          (value) => value.toFixed(1),
+          (value) => set(`h${d + 1} ${value.toFixed(1)}`, Object.assign([...state.private[name]], { [d]: value })),
+        );
+      const style = (digit) => {
+        const canvas = picture();
+        const press = button(canvas, () => set(`in the style of its ${digit}`, model().private[name][digit], digit));
+        paintGiven(canvas, name, digit);
+        press.title = `Style of this ${digit}`;
+        refreshers.push(() => press.setAttribute("aria-pressed", state.style[name] === digit));
+        return press;
+      };
+      const draw = () => set("private code drawn from the prior", state.private[name].map(normal));
+      const zero = () => set("private code at zero", state.private[name].map(() => 0));
+      return make(
+        "fieldset",
+        {},
+        make("legend", { textContent: `Private code of ${title}` }),
+        make("p", { textContent: "In the style of" }),
+        make("div", { className: "explorer-styles" }, ...DIGITS.map(style)),
+        make("div", { className: "explorer-sliders" }, ...state.private[name].flatMap(dimension)),
+        make("div", { className: "explorer-buttons" }, button("Draw from the prior", draw), button("Back to zero", zero)),
+      );
+    };
+
+    const seen = Object.keys(model().shared).map((each) => [each, each]);
+    const trainings = Object.entries(models).map(([key, { steps }]) => [key, `${key}, ${steps.toLocaleString("en")} steps`]);
+    const givenImages = make(
       "div",
-      { className: "explorer-choices" },
-      choice("Digit", "digit", Array.from({ length: 10 }, (_, digit) => [digit, String(digit)])),
-      choice("Shared code of", "source", Object.keys(model.codes).map((each) => [each, each])),
+      { className: "explorer-given" },
+      ...givenRow("digit", (name) => (sees(name) ? state.digit : null)),
+      ...givenRow("walk to", (name) => (sees(name) && state.walk > 0 ? state.to : null)),
+      ...givenRow("style", (name) => state.style[name]),
     );
-    const columns = make("div", { className: "explorer-columns" });
-    for (const name of names) {
-      const canvas = make("canvas", {});
-      canvas.setAttribute("role", "img");
-      shown[name] = { canvas };
-      columns.append(make("section", {}, make("h2", { textContent: name.toUpperCase() }), canvas, sliders(name)));
-    }
-    root.replaceChildren(controls, columns, make("p", { className: "explorer-source", textContent: model.about }));
-    draw();
+    const figures = names.map((name) => make("figure", {}, generated[name].canvas, generated[name].caption));
+    const pictures = make("div", { className: "explorer-pictures" }, givenImages, ...figures);
+    root.replaceChildren(
+      make("div", { className: "explorer-view" }, pictures, status),
+      choice("Training", "training", trainings),
+      choice("Digit", "digit", digits),
+      choice("Shared code of", "seen", seen),
+      walk(),
+      make("div", { className: "explorer-columns" }, ...names.map(privateCode)),
+    );
+    refreshers.forEach((refresh) => refresh());
+    status.textContent = `The first change loads ${missing()} MB of weights.`;
+    show(Object.fromEntries(names.map((name) => [name, { ...first[name], image: Network.floats(first[name].image) }])));
   };
 
-  return { start, decode, load };
+  return { start, compute };
 })();
 
 document.addEventListener("DOMContentLoaded", () => {
   const root = document.getElementById("explorer-app");
-  if (root && window.QMVAE_MODEL) Explorer.start(root, window.QMVAE_MODEL);
+  if (root && window.QMVAE) Explorer.start(root);
 });
