@@ -194,7 +194,7 @@ def test_the_pictures_follow_the_controls_by_keyboard_and_the_change_is_told(pag
     page.get_by_label("From 7 to 9").press("End")
     codes = short.encode_shared({"mnist": given["mnist"]}).mean
     private = short.encode_private("svhn", given["svhn"][[5]]).mean
-    expect(shown(page, "Walk from 7 to 9"), short, codes[[9]], svhn=private)
+    expect(shown(page, "Walk from 7 to 9, 100 %"), short, codes[[9]], svhn=private)
 
 
 @pytest.mark.slow
@@ -206,6 +206,25 @@ def test_the_buttons_draw_and_reset_the_private_code(page):
     assert torch.equal(before["svhn"][0], drawn["svhn"][0])
     page.get_by_role("button", name="Back to zero").first.click()
     assert torch.equal(before["mnist"][0], shown(page, "MNIST private code at zero")["mnist"][0])
+
+
+@pytest.mark.slow
+def test_one_live_region_tells_a_change_of_many_steps_once(page):
+    assert page.locator("#explorer-app :is(output, [aria-live], [role=status], [role=alert])").count() == 1
+    page.get_by_label("5").first.check()
+    shown(page, "Digit 5")
+    page.evaluate("""() => {
+        window.told = [];
+        const status = document.querySelector("#explorer-app [role=status]");
+        new MutationObserver(() => told.push(status.textContent)).observe(status, { childList: true });
+    }""")
+    page.locator("#explorer-mnist-0").focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight", delay=20)
+    shown(page, "MNIST h1 1.0")
+    told = page.evaluate("told")
+    assert told[-1].startswith("MNIST h1 1.0: MNIST, read as ")
+    assert len(told) <= 2  # of ten; a slow machine may rest once on the way
 
 
 @pytest.mark.slow

@@ -15,11 +15,11 @@ const Network = (() => {
 
   /* Each channel with a border of zeros, one pixel wide. */
   const padded = (input, channels, size) => {
-    const [area, wide] = [size * size, size + 2];
+    const wide = size + 2;
     const output = new Float32Array(channels * wide * wide);
     for (let row = 0; row < channels * size; row++) {
       const [channel, y] = [Math.floor(row / size), row % size];
-      output.set(input.subarray(channel * area + y * size, channel * area + (y + 1) * size), (channel * wide + y + 1) * wide + 1);
+      output.set(input.subarray(row * size, (row + 1) * size), (channel * wide + y + 1) * wide + 1);
     }
     return output;
   };
@@ -77,7 +77,8 @@ const Network = (() => {
     return output;
   };
 
-  /* From each channel, made of windows: (number of windows in a row) and (their first and last pixel) -> reduced values. */
+  /* Each channel in `wide` x `wide` windows, each reduced to one number. ends: the first pixel of a window in a row or
+     column of them, and that after its last. */
   const windows = (channels, input, wide, ends, reduce) => {
     const size = Math.sqrt(input.length / channels);
     const output = new Float32Array(channels * wide * wide);
@@ -110,7 +111,9 @@ const Network = (() => {
 
   /** Layers whose weights are numbers, from those whose weights are text. */
   const read = (layers) =>
-    layers.map((layer) => (layer.weight ? { ...layer, weight: floats(layer.weight), bias: floats(layer.bias) } : layer));
+    layers.map(({ weight, bias, ...layer }) =>
+      weight ? { ...layer, weight: floats(weight), bias: floats(bias) } : layer,
+    );
 
   /** The last layer's output. */
   const run = (layers, input) => layers.reduce((value, layer) => STEPS[layer.kind](layer, value), input);

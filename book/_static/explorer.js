@@ -138,7 +138,7 @@ const Explorer = (() => {
       }
     };
 
-    /* Changes the state and shows what comes of it, unless there is a later change by then. what: the change in words. */
+    /* Changes the state and shows what comes of it, unless it has changed again by then. what: the change in words. */
     const change = async (what, fields) => {
       Object.assign(state, fields);
       for (const name of names.filter((each) => state.style[each] !== null)) {
@@ -155,7 +155,7 @@ const Explorer = (() => {
         show(found);
         tell(`${what}: ${names.map((name) => generated[name].caption.textContent).join("; ")}.`, PAUSE);
       } catch (error) {
-        tell(`Nothing was computed: ${error.message}.`, 0);
+        if (own === turn) tell(`Nothing was computed: ${error.message}.`, 0);
       }
     };
 
@@ -175,16 +175,15 @@ const Explorer = (() => {
     const slider = (id, limits, label, value, unit, move) => {
       const input = make("input", { type: "range", id, ...limits });
       const name = make("label", { htmlFor: id });
-      const output = make("output", {});
-      output.setAttribute("for", id);
+      const shown = make("span", { ariaHidden: "true" }); // an <output> would be told at each step, beside the slider
       input.addEventListener("input", () => move(Number(input.value)));
       refreshers.push(() => {
         name.textContent = label();
         input.value = value();
-        output.textContent = unit(value());
-        input.setAttribute("aria-valuetext", output.textContent);
+        shown.textContent = unit(value());
+        input.setAttribute("aria-valuetext", shown.textContent);
       });
-      return [name, input, output];
+      return [name, input, shown];
     };
 
     const button = (content, press) => {
@@ -196,8 +195,8 @@ const Explorer = (() => {
     const digits = DIGITS.map((each) => [each, String(each)]);
 
     const walk = () => {
-      const move = (part) => change(`Walk from ${state.digit} to ${state.to}`, { walk: part });
       const percent = (part) => `${Math.round(100 * part)} %`;
+      const move = (part) => change(`Walk from ${state.digit} to ${state.to}, ${percent(part)}`, { walk: part });
       const limits = { min: 0, max: 1, step: 0.05 };
       const way = () => `From ${state.digit} to ${state.to}`;
       const group = choice("Walk to", "to", digits);
@@ -230,8 +229,10 @@ const Explorer = (() => {
         refreshers.push(() => press.setAttribute("aria-pressed", state.style[name] === digit));
         return press;
       };
-      const draw = () => set("private code drawn from the prior", state.private[name].map(normal));
-      const zero = () => set("private code at zero", state.private[name].map(() => 0));
+      const buttons = [
+        button("Draw from the prior", () => set("private code drawn from the prior", state.private[name].map(normal))),
+        button("Back to zero", () => set("private code at zero", state.private[name].map(() => 0))),
+      ];
       return make(
         "fieldset",
         {},
@@ -239,12 +240,13 @@ const Explorer = (() => {
         make("p", { textContent: "In the style of" }),
         make("div", { className: "explorer-styles" }, ...DIGITS.map(style)),
         make("div", { className: "explorer-sliders" }, ...state.private[name].flatMap(dimension)),
-        make("div", { className: "explorer-buttons" }, button("Draw from the prior", draw), button("Back to zero", zero)),
+        make("div", { className: "explorer-buttons" }, ...buttons),
       );
     };
 
     const seen = Object.keys(model().shared).map((each) => [each, each]);
-    const trainings = Object.entries(models).map(([key, { steps }]) => [key, `${key}, ${steps.toLocaleString("en")} steps`]);
+    const length = (key) => `${key}, ${models[key].steps.toLocaleString("en")} steps`;
+    const trainings = Object.keys(models).map((key) => [key, length(key)]);
     const givenImages = make(
       "div",
       { className: "explorer-given" },
