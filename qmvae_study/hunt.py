@@ -31,6 +31,7 @@ import pandas as pd
 from qmvae_core.models.readings import reading
 from qmvae_study.evidence.records import Record
 from qmvae_study.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
+from qmvae_study.report import words
 from qmvae_study.report.intervals import Interval
 from qmvae_study.rows import PRINTED, SCALES
 
@@ -222,3 +223,28 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
                 row["told apart"] = bool(gap > reach(spread, len(found[top]), len(found[name])))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def answer(records: Sequence[Record]) -> str:
+    """What the hunt has found, in Markdown: what its rule chose, the highest scores, and which choice moves it most."""
+    first = [record for record in records if record.seed == SEEDS[0]]
+    chosen, top = best(records), _by_score(first)[:FINALISTS]
+    run = len({record.reading for record in records})
+    waits = (
+        f"The hunt is not over: {run} of the {len(PLAN)} readings of the plan have been run, and by its rule nothing"
+    )
+    said = f"{words.reading(chosen)}, by the rule." if chosen else f"{waits} is chosen yet."
+    lines = [f"- **What is the best reading?** {said}"]
+    if top:
+        shown = (f"{words.reading(r.reading)} ({_in_short(r)})" for r in top)
+        lines.append(f"- **What scores highest so far?** {'; '.join(shown)}; one seed each.")
+    found = effects(records)
+    if len(found := found[found["stalled"] == ""] if len(found) else found):
+        rows = found.loc[found["score"].abs().sort_values(ascending=False).index].head(3)
+        moves = (f"{row.choice}, {row.where}: {row.score:+.1f}" for row in rows.itertuples())
+        lines.append(f"- **Which choice moves the score most?** In points: {'; '.join(moves)}.")
+    return "\n".join(lines)
+
+
+def _in_short(record: Record) -> str:
+    return " / ".join(f"{_accuracy(record, path):.1f}" for path in COUNTED.values())

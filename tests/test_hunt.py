@@ -151,3 +151,16 @@ def test_an_effect_is_the_difference_of_two_runs_and_stalled_ones_are_named():
     known = {(r["choice"], r["where"]): r["told apart"] for r in hunt.effects(records(values)).to_dict("records")}
     assert known["private codes of 4", "screened, scale 3.75"] == "no"
     assert known["scale 3.75 for 0.75", "screened"] == "yes"
+
+
+def test_the_answer_says_what_is_chosen_or_that_nothing_is_and_which_choice_moves_most():
+    found = [record(name, 60.0 + i) for i, name in enumerate(hunt.SCALES)]
+    state, top, moves = hunt.answer(found).split("\n")
+    assert "4 of the 26 readings of the plan have been run, and by its rule nothing is chosen yet" in state
+    assert "so far?** Q-MVAE as printed, screened, scale 10 (63.0 / 63.0 / 63.0); Q-MVAE as printed, scre" in top
+    assert "In points: scale 10 for 0.75, screened: +3.0; scale 3.75 for 0.75, screened: +2.0;" in moves
+    stalled = [found[0], *(record(r["reading"], 90.0, stalled=True) for r in found[1:])]
+    assert "choice moves" not in hunt.answer(stalled)  # it would say when a loss begins to fall
+    assert hunt.answer([]).count("\n") == 0
+    values = {THIRD: (90.0, 92.0, 91.0), SECOND: (89.0, 91.0, 91.0), FIRST: (80.0, 80.0, 81.0)}
+    assert hunt.answer(records(values)).startswith("- **What is the best reading?** Q-MVAE as printed, screened, ")
