@@ -1,0 +1,27 @@
+"""The source of a function as a cell's output, for the chapter that derives it: a changed function makes a stale page."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Source:
+    """Python text that a notebook shows highlighted; name: of what it is the source."""
+
+    name: str
+    text: str
+
+    def __repr__(self) -> str:
+        return f"source of {self.name}"
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self.text}\n```"
+
+
+def source_of(*functions: Callable) -> Source:
+    """The source of one or more functions or classes, one below the other. Raises OSError where there is no file."""
+    names = ", ".join(each.__qualname__ for each in functions)
+    return Source(names, "\n\n".join(inspect.getsource(each) for each in functions).rstrip())
