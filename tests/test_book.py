@@ -89,7 +89,25 @@ def test_each_equation_has_a_derivation_a_function_that_is_it_and_a_check(number
     text = "\n".join(cell.source for cell in nbformat.read(chapters[0], 4).cells if cell.cell_type == "markdown")
     named = {name for name in used if re.search(rf"\b{name}\b", text)}
     assert named, f"{chapters[0].stem} does not say which function is equation ({number})"
+    shown = re.findall(r"\w+", " ".join(source for source in sources if source.startswith("source_of(")))
+    assert used & set(shown), f"{chapters[0].stem} does not show the source of equation ({number})"
     assert sources[-1].count("assert ") >= 5, f"{chapters[0].stem} does not end with checks"
+
+
+THEORY = [path for path in notebook_kinds.strict() if path.name[:2] in ("01", "02", "03", "04", "05", "06")]
+
+
+@pytest.mark.parametrize("notebook", THEORY, ids=lambda path: path.stem)
+def test_a_theory_chapter_has_exercises_whose_solutions_are_folded_and_tested(notebook):
+    cells = nbformat.read(notebook, as_version=4).cells
+    asked = [i for i, cell in enumerate(cells) if "**Exercise " in cell.source]
+    assert 3 <= len(asked) <= 5
+    for number, i in enumerate(asked, start=1):
+        assert f"**Exercise {number} (" in cells[i].source
+        solution = cells[i + 1]
+        assert "assert " in solution.source
+        assert solution.metadata["tags"] == ["hide-cell"]
+        assert solution.metadata["jupyter"]["source_hidden"]
 
 
 WITHOUT_TYPED_NUMBERS = ("intro", "claims", "deviations")

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 from test_tables import SEEDS, record
 
+from qmvae_core import losses
 from qmvae_study.evidence.folder import REPOSITORY
 from qmvae_study.evidence.records import RecordError, write_json
 from qmvae_study.report import pages, tables
+from qmvae_study.report.sources import source_of
 
 
 def executed(monkeypatch, *cells: str) -> None:
@@ -67,3 +69,12 @@ def test_an_evidence_folder_that_is_not_there_is_named(tmp_path):
 def test_a_page_without_panels_names_the_record():
     with pytest.raises(RecordError, match="has no panel transfer, mnist->svhn"):
         pages.Page(None, [record()]).show("transfer", "default", "mnist", "svhn")
+
+
+def test_the_source_of_functions_is_a_block_of_python_with_their_names():
+    shown = source_of(losses.elbo, losses.joint_elbo)
+    assert repr(shown) == "source of elbo, joint_elbo"
+    text = shown._repr_markdown_()
+    assert text.startswith("```python\ndef elbo(")
+    assert "\n\ndef joint_elbo(" in text
+    assert text.endswith("return value\n```")

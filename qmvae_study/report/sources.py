@@ -1,4 +1,4 @@
-"""The source of a function as a cell's output, for the chapter that derives it: a changed function makes a stale page."""
+"""The source of a function as an output of the chapter that derives it: a changed function makes a stale page."""
 
 from __future__ import annotations
 
