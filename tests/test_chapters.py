@@ -75,6 +75,6 @@ def test_the_source_of_functions_is_a_block_of_python_with_their_names():
     shown = source_of(losses.elbo, losses.joint_elbo)
     assert repr(shown) == "source of elbo, joint_elbo"
     text = shown._repr_markdown_()
-    assert text.startswith("```python\ndef elbo(")
+    assert text.startswith("From `qmvae_core.losses`:\n\n```python\ndef elbo(")
     assert "\n\ndef joint_elbo(" in text
     assert text.endswith("return value\n```")
