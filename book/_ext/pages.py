@@ -14,6 +14,7 @@ import nbformat
 from docutils import nodes
 
 BRANCH = "launch"
+CHINESE = "book/daodu"
 FIRST_CELL = """import os
 import subprocess
 import sys
@@ -81,6 +82,12 @@ def mend_roles(app, pagename, templatename, context, doctree):
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+def name_the_language(app, pagename, templatename, context, doctree):
+    """The page that is not in English says so, for readers who hear it and for the choice of glyphs."""
+    if pagename == CHINESE and "body" in context:
+        context["body"] = f'<div lang="zh">{context["body"]}</div>'
+
+
 def number_figures(app, document):
     """Number the captions of a chapter's figures, "Figure 5.2", and make each a target: {ref}`figure-5-2`.
 
@@ -108,6 +115,7 @@ def setup(app):
     app.connect("config-inited", leave_out_thebe)
     app.connect("doctree-read", number_figures)
     app.connect("html-page-context", mend_roles)
+    app.connect("html-page-context", name_the_language)
     app.connect("build-finished", leave_out_drawn_icons)
     return {"version": "1", "parallel_read_safe": True}
 

@@ -395,7 +395,9 @@ def swaps(records: Sequence[Record]) -> pd.DataFrame:
     def cells(record):
         for direction, by_code in record.code_swaps.items():
             for where, by_style in by_code.items():
-                shares = {names[style]: f"{found.per_cent:.1f}" for style, found in by_style.items()}
+                shares = {
+                    column: f"{by_style[style].per_cent:.1f}" for style, column in names.items() if style in by_style
+                }
                 yield {"direction": direction, "z of": where, **shares}
 
     return rows_of(records, cells)
