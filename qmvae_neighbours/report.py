@@ -50,6 +50,12 @@ def claims(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> pd.DataFram
     return pd.DataFrame(rows, columns=columns).set_index(columns[0])
 
 
+def in_short(verdicts: pd.DataFrame) -> str:
+    """The claims of a table by their verdict, as a Markdown list: a chapter's first answer."""
+    groups = verdicts.groupby("verdict", sort=False)
+    return "\n".join(f"- **{verdict}**: {'; '.join(group.index)}" for verdict, group in groups)
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A table of texts as Markdown."""
     cells = table.reset_index().map(lambda text: text.replace("|", "\\|"))

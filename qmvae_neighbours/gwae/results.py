@@ -123,16 +123,16 @@ def verdicts(found: Found) -> pd.DataFrame:
         return f"{holds(condition)} here"
 
     rows = [
-        ("1. FNP disentangles",
+        ("1. the factorised prior disentangles",
          f"$D$ {best:.2f}; best other: {rival}, {other:.2f}; range {spread:.2f}", here(best - other > spread)),
-        ("1, the figure on a single axis", f"largest importance {held:.0%} of its column", here(held > 0.5)),
-        ("2. near-perfect detection", f"areas: VAE {letters['VAE']:.2f}, mixture {letters[MIXTURE]:.2f}",
+        ("1. it puts the figure on a single axis", f"largest importance {held:.0%} of its column", here(held > 0.5)),
+        ("2. letters are found almost perfectly", f"areas: VAE {letters['VAE']:.2f}, mixture {letters[MIXTURE]:.2f}",
          here(min(letters["VAE"], letters[MIXTURE]) >= 0.95)),
-        ("3. the mixture detects best", f"areas: {listed(letters, between=', ')}",
+        ("3. the mixture finds them best", f"areas: {listed(letters, between=', ')}",
          str(Verdict(Says.UNDECIDED, "one seed"))),
-        ("4. NP rebuilds best", f"digits: {digits[NEURAL]:.1f} dB, VAE {digits['VAE']:.1f}; "
+        ("4. the neural prior rebuilds best", f"digits: {digits[NEURAL]:.1f} dB, VAE {digits['VAE']:.1f}; "
          f"scenes: {neural:.1f} dB, VAEs at most {vaes:.1f}", here(digits[NEURAL] > digits["VAE"] and neural > vaes)),
-        ("5. NP generates second best", "not measured", f"{INCOMPARABLE}, because there is no FID here"),
+        ("5. the neural prior generates second best", "not measured", f"{INCOMPARABLE}, because there is no FID here"),
     ]  # fmt: skip
     return claims(rows, ["claim", "here", "verdict"])
 
