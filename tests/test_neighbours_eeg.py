@@ -42,6 +42,26 @@ def test_left_and_right_electrodes_mirror_each_other():
     np.testing.assert_allclose(np.linalg.norm(frames.positions(list(frames.ELECTRODES)), axis=1), 1)
 
 
+# What BioSemi publishes for its cap of 32 (Cap_coords_all.xls; MNE-Python ships it as biosemi32): the inclination from
+# the vertex, negative on the left, and the azimuth, from the ear of that side.
+PUBLISHED = {
+    "Fp1": (-92, -72), "AF3": (-74, -65), "F7": (-92, -36), "F3": (-60, -51), "FC1": (-32, -45), "FC5": (-72, -21),
+    "T7": (-92, 0), "C3": (-46, 0), "CP1": (-32, 45), "CP5": (-72, 21), "P7": (-92, 36), "P3": (-60, 51),
+    "Pz": (46, -90), "PO3": (-74, 65), "O1": (-92, 72), "Oz": (92, -90), "O2": (92, -72), "PO4": (74, -65),
+    "P4": (60, -51), "P8": (92, -36), "CP6": (72, -21), "CP2": (32, -45), "C4": (46, 0), "T8": (92, 0),
+    "FC6": (72, 21), "FC2": (32, 45), "F4": (60, 51), "F8": (92, 36), "AF4": (74, 65), "Fp2": (92, 72),
+    "Fz": (46, 90), "Cz": (0, 0),
+}  # fmt: skip
+
+
+def test_the_electrodes_are_where_their_maker_puts_them():
+    assert frames.ELECTRODES.keys() == PUBLISHED.keys()
+    inclination, azimuth = np.radians(np.array(list(PUBLISHED.values()), dtype=float)).T
+    across = np.sin(inclination)
+    expected = np.stack([across * np.cos(azimuth), across * np.sin(azimuth), np.cos(inclination)], axis=1)
+    np.testing.assert_allclose(frames.positions(list(PUBLISHED)), expected, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("between", "through"), [("F3", ("F7", "Fz", "F8")), ("P3", ("P7", "Pz", "P8")), ("F4", ("F8", "Fz", "F7"))]
 )

