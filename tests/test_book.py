@@ -182,6 +182,18 @@ def test_a_path_of_a_machine_is_found_and_other_text_with_slashes_is_not_taken_f
         assert not MACHINE_PATH.search(text)
 
 
+def words(notebook: Path) -> int:
+    """How many there are in its text cells."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    return sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+
+
+def test_the_part_on_qmvae_is_more_than_twice_as_long_as_that_on_its_neighbours():
+    neighbours = notebook_kinds.neighbours()
+    own = set((ROOT / "notebooks").glob("*.ipynb")) - set(neighbours)
+    assert sum(map(words, own)) > 2 * sum(map(words, neighbours))
+
+
 def test_equations_are_typeset_by_a_script_that_comes_with_the_book():
     (static,) = CONFIG["sphinx"]["config"]["html_static_path"]
     script = ROOT / static / CONFIG["sphinx"]["config"]["mathjax_path"]
