@@ -84,7 +84,7 @@ BETTER = "β-VAE-LSTM is better than PSD-SVM"
          "generation in both directions, i", "holds in part"),
         ("jmvae", ("tensors", "pairs/jmvae-kl/svhn from mnist"), torch.full((100,), -9e3),
          "JMVAE-kl mends the collapse, M", "holds in part"),
-        ("gwae", ("metrics", "scenes", "GWAE, factorised", "*", "disentanglement"), 0.9, "1. the factorised", "holds here"),
+        ("gwae", ("metrics", "scenes", "GWAE, factorised", "*", "disentanglement"), 0.9, "1. the", "holds here"),
         ("gwae", ("tensors", "GWAE, factorised/importance"), torch.full((6, 6), 0.6), "1. it puts", "holds here"),
         ("gwae", ("metrics", "digits", "*", "areas", "*", "letters"), 0.96, "2. letters", "holds here"),
         ("gwae", ("metrics", "scenes", "GWAE, neural", "*", "noise_ratio"), 99.0, "4. the neural", "holds here"),

@@ -54,12 +54,14 @@ def verdicts(found: Found) -> pd.DataFrame:
     full, diagonal = (tensors[f"{name}/log_evidence"] - tensors[f"{name}/bound"] for name in ("full covariance", "VAE"))
     gain = two_errors(diagonal - full)
     rows = [
-        ("1. a full covariance is more expressive", f"gap {abs(gain.centre):.2f} nats {'narrower' if gain.centre > 0 else 'wider'}, "
+        ("1. a full covariance is more expressive",
+         f"gap {abs(gain.centre):.2f} nats {'narrower' if gain.centre > 0 else 'wider'}, "
          f"standard error {(gain.high - gain.centre) / 2:.2f}", holds(gain.low > 0 or None)),
         ("2. the decoder's variance can be learned", f"scale {metrics[LEARNED]['scale']:.2f} instead of 1; "
          f"squared error {errors[LEARNED]:.1f} instead of {errors[FIXED]:.1f}",
          holds(errors[LEARNED] < errors[FIXED] - 0.1, otherwise="does not hold here")),
-        ("3. binarised digits need Bernoulli noise", f"grey digits: squared error {errors['VAE']:.1f} at {nats['VAE']:.0f} nats with "
+        ("3. binarised digits need Bernoulli noise",
+         f"grey digits: squared error {errors['VAE']:.1f} at {nats['VAE']:.0f} nats with "
          f"Bernoulli noise, {errors[LEARNED]:.1f} at {nats[LEARNED]:.0f} nats with Gaussian noise",
          INCOMPARABLE),
         ("4. the label forces a constrained representation", counted(right, "not read: no judge for the stand-in"),
