@@ -24,6 +24,7 @@ def test_a_reading_is_named_by_its_base_and_its_changes():
     assert words.reading("best+beta=0") == "Q-MVAE best, without the loss"
     assert words.reading("mmvae+particles=8") == "MMVAE, 8 particles"
     assert words.reading("other+unknown.thing=3") == "other, unknown.thing 3"
+    assert words.reading("all.private=4+mnist.weight=1") == "private codes of 4, MNIST weighed 1"
     assert words.direction("mnist->svhn") == "MNIST→SVHN"
 
 

@@ -579,7 +579,7 @@ def test_the_table_as_the_paper_prints_it_has_its_number_ours_and_the_verdict_in
     assert found.index.tolist() == ["MVAE<br>one seed", "MMVAE", "DMVAE", "Q-MVAE default<br>three seeds"]
     assert found.iloc[3, 0] == "paper 92.2 ± 0.3<br><strong>92.4 ± 1.1</strong><br>= agrees"
     assert found.iloc[0, 1] == "paper 57.1 ± 3.4<br><strong>57.2</strong>"  # one seed has no verdict
-    assert found.iloc[1, 0] == "paper 86.4 ± 0.5<br><strong>no run of this length</strong>"
+    assert found.iloc[1, 0] == "paper 86.4 ± 0.5<br><strong>no run yet</strong>"
     low = tables.beside([record(seed, forth=0.5 + seed / 100) for seed in range(3)], paper.TABLE1, paper.TABLE1_COLUMNS)
     assert low.iloc[3, 0].endswith("<br>▼ below")
     kin = tables.beside([record(model="mopoe", reading="mopoe")], paper.TABLE1, paper.TABLE1_COLUMNS)

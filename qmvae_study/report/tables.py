@@ -190,7 +190,7 @@ def beside(records: Sequence[Record], reported: Cells, columns: Mapping[str, Seq
     rows: dict[str, dict[str, str]] = {}
     for row in with_missing_models(compare(records, reported, columns), reported).fillna("").to_dict("records"):
         name = f"{row['reading']}<br>{words.count(row['seeds'], 'seed')}" if row["seeds"] else row["model"]
-        ours = row[PAPERS] or row["ours"] or "no run of this length"
+        ours = row[PAPERS] or row["ours"] or "no run yet"
         said = row["verdict"] if not row["verdict"].startswith(str(Says.NONE)) else ""
         lines = [row["paper"] and f"paper {row['paper']}", f"<strong>{ours}</strong>", words.marked(said)]
         rows.setdefault(name, {})[row["column"]] = "<br>".join(line for line in lines if line)
@@ -199,7 +199,7 @@ def beside(records: Sequence[Record], reported: Cells, columns: Mapping[str, Seq
 
 def in_html(table: pd.DataFrame) -> str:
     """A table whose cells are HTML, such as that of `beside`, as HTML."""
-    return table.to_html(escape=False)
+    return table.to_html(escape=False, classes="beside")
 
 
 def as_points(

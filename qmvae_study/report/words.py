@@ -37,13 +37,14 @@ COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 
 def reading(key: str) -> str:
     """A reading of a model, its base before its changes: "as-printed+all.scale=2.0" is "Q-MVAE as printed, scale 2"."""
-    base, *changes = key.split("+")
-    return ", ".join([NAMES.get(base, base), *map(_change, changes)])
+    return ", ".join(map(_part, key.split("+")))
 
 
-def _change(change: str) -> str:
-    name, _, value = change.partition("=")
-    return CHANGES.get(change) or CHANGES.get(name, f"{name} {{}}").format(value.removesuffix(".0"))
+def _part(part: str) -> str:
+    """A base or a change, so that changes alone have words too."""
+    name, _, value = part.partition("=")
+    known = NAMES.get(part) or CHANGES.get(part)
+    return known or CHANGES.get(name, f"{name} {{}}").format(value.removesuffix(".0")).strip()
 
 
 def direction(key: str) -> str:
