@@ -7,10 +7,9 @@ from urllib.parse import unquote, urldefrag, urlsplit
 import browser as browsers
 import pdf
 import pytest
-import yaml
 from bs4 import BeautifulSoup
 from pypdf import PdfReader
-from test_book import PAGES, ROOT
+from test_book import CONFIG, PAGES, ROOT
 
 pytestmark = pytest.mark.slow
 TOPICS = ("requests", "console", "formulas", "images", "wide", "narrow", "light", "dark")
@@ -99,19 +98,47 @@ def test_what_is_wrong_with_a_page_is_seen(tmp_path, chromium):
     assert "stretched: " in "".join(found["wide"])
 
 
-def test_the_pages_are_printed_into_one_file_with_an_outline(built_book, chromium, tmp_path):
-    table = tmp_path / "_toc.yml"
-    chapters = [{"file": "book/cite"}, {"file": "book/explorer"}]
-    table.write_text(yaml.safe_dump({"root": "book/notation", "parts": [{"caption": "Some", "chapters": chapters}]}))
-    lines = []
-    pdf.write_pdf(chromium, built_book, table, tmp_path / "book.pdf", lines.append)
-    book = PdfReader(tmp_path / "book.pdf")
-    assert [each if isinstance(each, list) else each.title for each in book.outline][:2] == ["Notation", "Some"]
-    assert [each.title for each in book.outline[2]] == ["How to cite", "Explorer"]
-    assert len(lines) == 3
-    text = [page.extract_text() for page in book.pages]
-    assert "One symbol means one thing" in text[0]
-    assert not any("Skip to main content" in each or "Search" in each for each in text)
+@pytest.fixture(scope="module")
+def printed_book(built_book, chromium, tmp_path_factory) -> PdfReader:
+    out = tmp_path_factory.mktemp("printed") / "book.pdf"
+    pdf.write_pdf(chromium, built_book, ROOT / "book" / "_toc.yml", out)
+    return PdfReader(out)
+
+
+def test_the_book_as_a_file_has_a_title_contents_and_numbers_of_pages(printed_book):
+    """Above each page stand its chapter's title and its number, and the contents and the outline know them."""
+    pages, outline = printed_book.pages, printed_book.outline
+    assert len(pages) < 250
+    cover = pages[0].extract_text()
+    assert cover.startswith(CONFIG["title"])
+    assert CONFIG["author"] in cover
+    chapters = [outline[0], *(chapter for part in outline if isinstance(part, list) for chapter in part)]
+    assert len(chapters) == len([page for page in PAGES if page not in pdf.LEFT_OUT])
+    titles = [chapter.title for chapter in chapters]
+    numbers = [printed_book.get_destination_page_number(chapter) + 1 for chapter in chapters]
+    table = pages[1].extract_text().splitlines()
+    assert table[-len(numbers) :] == [str(number) for number in numbers]
+    assert [line for line in table if line in titles] == titles
+    for title, number in list(zip(titles, numbers, strict=True))[::6]:
+        assert pages[number - 1].extract_text().splitlines()[:2] == [title, str(number)]
+    assert pages[-1].extract_text().splitlines()[:2] == [titles[-1], str(len(pages))]
+
+
+def test_links_of_the_file_lead_inside_it_or_out_to_the_world(printed_book):
+    links = [link.get_object() for page in printed_book.pages for link in page.get("/Annots", [])]
+    inside, outside = ([link[key] for link in links if key in link] for key in ("/Dest", "/A"))
+    assert set(inside) <= set(printed_book.named_destinations)
+    assert len(inside) > 200
+    assert all(link["/URI"].startswith(("https://", "http://ufldl.stanford.edu")) for link in outside)
+
+
+def test_a_wide_table_is_made_smaller_and_what_cannot_be_is_refused(built_book, chromium):
+    page, wide = pdf.paper(chromium), "<td style='min-width: 300px'>wide</td>" * 4
+    with pdf.served(built_book) as address:
+        pdf.printed(page, address, "", f"<article><table><tr>{wide}</tr></table></article>")
+        assert page.evaluate("document.querySelector('table').getBoundingClientRect().width") <= pdf.WIDTH
+        with pytest.raises(RuntimeError, match="wider than the paper: 'a wide text'"):
+            pdf.printed(page, address, "", "<article><p style='width: 900px'>a wide text</p></article>")
 
 
 def test_every_page_of_the_contents_is_printed():
