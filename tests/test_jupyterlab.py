@@ -1,8 +1,8 @@
 """Each chapter as plain JupyterLab shows it: no directive, role or formula is left raw, and no link leads nowhere.
 
-One JupyterLab and one browser show all chapters, whole and without kernels, in less than a minute of a core; extensions
-that are not its own are off: with jupyterlab-myst, equations have running numbers, which are not the paper's. A label behind a formula,
-"(eq-paper-08)", is text there, as is meant.
+One JupyterLab and one browser show all chapters, whole and without kernels, in less than a minute of a core. Extensions
+that are not its own are off; with jupyterlab-myst, equations have running numbers, which are not the paper's. A label
+behind a formula, "(eq-paper-08)", is text there, as is meant.
 """
 
 import json

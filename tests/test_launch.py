@@ -4,23 +4,21 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import pages
 import yaml
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-import pages  # noqa: E402 - an extension of the book, not a package
+from test_book import CONFIG, ROOT
 
 URL = "https://example.org/someone/book"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NOTEBOOKS = ROOT / "notebooks"
 
 
-def options(monkeypatch, url: str | None) -> dict:
-    config = SimpleNamespace(html_theme_options={"search_bar_text": "Search"})
+def options(monkeypatch, url: str | None, written: str = "") -> dict:
+    """Of the theme, where the environment has an address or none, and _config.yml one."""
+    config = SimpleNamespace(html_theme_options={"repository_url": written})
     monkeypatch.delenv("QMVAE_REPOSITORY", raising=False)
     if url:
         monkeypatch.setenv("QMVAE_REPOSITORY", url)
@@ -29,7 +27,13 @@ def options(monkeypatch, url: str | None) -> dict:
 
 
 def test_without_an_address_there_is_no_button(monkeypatch):
-    assert options(monkeypatch, None) == {"search_bar_text": "Search"}
+    assert options(monkeypatch, None) == {"repository_url": ""}
+    assert CONFIG["repository"] == {"url": ""}
+
+
+def test_the_address_is_written_in_one_place_and_whoever_publishes_may_name_another(monkeypatch):
+    assert options(monkeypatch, None, written=URL) == options(monkeypatch, URL)
+    assert options(monkeypatch, URL, written="https://example.org/another")["repository_url"] == URL
 
 
 def test_with_an_address_binder_and_colab_open_the_commit_that_the_workflow_makes(monkeypatch):

@@ -1,9 +1,9 @@
 """What the theme and the other extensions leave to be desired, and the buttons that need the repository's address.
 
-The repository's address is known to whoever publishes the book, and not to the repository: `make book REPOSITORY=URL`.
-Then each chapter has buttons for Binder and Colab, which open the commit LAUNCH, or else the branch `launch`, of that
-address; without it the book has no button that leads nowhere. `make launch` gives the chapters of that branch the cell
-that Colab needs, with the commit that they are of.
+The repository's address is `repository: url` in _config.yml, or what `make book REPOSITORY=URL` says. With it each
+chapter has buttons for Binder and Colab, which open the commit LAUNCH, or else the branch `launch`, of that address;
+without it the book has no button that leads nowhere. `make launch` gives the chapters of that branch the cell that Colab
+needs, with the commit that they are of.
 """
 
 import os
@@ -36,7 +36,7 @@ if "google.colab" in sys.modules and not os.path.exists("../requirements.lock"):
 
 def add_launch_buttons(app, config):
     """Buttons for Binder and Colab, where the address of the repository is given."""
-    if url := os.environ.get("QMVAE_REPOSITORY"):
+    if url := os.environ.get("QMVAE_REPOSITORY") or config.html_theme_options.get("repository_url"):
         config.html_theme_options |= {
             "repository_url": url,
             "repository_branch": os.environ.get("QMVAE_LAUNCH", BRANCH),
