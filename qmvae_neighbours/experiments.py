@@ -170,6 +170,7 @@ def obtain(
     if profile != COMMITTED:
         _record(name, profile, settings[profile], carry_out, data_root, folder)
     found = read(folder, name)
+    pages.own_up(found.record.profile, found.record.data.kind)
     for note in found.record.data.notes:
         print("-", note)
     return found

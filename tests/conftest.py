@@ -65,6 +65,14 @@ def shared_only_config(small_config):
     return make
 
 
+@pytest.fixture(autouse=True)
+def pictures_of_nothing_yet():
+    """What a test loads has marked the pictures of that test alone (`pages.own_up`)."""
+    yield
+    if figures := sys.modules.get("qmvae_study.report.figures"):
+        figures.Picture.note = ""
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Networks this small gain nothing from threads, and on busy cores lose minutes waiting for one another."""

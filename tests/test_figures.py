@@ -20,7 +20,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
-from qmvae_study.report import figures
+from qmvae_study.report import figures, pages
 from qmvae_study.report.intervals import Interval
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -403,3 +403,15 @@ def test_the_books_alternative_text_is_the_figures_own(notebook):
         if said is not None:
             assert said in [output.get("data", {}).get("text/plain") for output in cell.outputs]
             assert len(said) <= 300
+
+
+@pytest.mark.parametrize(
+    ("profile", "kind", "what"), [("smoke", "stand-in", "smoke run"), ("quick", "stand-in", "stand-in data")]
+)
+def test_pictures_of_a_smoke_run_or_of_the_stand_in_say_so(profile, kind, what):
+    pages.own_up("quick", "real")
+    assert figures.image_grid(grey()).get_suptitle() == ""
+    pages.own_up(profile, kind)
+    picture = figures.image_grid(grey())
+    assert picture.get_suptitle() == f"{what}: shows that the code works, nothing else"
+    assert picture.alt.startswith(f"{picture.get_suptitle()}. ")

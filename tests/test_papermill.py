@@ -141,6 +141,17 @@ def test_every_cell_ran_without_a_word_on_standard_error(executed):
     assert said == []
 
 
+def unmarked(book: nbformat.NotebookNode) -> list[str]:
+    """The texts of pictures that do not say that they are of a smoke run."""
+    data = [output.get("data", {}) for cell in book.cells for output in cell.get("outputs", [])]
+    texts = [each["text/plain"] for each in data if "image/png" in each]
+    return [text for text in texts if not text.startswith("smoke run: shows that the code works, nothing else. ")]
+
+
+def test_each_picture_of_a_smoke_run_says_that_it_is_one(executed):
+    assert not unmarked(executed)
+
+
 def test_the_notebook_in_the_repository_is_left_as_it_is(output):
     for cell in nbformat.read(notebooks.TRAINING_NOTEBOOK, as_version=4).cells:
         if cell.cell_type == "code":
@@ -183,6 +194,7 @@ def test_results_notebooks_show_the_evidence_and_that_it_is_a_stand_in(rendered,
     assert "STAND-IN DATA" in outputs
     assert "smoke" in outputs
     assert '"stderr"' not in outputs
+    assert not unmarked(book)
     source = nbformat.read(places.NOTEBOOKS / f"{name}.ipynb", as_version=4)  # which is left alone
     assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in source.cells)
 

@@ -1,9 +1,8 @@
 """What the theme and the other extensions leave to be desired, and the buttons that need the repository's address.
 
-The repository's address is `repository: url` in _config.yml, or what `make book REPOSITORY=URL` says. With it each
-chapter has buttons for Binder and Colab, which open the commit LAUNCH, or else the branch `launch`, of that address;
-without it the book has no button that leads nowhere. `make launch` gives the chapters of that branch the cell that Colab
-needs, with the commit that they are of.
+The repository's address is `repository: url` in _config.yml, or what `make book REPOSITORY=URL` says. With it chapters
+have buttons for Binder and Colab, which open the commit LAUNCH, or else the branch `launch`, of that address. `make
+launch` gives the chapters of that branch the cell that Colab needs, with the commit that they are of.
 """
 
 import os

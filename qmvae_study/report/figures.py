@@ -56,15 +56,18 @@ class Picture(Figure):
     """A matplotlib Figure in the book's style that a notebook displays by itself.
 
     alt: its alternative text, short. data: where that says too little, the numbers of the picture as a table, for the
-    folded cell below it.
+    folded cell below it. note: what all pictures of this process say above all else (`pages.own_up`).
     """
 
     data: pd.DataFrame | None = None
+    note = ""
 
     def __init__(self, width: float, height: float, alt: str = "", **options):
         with matplotlib.rc_context(STYLE):
             super().__init__(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained", **options)
-        self.alt = alt
+        self.alt = f"{self.note}. {alt}" if self.note else alt
+        if self.note:
+            self.suptitle(self.note, fontsize=STYLE["font.size"] - 1, color=VERMILLION)
 
     def add_subplot(self, *args, **kwargs) -> Axes:
         """As Figure's, in the book's style."""

@@ -70,8 +70,20 @@ def _code(root: Path) -> dict[str, bytes]:
 
 
 def load(evidence: str | Path, **wanted) -> list[Record]:
-    """The records of the evidence folder that a parameter names; wanted: as of `load_records`."""
-    return load_records(evidence_folder(evidence) / "runs", **wanted)
+    """The records of the evidence folder that a parameter names, to which `own_up`; wanted: as of `load_records`."""
+    records = load_records(evidence_folder(evidence) / "runs", **wanted)
+    for record in records:
+        own_up(record.profile, record.data.kind)
+    return records
+
+
+def own_up(profile: str, kind: str) -> None:
+    """Let each picture of this process say so if what it shows is of a smoke run, or of data that are not real."""
+    what = "smoke run" if profile == "smoke" else "" if kind == "real" else f"{kind} data"
+    if what:
+        from qmvae_study.report import figures
+
+        figures.Picture.note = f"{what}: shows that the code works, nothing else"
 
 
 @dataclass(frozen=True)
