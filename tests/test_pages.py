@@ -36,6 +36,15 @@ def test_each_chapter_and_page_is_built(built_book):
     assert not {page for page in wanted if not (built_book / page).exists()}
 
 
+def test_each_chapter_and_one_table_say_how_chapters_stand(soups, built_book):
+    chapters = [page for page in PAGES if page.startswith("notebooks/")]
+    table = soups[built_book / "book" / "status.html"].select("article tbody tr")
+    lines = [soups[built_book / f"{page}.html"].select_one("article h1 + p.status") for page in chapters]
+    assert len(table) == len(chapters)
+    assert all("shows: " in line.text and line.find("a", href=f"../_sources/{page}.ipynb")
+               for page, line in zip(chapters, lines, strict=True))  # fmt: skip
+
+
 def broken_links(soups: dict[Path, BeautifulSoup]) -> list[str]:
     """Links and sources of pages that lead to no file, or to no place in one, of the same folder."""
     names = {path: {tag["id"] for tag in soup.find_all(id=True)} for path, soup in soups.items()}

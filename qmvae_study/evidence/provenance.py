@@ -29,9 +29,9 @@ def code(repository: Path) -> dict:
     """
     here = Path(__file__).resolve()
     at_home = here.is_relative_to(repository) and here.relative_to(repository).as_posix()
-    if not at_home or _git(repository, "ls-files", "--full-name", at_home) != at_home:
+    if not at_home or git(repository, "ls-files", "--full-name", at_home) != at_home:
         return {"commit": os.environ.get("QMVAE_COMMIT"), "dirty": None}
-    return {"commit": _git(repository, "rev-parse", "HEAD"), "dirty": bool(_git(repository, "status", "--porcelain"))}
+    return {"commit": git(repository, "rev-parse", "HEAD"), "dirty": bool(git(repository, "status", "--porcelain"))}
 
 
 def trainer(device: torch.device | str) -> dict:
@@ -56,7 +56,8 @@ def _name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
-def _git(repository: Path, *command: str) -> str | None:
+def git(repository: Path, *command: str) -> str | None:
+    """What a command of git prints about a repository; None where it fails, or where there is no git."""
     own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # which name repositories
     try:
         done = subprocess.run(
