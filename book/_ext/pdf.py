@@ -107,7 +107,7 @@ def article(name: str, page: BeautifulSoup, among: Collection[str]) -> Tag:
         tag.decompose()
     for tag in text.find_all(id=True):
         tag["id"] = anchor(name, tag["id"])
-    for tag in text.select("details:has(img)"):
+    for tag in text.select("details:not(.hide), details:has(img)"):
         tag["open"] = ""
     for tag in text.find_all("img"):
         tag["src"] = urljoin(f"/{name}", tag["src"])
