@@ -29,6 +29,23 @@ STRETCHED = """() => [...document.images].filter((each) => {
     const ratio = (width * each.naturalHeight) / (height * each.naturalWidth);
     return each.naturalWidth && width && Math.abs(ratio - 1) > 0.1;
 }).map((each) => `stretched: ${each.src.slice(-40)}`)"""
+# Tables, those in folds too, of which a part can be seen only by scrolling.
+CUT = """() => {
+    const folds = [...document.querySelectorAll("details:not([open])")];
+    folds.forEach((each) => { each.open = true; });
+    const cut = [...document.querySelectorAll("article table")].filter((table) => {
+        let place = table.parentElement;
+        while (place && getComputedStyle(place).overflowX === "visible") place = place.parentElement;
+        return place && table.scrollWidth > place.clientWidth + 1;
+    }).map((table) => `cut: ${table.innerText.slice(0, 60)}`);
+    folds.forEach((each) => { each.open = false; });
+    return cut;
+}"""
+# Cells with a verdict that reach beyond the window.
+UNSEEN = """() => [...document.querySelectorAll("article td")]
+    .filter((each) => /[▼▲=?≠] (below|above|agrees|undecided|depends)/.test(each.innerText))
+    .filter((each) => each.getBoundingClientRect().right > document.documentElement.clientWidth)
+    .map((each) => `unseen: ${each.innerText}`)"""
 SILENT = """() => [...document.querySelectorAll("article img, main img")]
     .filter((each) => !each.alt.trim()).map((each) => each.src)"""
 
@@ -58,12 +75,12 @@ def visit(browser: Browser, address: str, page_name: str, whole: bool = False) -
         page.on("pageerror", lambda each: said.append(str(each)))
         page.goto(address + page_name, wait_until="load")
         found = {"formulas": page.evaluate(TYPESET), "images": page.evaluate(SILENT)}
-        found["wide"] = page.evaluate(WIDER) + page.evaluate(STRETCHED)
+        found["wide"] = page.evaluate(WIDER) + page.evaluate(STRETCHED) + page.evaluate(CUT)
         found["requests"] = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
         found["console"] = list(said)  # before axe asks for files of its own
         page.set_viewport_size(NARROW)
         page.wait_for_timeout(100)
-        found["narrow"] = page.evaluate(WIDER) + page.evaluate(STRETCHED)
+        found["narrow"] = page.evaluate(WIDER) + page.evaluate(STRETCHED) + page.evaluate(UNSEEN)
         page.set_viewport_size(WIDE)
         page.add_style_tag(content="* { transition: none !important; }")
         if not whole:

@@ -11,7 +11,9 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 TASKS = dict(re.findall(r"^## Add an? (\w+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 FILES = {task: set(re.findall(r"`([\w./]+\.(?:py|md|yml|ipynb))`", text)) for task, text in TASKS.items()}
 # Tests that name one example among others: another one of its kind is no work there.
-AMONG_OTHERS = re.compile(r"tests/test_.*|qmvae_neighbours/.*|book/(deviations|api)\.md|CONTRIBUTING.md")
+AMONG_OTHERS = re.compile(
+    r"tests/test_.*|qmvae_neighbours/.*|book/(deviations|api|explorer|notation)\.md|CONTRIBUTING.md"
+)
 
 
 in_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a checkout without git does not know its own files")

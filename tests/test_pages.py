@@ -16,12 +16,15 @@ TOPICS = ("requests", "console", "formulas", "images", "wide", "narrow", "light"
 WHOLE = "notebooks/05_quadruplet_loss.html"  # it has code of every kind, tables, figures and formulas
 MADE_BY_SPHINX = ["genindex.html", "py-modindex.html", "search.html"]
 
-BROKEN = """<!doctype html><html lang="en"><head><title>broken</title>
+BROKEN = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>broken</title>
 <script>console.error("a complaint"); undefinedName();</script></head>
 <body><main><h1>broken</h1><p style="color: #bbb; background: #fff">pale</p>
 <p style="color: #444; background: #222">dark on dark</p>
 <img src="http://192.0.2.1/elsewhere.png"><div class="math">\\(x\\)</div>
 <img alt="stretched" src="square.svg" style="width: 10px; height: 300px">
+<article><details><div style="overflow-x: auto"><table style="min-width: 1900px"><tr><td>far</td></tr></table></div>
+</details>
+<table style="min-width: 800px"><tr><td>1.0</td><td>▼ below</td></tr></table></article>
 <div style="width: 2000px">wide</div></main></body></html>"""
 
 
@@ -105,6 +108,8 @@ def test_what_is_wrong_with_a_page_is_seen(tmp_path, chromium):
     assert found["requests"] == ["http://192.0.2.1/elsewhere.png"]
     assert any("undefinedName" in each for each in found["console"])
     assert "stretched: " in "".join(found["wide"])
+    assert "cut: far" in found["wide"]
+    assert "unseen: ▼ below" in found["narrow"]
 
 
 @pytest.fixture(scope="module")
