@@ -266,9 +266,9 @@ def fano(found: Found) -> figures.Picture:
 def qmvae_drawn(found: Found) -> figures.Picture:
     """Each factor of Q-MVAE's codes, largest first: what it tells of the image and of the label."""
     models, table = found.metrics["qmvae"], qmvae(found)[["by quadrature", "of the label"]]
-    sums = {", ".join(row[:2]): tuple(row[2:]) for row in table.reset_index().to_numpy()}
-    said = listed(sums, "{}: {:.1f} nats, of the label {:.1f}")
-    alt = f"Information of each factor, and what it tells of the label. {said}"
+    nats = table["by quadrature"]
+    alt = f"Information of each factor of {len(models)} models, largest first, and what it tells of the label; in all "
+    alt += f"{nats.min():.1f} to {nats.max():.1f} nats, as the table has them."
     picture, panels = figures.blank(7.6, 2.3 * len(models) + 0.4, alt, len(models), 4, squeeze=False, sharey=True)
     outline = {"color": "white", "edgecolor": figures.BLACK, "linewidth": 0.8, "label": "of the image"}
     hatched = {"color": figures.BLUE, "hatch": "////", "edgecolor": "white", "linewidth": 0, "width": 0.6}

@@ -20,7 +20,10 @@ WORDS = {
     "above the paper": "is above the paper's",
 }
 # What is said of the numbers of Q-MVAE -> how their verdicts begin.
-REACHED = {"reaches": ("agrees", "above"), "misses": ("below",), "leaves open": ("undecided", "depends")}
+REACHED = {
+    "matches": ("agrees",), "exceeds": ("above",), "falls short of": ("below",),
+    "leaves undecided": ("undecided", "depends"),
+}  # fmt: skip
 NO_RUN = "has no run of the paper's length yet"
 AHEAD = ("above-all-mnist-to-svhn", "above-all-svhn-to-mnist")  # the claims on cross generation
 
@@ -54,7 +57,8 @@ def rulings(records: Sequence[Record], reading: str, keys: Mapping[str, str]) ->
     found, about = claims.findings(records, reading), {}
     for key, name in keys.items():
         about.setdefault(str(found[key]), []).append(name)
-    return "; ".join(said if len(about) == 1 else f"{', '.join(names)}: {said}" for said, names in about.items())
+    words_of = {said.replace(": ", ", ", 1): names for said, names in about.items()}
+    return "; ".join(said if len(about) == 1 else f"{', '.join(names)}: {said}" for said, names in words_of.items())
 
 
 def places(records: Sequence[Record], reading: str, columns: Iterable[str]) -> str:
@@ -100,14 +104,20 @@ def scales(hunted: Sequence[Record], columns: Sequence[str]) -> str:
     found = [record for record in hunted if record.done and record.seed == 0 and record.reading in SCALES]
     if not found:
         return "The hunt has no run of it yet."
-    shown = []
+    said = [paper.ROWS["qmvae"][column].mean for column in columns]
+    shown, reached = [], []
     for scale, record in sorted((float(record.reading.split("=")[-1]), record) for record in found):
         values = [record.share(*paper.CELLS[column], code="mean").per_cent for column in columns]
-        shown.append(f"{_slashed(values)} at scale {scale:g}")
-    said = _slashed(paper.ROWS["qmvae"][column].mean for column in columns)
+        shown.append(f"{_slashed(values)} at {scale:g}")
+        reached += [f"{scale:g}"] if all(ours >= theirs for ours, theirs in zip(values, said, strict=True)) else []
+    where = (
+        f"it gets there on validation digits at scale {' and '.join(reached)}"
+        if reached
+        else "it gets there at no scale"
+    )
     return (
-        f"With the printed screening, by the scale of the likelihood, which the paper leaves open: {', '.join(shown)} "
-        f"({' / '.join(columns)}, {found[0].steps:,} steps, validation digits, one run each; the paper has {said})."
+        f"With its screening {where} of the likelihood, which the paper leaves open: {' / '.join(columns)} "
+        f"{', '.join(shown)}; the paper has {_slashed(said)}. One run each of {found[0].steps:,} steps, no test digits."
     )
 
 
@@ -139,7 +149,7 @@ def _reached(group: Sequence[Record]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {word: [] for word in REACHED}
     for column, each in tables.row_verdicts(group).items() if group else ():
         said = tables.spelled(each)
-        word = next((word for word, beginnings in REACHED.items() if said.startswith(beginnings)), "leaves open")
+        word = next((word for word, beginnings in REACHED.items() if said.startswith(beginnings)), "leaves undecided")
         found[word].append(words.CELLS.get(column, column))
     return {word: columns for word, columns in found.items() if columns}
 

@@ -154,7 +154,7 @@ class Page:
                 record = runs[name]
                 panel, images = self.images(record, kind, *way.split("->"))
                 wrong = np.asarray(panel.read) != np.asarray(panel.digits)
-                found = f"{words.direction(way)}: {100 * panel.right:.0f} % right"
+                found = f"{words.direction(way)}: {100 - 100 * wrong[:rows].mean():.0f} % right"
                 right.append(f"{words.reading(name)} {found}")
                 styles = images["styles"][:, :rows] if "styles" in images else None
                 shown = images["conditions"], images["generated"][:rows], wrong[:rows]

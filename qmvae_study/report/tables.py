@@ -190,7 +190,7 @@ def beside(records: Sequence[Record], reported: Cells, columns: Mapping[str, Seq
     rows: dict[str, dict[str, str]] = {}
     for row in with_missing_models(compare(records, reported, columns), reported).fillna("").to_dict("records"):
         name = f"{row['reading']}<br>{words.count(row['seeds'], 'seed')}" if row["seeds"] else row["model"]
-        ours = row[PAPERS] or row["ours"] or "no run yet"
+        ours = row[PAPERS] or row["ours"] or ("no run yet" if row["paper"] else NOT_APPLICABLE)
         said = row["verdict"] if not row["verdict"].startswith(str(Says.NONE)) else ""
         lines = [row["paper"] and f"paper {row['paper']}", f"<strong>{ours}</strong>", words.marked(said)]
         rows.setdefault(name, {})[row["column"]] = "<br>".join(line for line in lines if line)
