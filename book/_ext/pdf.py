@@ -13,7 +13,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from html import escape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -65,6 +65,10 @@ NUMBERS_ALONE = """<style>
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
+
+    def copyfile(self, *args):
+        with suppress(BrokenPipeError, ConnectionResetError):  # a browser leaves a page before all of it is there
+            super().copyfile(*args)
 
 
 @contextmanager
