@@ -87,6 +87,7 @@ def _outcomes(
     client, runs: Mapping[Run, str], evidence: Path, device: str, shared: _Shared, came: Sequence[int]
 ) -> Iterator[Outcome]:
     from distributed import as_completed
+    from distributed.client import ClosedClientError
 
     at_hand = {"kind": "real"} if real_data_at_hand(shared.data_root) else None
     topic = f"qmvae-{uuid.uuid4().hex}"
@@ -124,7 +125,8 @@ def _outcomes(
         left = {future: run for future, run in futures.items() if not future.done()}
         if came:
             print(f"{STOPPED}: runs that train save a checkpoint first", flush=True)
-        client.unsubscribe_topic(topic)
+        with contextlib.suppress(ClosedClientError):  # it closes itself when its scheduler is gone for long
+            client.unsubscribe_topic(topic)
         _end(client, topic, left, logs, signal.SIGTERM if came else signal.SIGKILL)
 
 
