@@ -22,7 +22,7 @@ WORDS = {
 # What is said of the numbers of Q-MVAE -> how their verdicts begin.
 REACHED = {
     "matches": ("agrees",), "exceeds": ("above",), "falls short of": ("below",),
-    "leaves undecided": ("undecided", "depends"),
+    "does not decide": ("undecided", "depends"),
 }  # fmt: skip
 NO_RUN = "has no run of the paper's length yet"
 AHEAD = ("above-all-mnist-to-svhn", "above-all-svhn-to-mnist")  # the claims on cross generation
@@ -149,7 +149,7 @@ def _reached(group: Sequence[Record]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {word: [] for word in REACHED}
     for column, each in tables.row_verdicts(group).items() if group else ():
         said = tables.spelled(each)
-        word = next((word for word, beginnings in REACHED.items() if said.startswith(beginnings)), "leaves undecided")
+        word = next((word for word, beginnings in REACHED.items() if said.startswith(beginnings)), "does not decide")
         found[word].append(words.CELLS.get(column, column))
     return {word: columns for word, columns in found.items() if columns}
 
