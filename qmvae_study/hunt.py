@@ -83,10 +83,10 @@ QUESTIONS = (
     ("softmax scales", "screened, scale 0.75", _NARROW, f"{_NARROW}{_SOFTMAX}"),
     ("softmax scales", "screened, scale 3.75", _WIDE, f"{_WIDE}{_SOFTMAX}"),
     ("softmax scales", "not screened, scale 3.75", f"{_PLAIN}3.75", f"{_PLAIN}3.75{_SOFTMAX}"),
-    ("price of z 5", "screened, scale 0.75", _NARROW, f"{_NARROW}+shared_kl_weight=5"),
-    ("price of h 5", "screened, scale 0.75", _NARROW, f"{_NARROW}+all.private_kl_weight=5"),
-    ("both prices 5", "screened, scale 0.75", _NARROW, f"{_NARROW}+shared_kl_weight=5+all.private_kl_weight=5"),
-    ("price of h 5", "screened, scale 3.75", _WIDE, f"{_WIDE}+all.private_kl_weight=5"),
+    ("KL of z weighed 5", "screened, scale 0.75", _NARROW, f"{_NARROW}+shared_kl_weight=5"),
+    ("KL of h weighed 5", "screened, scale 0.75", _NARROW, f"{_NARROW}+all.private_kl_weight=5"),
+    ("both weighed 5", "screened, scale 0.75", _NARROW, f"{_NARROW}+shared_kl_weight=5+all.private_kl_weight=5"),
+    ("KL of h weighed 5", "screened, scale 3.75", _WIDE, f"{_WIDE}+all.private_kl_weight=5"),
     ("private codes of 10", "screened, scale 3.75", _WIDE, f"{_WIDE}+all.private=10"),
     ("private codes of 4", "screened, scale 3.75", _WIDE, f"{_WIDE}+all.private=4"),
     ("common encoders", "screened, scale 3.75", _WIDE, f"{_WIDE}+all.encoders=common"),
@@ -96,7 +96,7 @@ QUESTIONS = (
     ),
     ("MNIST weighed 3.92", "screened, scale 3.75", _WIDE, f"{_WIDE}+mnist.weight=3.92"),
     ("beta against the sum", "screened, scale 3.75", _WIDE, f"{_WIDE}+beta_against=sum"),
-    ("price of z 5 and screening", "best before", PLAN[-2], PLAN[-1]),
+    ("KL of z weighed 5, and screening", "best before", PLAN[-2], PLAN[-1]),
 )  # fmt: skip
 COUNTED = {**TABLE1_COLUMNS, "joint probe": TABLE2_COLUMNS["MNIST-SVHN"]}
 

@@ -32,6 +32,10 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+def _all(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def long_runs(records: Iterable[Record], reading: str) -> list[Record]:
     """The finished runs of a reading that have the paper's length and data."""
     return claims.runs_of([record for record in records if record.profile == "paper" and record.real], reading)
@@ -108,13 +112,9 @@ def scales(hunted: Sequence[Record], columns: Sequence[str]) -> str:
     shown, reached = [], []
     for scale, record in sorted((float(record.reading.split("=")[-1]), record) for record in found):
         values = [record.share(*paper.CELLS[column], code="mean").per_cent for column in columns]
-        shown.append(f"{_slashed(values)} at {scale:g}")
+        shown.append(f"{_slashed(values)} at {scale:g}{' (stalled)' * record.stalled}")
         reached += [f"{scale:g}"] if all(ours >= theirs for ours, theirs in zip(values, said, strict=True)) else []
-    where = (
-        f"it gets there on validation digits at scale {' and '.join(reached)}"
-        if reached
-        else "it gets there at no scale"
-    )
+    where = f"it gets there on validation digits at scale {_all(reached)}" if reached else "it gets there at no scale"
     return (
         f"With its screening {where} of the likelihood, which the paper leaves open: {' / '.join(columns)} "
         f"{', '.join(shown)}; the paper has {_slashed(said)}. One run each of {found[0].steps:,} steps, no test digits."
@@ -159,7 +159,7 @@ def sentence(records: Sequence[Record]) -> str:
     parts = []
     for name in claims.READINGS[::-1]:
         found = _reached(long_runs(records, name))
-        shown = ", ".join(f"{word} {' and '.join(columns)}" for word, columns in found.items())
+        shown = ", ".join(f"{word} {_all(columns)}" for word, columns in found.items())
         parts.append(f"{words.reading(name)} {shown or NO_RUN}")
     ahead = rulings(records, BEST, dict(zip(AHEAD, paper.TABLE1_COLUMNS, strict=True)))
     return f"Of the paper's five numbers, {'; '.join(parts)}. Ahead of MVAE, MMVAE and DMVAE? {_sentence(ahead)}"

@@ -155,10 +155,10 @@ class Page:
                 panel, images = self.images(record, kind, *way.split("->"))
                 wrong = np.asarray(panel.read) != np.asarray(panel.digits)
                 found = f"{words.direction(way)}: {100 - 100 * wrong[:rows].mean():.0f} % right"
-                right.append(f"{words.reading(name)} {found}")
+                right.append(f"{tables.called([record])} {found}")
                 styles = images["styles"][:, :rows] if "styles" in images else None
                 shown = images["conditions"], images["generated"][:rows], wrong[:rows]
-                title = f"{words.reading(name)}, {record.steps:,} steps\n{found}"
+                title = f"{tables.called([record])}, {record.steps:,} steps\n{found}"
                 panels.append(figures.Panel(title, *shown, styles))
         alt = f"{len(panels)} panels of images, by how many are read rightly. {'; '.join(right)}."
         return figures.composite(panels, columns or len(names), alt)
