@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from qmvae_core.data import Digits, tuple_indices
+from qmvae_core.data import Digits, most_classes, tuple_indices
 from qmvae_core.draws import generator_for
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import TEST_CODES, MultimodalVAE
@@ -168,7 +168,7 @@ def probe_accuracies(of: Context) -> dict[str, dict]:
 
 def one_round(digits: Mapping[str, Digits], seed: int) -> tuple[dict[str, Tensor], np.ndarray]:
     """One round of the pairing, in which each paired image occurs once, and the digits of the pairs."""
-    pairs = tuple_indices({name: each.labels for name, each in digits.items()}, rounds=1, seed=seed)
+    pairs = tuple_indices({name: each.labels for name, each in digits.items()}, 1, seed, most_classes(digits))
     first = next(iter(pairs))
     return pairs, digits[first].labels[pairs[first].long()].cpu().numpy()
 

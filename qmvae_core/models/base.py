@@ -68,9 +68,11 @@ class MultimodalVAE(nn.Module, ABC):
         super().__init__()
         if not config.modalities:
             raise ValueError("a model needs at least one modality, got none")
-        reserved = sorted({"all", "joint", "training"} & set(config.modalities))
-        if reserved:
-            raise ValueError(f"a modality cannot be named {reserved[0]!r}: that name has another meaning here")
+        for name in config.modalities:
+            if name in ("all", "joint") or hasattr(nn.ModuleDict(), name):
+                raise ValueError(f"a modality cannot be named {name!r}: that name has another meaning here")
+            if not name.isidentifier():
+                raise ValueError(f"a modality's name is a word of letters, digits and _, not {name!r}")
         private = sorted(name for name, m in config.modalities.items() if m.private)
         if private and not self.has_private_codes:
             raise ValueError(f"{config.model} has no private codes; set private=0 for {private}")

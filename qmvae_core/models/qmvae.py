@@ -75,7 +75,9 @@ class QMVAE(MultimodalVAE):
         return spec
 
     def check_labels(self, labels: Tensor, batch: int) -> None:
-        """Raise ValueError if the quadruplet loss counts and no batch can ever hold a negative."""
+        """Raise ValueError if the quadruplet loss counts and there is one modality, or never a negative in a batch."""
+        if self.config.beta and len(self.config.modalities) < 2:
+            raise ValueError(f"a quadruplet needs two modalities, got {list(self.config.modalities)}; or set beta=0")
         if self.config.beta and (batch < 2 or not negatives.has_negatives(labels)):
             raise ValueError(
                 f"batches of {batch} from samples of the digits {labels.unique().tolist()} never hold a negative; "

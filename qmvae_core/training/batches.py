@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from qmvae_core.data import Digits, tuple_indices
+from qmvae_core.data import Digits, most_classes, tuple_indices
 from qmvae_core.draws import draw_noise, seed_for
 from qmvae_core.training.config import TrainingConfig
 from qmvae_core.training.learners import put_back, stored
@@ -22,7 +22,7 @@ class Steps:
         labels = {name: digits.labels.cpu() for name, digits in train.items()}
         self.pairs = {
             name: index.to(device)
-            for name, index in tuple_indices(labels, rounds=training.rounds, seed=training.pair_seed).items()
+            for name, index in tuple_indices(labels, training.rounds, training.pair_seed, most_classes(train)).items()
         }
         first = next(iter(self.pairs))
         self.labels = self.digits[first].labels[self.pairs[first].long()]

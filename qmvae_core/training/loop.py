@@ -104,6 +104,10 @@ def _check(model: ModelConfig, train: Mapping[str, Digits], seeds: Sequence[int]
     missing = sorted(set(model.modalities) - set(train))
     if missing:
         raise ValueError(f"the model has modalities that the data lacks: {missing}; the data has {sorted(train)}")
+    for name, modality in model.modalities.items():
+        if (given := tuple(train[name].images.shape)) != (len(train[name]), *modality.shape):
+            wanted = ", ".join(map(str, modality.shape))
+            raise ValueError(f"the data of {name!r} must be (n, {wanted}), as its config says, not {given}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"fit needs at least one seed and none twice, got {list(seeds)}")
     if torch.get_default_dtype() != torch.float32:
