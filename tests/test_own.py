@@ -1,7 +1,12 @@
 """Arrays of somebody's own: what is taken, what is refused with the remedy, and a training from two folders."""
 
 import dataclasses
+import os
+import shutil
+import subprocess
+import sys
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -11,6 +16,7 @@ from qmvae_core.data import DataError, Digits, observations, read_observations, 
 from qmvae_core.models import ModalityConfig
 from qmvae_core.models.qmvae import QMVAEConfig
 from qmvae_core.training import LOOPS, TrainingConfig, fit
+from qmvae_study.evidence.folder import REPOSITORY
 
 LABELS = np.repeat([0, 11, 300], 8)
 SHORT = TrainingConfig(epochs=1, steps_per_epoch=2, batch_size=12, chunk=2)
@@ -153,3 +159,25 @@ def test_what_does_not_fit_together_is_said_before_the_first_step(two, change, m
     config, data = change(*two)
     with pytest.raises(ValueError, match=message):
         fit(config, SHORT, data, progress="none")
+
+
+def test_the_chapter_runs_where_the_package_is_installed_without_the_repository(tmp_path):
+    where, place = tmp_path / "installed", tmp_path / "elsewhere"
+    place.mkdir()
+    source = tmp_path / "source"  # a build leaves folders behind
+    for name in ("qmvae_core", "qmvae_study", "qmvae_neighbours"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    install = [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable, "--no-deps", "--offline"]
+    build = ["--no-build-isolation", "--target", str(where), str(source)]
+    subprocess.run([*install, *build], check=True, capture_output=True)
+    notebook = nbformat.read(REPOSITORY / "notebooks" / "15_your_modalities.ipynb", 4)
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    script = "\n".join([*cells, "import qmvae_core, qmvae_study", "print(qmvae_core.__file__, qmvae_study.__file__)"])
+    environment = {**os.environ, "PYTHONPATH": str(where), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "all checks hold" in done.stdout
+    assert all(str(where) in path for path in done.stdout.splitlines()[-1].split())
