@@ -15,6 +15,7 @@ from qmvae_core import networks
 from qmvae_core.kernels import TransposedConvolution, arrange_for_cpu
 from qmvae_core.losses import LossTerms
 from qmvae_core.models import READINGS, DMVAEConfig, JMVAEConfig, ModalityConfig, ModelConfig, build_model, draw_noise
+from qmvae_core.names import BEST
 
 THRESHOLD = 8  # from this many output channels on, the arranged layer is a transposed convolution
 LAYERS = [  # channels of input and output, height and width of the input, and batch: each value with some other
@@ -212,7 +213,7 @@ def test_arranged_model_gives_the_same_loss_and_gradients(model, names, whole_ba
     compare_losses(small(model, *names), batch, torch.float64, layout, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["as-printed", "best", "dmvae", "jmvae-kl"])
+@pytest.mark.parametrize("name", ["as-printed", BEST, "dmvae", "jmvae-kl"])
 def test_arranged_networks_of_every_reading(name):
     compare_losses(READINGS[name], 2, torch.float64, torch.channels_last, rtol=1e-10, atol=1e-9)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from qmvae_core.names import TITLES
+from qmvae_core.names import AS_PRINTED, DEFAULT, FIRST_BEST, TITLES, UNSCREENED
 
 NAMES = {
-    "best": "Q-MVAE best", "as-printed": "Q-MVAE as printed", "default": "Q-MVAE default", "jmvae-kl": "JMVAE-kl",
+    FIRST_BEST: "Q-MVAE best", AS_PRINTED: "Q-MVAE as printed", UNSCREENED: "Q-MVAE unscreened, scale 0.75",
+    DEFAULT: "Q-MVAE default", "jmvae-kl": "JMVAE-kl",
     **TITLES,
 }  # fmt: skip
 MODALITIES = {"mnist": "MNIST", "svhn": "SVHN", "joint": "joint"}
