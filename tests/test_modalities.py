@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 
 from qmvae_core.data import Digits
 from qmvae_core.evaluation import evaluate
+from qmvae_core.kernels import bfloat16_here
 from qmvae_core.likelihoods import LIKELIHOODS, Likelihood
 from qmvae_core.models import ModalityConfig, build_model
 from qmvae_core.training import LOOPS, TrainingConfig, fit
@@ -21,6 +22,7 @@ from qmvae_study.oracles import DigitClassifier, OracleConfig
 
 TRAINING = TrainingConfig(epochs=2, steps_per_epoch=3, batch_size=12, chunk=2)
 LABEL = ModalityConfig((10,), "dense", (6,), private=2, likelihood="categorical")
+TEXT = ModalityConfig((4, 10), "sequence", (6, 5), private=2, likelihood="categorical")
 WIDE = ModalityConfig((2, 8, 12), "dense", (5,), private=3, likelihood="normal", scale=0.3)
 
 
@@ -51,8 +53,9 @@ def bring(small_config, small_digits):
         config = small_config("ink", "photo", model=model, **SMALL[model])
         data = small_digits()
         labels = data["ink"].labels
-        if modality.shape == (10,):
+        if modality.likelihood in ("categorical", "ordinal"):
             images = 255 * one_hot(labels, 10).to(torch.uint8)
+            images = images.view(-1, *[1] * (len(modality.shape) - 1), 10).expand(-1, *modality.shape).contiguous()
         else:
             images = torch.randint(0, 256, (len(labels), *modality.shape), dtype=torch.uint8)
         return (
@@ -63,17 +66,24 @@ def bring(small_config, small_digits):
     return add
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", [*LOOPS, "bfloat16"])
 @pytest.mark.parametrize("name", SMALL)
-def test_every_model_trains_on_labels_in_every_loop(bring, name, loop):
-    config, data = bring(LABEL, name)
-    trained = fit(config, TRAINING, data, (0,), loop=loop, progress="none")
+@pytest.mark.parametrize("modality", [LABEL, TEXT], ids=["label", "text"])
+def test_every_model_trains_on_labels_and_text_in_every_loop(bring, name, loop, modality):
+    config, data = bring(modality, name)
+    if loop == "bfloat16":
+        if not bfloat16_here():
+            pytest.skip("this processor does not multiply in bfloat16")
+        trained = fit(config, dataclasses.replace(TRAINING, precision=loop), data, (0,), progress="none")
+    else:
+        trained = fit(config, TRAINING, data, (0,), loop=loop, progress="none")
     start = build_model(config, 0).state_dict()
     after = trained.models[0].state_dict()
     assert all(bool(value.isfinite().all()) for value in after.values())
     assert not torch.equal(start["decoders.mine.0.weight"], after["decoders.mine.0.weight"])
     made = trained.models[0].generate(5)["mine"]
-    torch.testing.assert_close(made.sum(dim=-1), torch.ones(5))
+    assert made.shape == (5, *modality.shape)
+    torch.testing.assert_close(made.sum(dim=-1), torch.ones(made.shape[:-1]))
 
 
 @pytest.mark.parametrize("modality", [LABEL, WIDE], ids=["label", "wide"])

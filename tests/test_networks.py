@@ -30,6 +30,8 @@ NETWORKS = [
     ("convolutional", (2, 4, 12), (9, 7), 3),
     ("convolutional", (8, 4, 2), (3,), 1),
     ("convolutional", (9, 4, 4), (1, 2), 3),
+    ("sequence", (8, 5), (7, 4), 3),
+    ("sequence", (6, 2), (3,), 1),
 ]
 
 
@@ -155,6 +157,22 @@ def test_arranged_network_gives_the_same_values_and_gradients(kind, network, sha
     losses = [(random(*expected.shape, seed=1) * value).sum() for value in (found, expected)]
     same(*(torch.autograd.grad(loss, x, retain_graph=True)[0] for loss, x in zip(losses, inputs, strict=True)))
     same(parameter_gradients(arranged, losses[0]), parameter_gradients(plain, losses[1]))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_windows_and_a_linear_layer_are_a_convolution_of_three(stride):
+    linear = networks.initialise(networks.Linear(3 * 5, 4).double(), torch.Generator().manual_seed(0))
+    rows = random(2, 8, 5)
+    weight = linear.weight.view(4, 3, 5).transpose(1, 2)
+    expected = F.conv1d(rows.transpose(1, 2), weight, linear.bias, stride=stride, padding=1).transpose(1, 2)
+    same(linear(networks.Windows(stride)(rows)), expected)
+
+
+@pytest.mark.parametrize(("shape", "widths"), [((8,), (4,)), ((1, 8, 8), (4,)), ((6, 3), (4, 4)), ((8, 3), ())])
+def test_a_sequence_whose_places_cannot_be_halved_is_refused(shape, widths):
+    for kind in (networks.encoder, networks.decoder):
+        with pytest.raises(ValueError, match=r"the sequence network halves the places .*dense network"):
+            kind("sequence", shape, widths, latent=3)
 
 
 # Whole models
