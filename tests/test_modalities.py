@@ -12,10 +12,10 @@ from test_evaluation import Judge
 from torch.nn.functional import one_hot
 
 from qmvae_core.data import Digits
-from qmvae_core.evaluation import evaluate
+from qmvae_core.evaluation import BY_SUBSET, METRICS, Context, evaluate, one_round, share
 from qmvae_core.kernels import bfloat16_here
 from qmvae_core.likelihoods import LIKELIHOODS, Likelihood
-from qmvae_core.models import ModalityConfig, build_model
+from qmvae_core.models import TEST_CODES, ModalityConfig, build_model
 from qmvae_core.training import LOOPS, TrainingConfig, fit
 from qmvae_study import diagnosis
 from qmvae_study.oracles import DigitClassifier, OracleConfig
@@ -97,6 +97,52 @@ def test_a_third_modality_is_evaluated_like_the_others(bring, modality):
     assert len(found["cross_generation"]) == 6
     assert found["probe"].keys() == {*data, "joint"}
     assert len(found["private_information"]["mine"]["nats"]) == modality.private
+
+
+@pytest.mark.parametrize("name", ["qmvae", "mvae", "mopoe", "jmvae"])
+def test_every_subset_is_generated_from_and_probed_as_by_hand(bring, name):
+    """Subsets of one give what the metrics of single modalities give, whichever way they are computed."""
+    config, data = bring(TEXT, name)
+    model = build_model(config, 0)
+    of = Context(model.eval(), data, data, dict.fromkeys(data, Reader()))
+    single, found = METRICS["cross_generation"](of), BY_SUBSET["generation_by_subset"](of)
+    assert found.keys() - single.keys() == {"ink+photo->mine", "ink+mine->photo", "photo+mine->ink"}
+    assert single == {name: found[name] for name in single}
+    rows, digits = one_round(data, 0)
+    for direction, by_code in found.items():
+        names, target = direction.split("->")[0].split("+"), direction.split("->")[1]
+        alone = len(names) == 1
+        images = {n: data[n].batch() if alone else data[n].batch(rows[n]) for n in names}
+        truth = data[names[0]].labels if alone else torch.from_numpy(digits)
+        for code in TEST_CODES:
+            draws = of.generator("cross", direction, code)
+            with torch.no_grad():
+                z, styles = model.encode_shared(images), config.modalities[target].private
+                z = z.mean if code == "mean" else z.sample(torch.randn(z.mean.shape, generator=draws))
+                made = model.decode(target, z, torch.randn(len(z), styles, generator=draws))
+            assert by_code[code] == share(Reader().predict(made) == truth), (direction, code)
+    probed, before = BY_SUBSET["probe_by_subset"](of), METRICS["probe"](of)
+    assert probed.keys() == {*before, "ink+photo", "ink+mine", "photo+mine"}
+    assert before == {name: probed[name] for name in before}
+    codes = model.encode_shared({n: data[n].batch(rows[n]) for n in ("ink", "mine")}).mean.detach().numpy()
+    assert probed["ink+mine"] == share(of.probe.predict(codes) == digits)
+
+
+def test_a_model_without_joint_codes_has_single_conditions_alone(bring):
+    config, data = bring(TEXT, "mmvae")
+    of = Context(build_model(config).eval(), data, data, dict.fromkeys(data, Reader()))
+    assert BY_SUBSET["generation_by_subset"](of) == METRICS["cross_generation"](of)
+    assert BY_SUBSET["probe_by_subset"](of) == METRICS["probe"](of)
+
+
+def test_judges_that_see_no_digit_do_not_agree(bring):
+    class Blind(Reader):
+        def predict(self, values):
+            return torch.full((len(values),), -1)
+
+    config, data = bring(TEXT)
+    of = Context(build_model(config).eval(), data, data, dict.fromkeys(data, Blind()))
+    assert METRICS["joint_coherence"](of)["accuracy"] == 0
 
 
 def test_a_likelihood_of_ones_own_is_one_class_and_its_name(bring, monkeypatch):

@@ -202,10 +202,20 @@ class MultimodalVAE(nn.Module, ABC):
         takes the config's `test_code`. Returns (batch, c', h', w') in [0, 1], the mean images.
         Raises ValueError for an unknown modality, shape or code.
         """
+        return self.generate_from({source: images}, target, generator, code)
+
+    def generate_from(
+        self,
+        images: Mapping[str, Tensor],
+        target: str,
+        generator: torch.Generator | None = None,
+        code: str | None = None,
+    ) -> Tensor:
+        """`cross_generate` from the images (batch, *shape) of all modalities that are given."""
         self._known(target)
-        posterior = self.encode_shared({source: images})
+        posterior = self.encode_shared(images)
         shared = known(TEST_CODES, "test code", code or self.config.test_code)(self, posterior, generator)
-        return self.decode(target, shared, self.sample_private(target, len(images), generator))
+        return self.decode(target, shared, self.sample_private(target, len(shared), generator))
 
     def transfer(self, content: tuple[str, Tensor], style: tuple[str, Tensor]) -> Tensor:
         """Images with the shared code of `content` and the private code of `style`, both by their means.
