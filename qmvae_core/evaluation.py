@@ -77,11 +77,12 @@ class Context:
         return {f"{source}->{target}": (source, target) for source, target in permutations(self.judged, 2)}
 
     @cached_property
-    def joined(self) -> dict[str, dict[str, Tensor]]:
-        """Two modalities or more, "mnist+text" -> their judged rows, of one round of tuples of all modalities."""
-        rows, sizes = one_round(self.judged, self.seed)[0], range(2, len(self.judged) + 1)
-        subsets = (names for size in sizes for names in combinations(self.judged, size) if self.model.has_joint_code)
-        return {"+".join(names): {name: rows[name] for name in names} for names in subsets}
+    def joined(self) -> tuple[dict[str, dict[str, Tensor]], np.ndarray]:
+        """Some modalities together, "mnist+text" -> their rows in one round of the tuples of all, and the digits."""
+        rows, digits = one_round(self.judged, self.seed)
+        sizes = range(2, len(rows)) if self.model.has_joint_code else ()
+        subsets = (names for size in sizes for names in combinations(rows, size))
+        return {"+".join(names): {name: rows[name] for name in names} for names in subsets}, digits
 
     @cached_property
     def private(self) -> list[str]:
@@ -231,36 +232,26 @@ METRICS: dict[str, Callable[[Context], dict]] = {
 @torch.no_grad()
 def generation_by_subset(of: Context) -> dict[str, dict]:
     """`cross_generation`, and the same from two modalities or more to each other one: "mnist+svhn->text"."""
-    found = cross_generation(of)
-    for subset, rows in of.joined.items():
-        truth = _digits(of, rows)
+    found, (subsets, digits) = cross_generation(of), of.joined
+    for subset, rows in subsets.items():
         for target in (name for name in of.judged if name not in rows):
             direction, read = f"{subset}->{target}", {}
             for code in TEST_CODES:
                 generator = of.generator("cross", direction, code)
                 made = [of.model.generate_from(each, target, generator, code) for each in _batches(of.judged, rows)]
-                read[code] = share(of.judges[target].predict(torch.cat(made)) == truth)
+                read[code] = share(of.judges[target].predict(torch.cat(made)).cpu().numpy() == digits)
             found[direction] = read
     return found
 
 
 def probe_by_subset(of: Context) -> dict[str, dict]:
     """`probe_accuracies`, and the same on codes of two modalities or more that are not all."""
-    found = probe_accuracies(of)
-    for subset, rows in of.joined.items():
-        if len(rows) < len(of.judged):
-            read = of.probe.predict(shared_codes(of.model, of.judged, rows))
-            found[subset] = share(read == _digits(of, rows).cpu().numpy())
-    return found
+    subsets, digits = of.joined
+    read = {subset: of.probe.predict(shared_codes(of.model, of.judged, rows)) for subset, rows in subsets.items()}
+    return probe_accuracies(of) | {subset: share(found == digits) for subset, found in read.items()}
 
 
-def _digits(of: Context, rows: Mapping[str, Tensor]) -> Tensor:
-    """What matching rows show: (n,)."""
-    first = next(iter(rows))
-    return of.judged[first].labels[rows[first].long()]
-
-
-# Beside METRICS, for three modalities or more.
+# For three modalities or more.
 BY_SUBSET = {"generation_by_subset": generation_by_subset, "probe_by_subset": probe_by_subset}
 
 

@@ -100,14 +100,11 @@ def _convolutional_decoder(shape: Sequence[int], widths: Sequence[int], latent: 
 
 
 class Windows(nn.Module):
-    """Each place beside its neighbours, zeros beyond the ends: with a linear layer behind it, a convolution of three.
-
-    stride: 1 takes every place, 2 every second one.
-    """
+    """Each place beside its neighbours, zeros beyond the ends: with a linear layer behind it, a convolution."""
 
     def __init__(self, stride: int = 1):
         super().__init__()
-        self.stride = stride
+        self.stride = stride  # 2 takes every second place
 
     def forward(self, rows: Tensor) -> Tensor:
         """rows (batch, places, channels) -> (batch, places / stride, 3 channels)."""
@@ -134,10 +131,8 @@ def _sequence_decoder(shape: Sequence[int], widths: Sequence[int], latent: int) 
 
 def _fewest_places(shape: Sequence[int], widths: Sequence[int]) -> int:
     if len(shape) != 2 or not widths or shape[0] % 2 ** len(widths):
-        raise ValueError(
-            f"the sequence network halves the places of (places, channels) once for each width, which {tuple(shape)} "
-            f"does not allow with {len(widths)}; use other widths or the dense network"
-        )
+        said = f"a sequence (places, channels) is halved for each width, not {tuple(shape)} for {len(widths)}"
+        raise ValueError(f"{said}; use other widths or the dense network")
     return shape[0] // 2 ** len(widths)
 
 

@@ -171,7 +171,7 @@ def test_windows_and_a_linear_layer_are_a_convolution_of_three(stride):
 @pytest.mark.parametrize(("shape", "widths"), [((8,), (4,)), ((1, 8, 8), (4,)), ((6, 3), (4, 4)), ((8, 3), ())])
 def test_a_sequence_whose_places_cannot_be_halved_is_refused(shape, widths):
     for kind in (networks.encoder, networks.decoder):
-        with pytest.raises(ValueError, match=r"the sequence network halves the places .*dense network"):
+        with pytest.raises(ValueError, match=r"a sequence .* is halved for each width, .*dense network"):
             kind("sequence", shape, widths, latent=3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -62,6 +63,19 @@ def tuple_indices(labels: dict[str, Tensor], rounds: int = 30, seed: int = 0, cl
             for name in labels:
                 pieces[name].append(random.permutation(firsts[name][digit]))
     return {name: torch.from_numpy(np.concatenate(pieces[name])).to(labels[name].device) for name in labels}
+
+
+def missing_at_random(names: Sequence[str], count: int, share: float, seed: int = 0) -> dict[str, Tensor]:
+    """Which modalities are there in each of so many tuples: name -> (count,) booleans, a function of the seed.
+
+    A share of the tuples is incomplete: there a proper subset of the modalities, drawn evenly, is left, and never none.
+    Raises DataError for fewer than two modalities, none of which could be missing.
+    """
+    if len(names) < 2:
+        raise DataError(f"of the modalities {list(names)} none can be missing; there must be two or more")
+    random = np.random.RandomState(seed)
+    complete, left = random.uniform(size=count) >= share, random.randint(1, 2 ** len(names) - 1, size=count)
+    return {name: torch.from_numpy(complete | (left >> place & 1 == 1)) for place, name in enumerate(names)}
 
 
 def _first_of_each(labels: Tensor, counts: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:

@@ -28,6 +28,9 @@ TEST_CODES = {
 }
 
 
+Tensors = Mapping[str, Tensor]  # one of each modality, or of each draw
+
+
 class Posteriors(NamedTuple):
     """q(z|x) and q(h|x) of one modality's batch."""
 
@@ -62,6 +65,7 @@ class MultimodalVAE(nn.Module, ABC):
     opponent: Opponent | None = None
     has_joint_code = True  # whether encode_shared takes several modalities
     has_private_codes = True  # whether a modality may have a private code
+    takes_missing = False  # whether `loss` takes as a fourth argument which modalities are there (`present`)
     checks = True  # of batches and images; `fit` makes them itself, from bytes, and does without
 
     def __init__(self, config: ModelConfig):
@@ -136,6 +140,12 @@ class MultimodalVAE(nn.Module, ABC):
         if (given := {name: tuple(noise[name].shape) for name in wanted}) != wanted:
             raise ValueError(f"the draws must be those of noise_spec({max(sizes.values())}), {wanted}, got {given}")
 
+    def present(self, images: Tensors, there: Tensors | None) -> tuple[Tensors, Tensors]:
+        """The images, zeros for missing ones, and which are there, modality -> (batch,) booleans; None: all are."""
+        if there is None:
+            return images, {n: torch.ones(len(x), dtype=torch.bool, device=x.device) for n, x in images.items()}
+        return {n: torch.where(there[n].view(-1, *[1] * (x.dim() - 1)), x, 0.0) for n, x in images.items()}, there
+
     # Inference
 
     def encode_shared(self, images: Mapping[str, Tensor]) -> DiagonalGaussian:
@@ -205,11 +215,7 @@ class MultimodalVAE(nn.Module, ABC):
         return self.generate_from({source: images}, target, generator, code)
 
     def generate_from(
-        self,
-        images: Mapping[str, Tensor],
-        target: str,
-        generator: torch.Generator | None = None,
-        code: str | None = None,
+        self, images: Tensors, target: str, generator: torch.Generator | None = None, code: str | None = None
     ) -> Tensor:
         """`cross_generate` from the images (batch, *shape) of all modalities that are given."""
         self._known(target)
