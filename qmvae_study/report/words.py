@@ -9,7 +9,7 @@ NAMES = {
     DEFAULT: "Q-MVAE default", "jmvae-kl": "JMVAE-kl",
     **TITLES,
 }  # fmt: skip
-MODALITIES = {"mnist": "MNIST", "svhn": "SVHN", "joint": "joint"}
+MODALITIES = {"mnist": "MNIST", "svhn": "SVHN", "text": "Text", "joint": "joint"}
 CELLS = {"MNIST": "codes of MNIST", "SVHN": "codes of SVHN", "MNIST-SVHN": "joint codes"}  # columns of Table 2
 # A change of a reading, or the name that it changes -> its words; braces hold the value.
 CHANGES = {
@@ -29,6 +29,7 @@ CHANGES = {
     "mask_equal_negatives=true": "equal negatives masked",
     "beta_against=sum": "β against the sum",
     "training.learning_rate": "learning rate {}",
+    "training.missing": "{} of the pairs incomplete",
     "particles": "{} particles",
 }
 # In front of a verdict on a number, so that it is told by more than a word, and by no colour.
@@ -49,8 +50,8 @@ def _part(part: str) -> str:
 
 
 def direction(key: str) -> str:
-    """A direction of cross generation: "mnist->svhn" is "MNIST→SVHN"."""
-    return "→".join(MODALITIES.get(name, name) for name in key.split("->"))
+    """A direction of cross generation: "mnist+svhn->text" is "MNIST+SVHN→Text"."""
+    return "→".join("+".join(MODALITIES.get(name, name) for name in part.split("+")) for part in key.split("->"))
 
 
 def marked(verdict: str) -> str:
