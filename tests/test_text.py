@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_modalities import Reader
 
-from qmvae_core.data import Digits, standin_digits, tuple_indices
+from qmvae_core.data import DigitData, Digits, standin_digits, tuple_indices
 from qmvae_core.evaluation import Context
 from qmvae_core.models import build_model, reading
 from qmvae_study import queue, text
@@ -16,7 +16,8 @@ from qmvae_study.evidence.pictures import panel_images
 from qmvae_study.evidence.records import Record
 from qmvae_study.panels import make_panels
 from qmvae_study.plan import PROFILES, Run, plan
-from qmvae_study.runs import data_for, metrics_of, oracles_for
+from qmvae_study.report import three
+from qmvae_study.runs import data_for, judge, metrics_of, oracles_for, train
 
 LABELS = torch.arange(10).repeat(200)
 THREE = ["mnist", "svhn", "text"]
@@ -167,3 +168,35 @@ def test_triples_hold_what_is_given_and_generate_the_rest(tmp_path, name):
         record.panel("triples", "mnist+svhn+text")
     two = dataclasses.replace(of, judged={n: few[n] for n in ("mnist", "svhn")})
     assert "triples" not in make_panels(two, tmp_path, "two")
+
+
+class Stub(Reader):
+    """Stands for a trained judge."""
+
+    sha256 = "a hash"
+
+    def features(self, values):
+        return values.flatten(1)
+
+
+def test_a_smoke_run_ends_in_the_tables_and_pictures_of_its_page(tmp_path):
+    whole = text.with_text(standin_digits())
+    parts = ({n: d.select(slice(400)) for n, d in split.items()} for split in (whole.train, whole.test))
+    data = DigitData(*parts, whole.identity)
+    judges = {"mnist": Stub(), "svhn": Stub(), "text": text.TextJudge()}
+    small = "best+mnist.widths=[8]+svhn.widths=[4,4,4]"
+    for name in (small, f"{small}+training.missing=0.5"):
+        run = Run("text-smoke", name, (0,))
+        (record,) = judge(run, train(run, data, tmp_path, progress="none", oracles=judges), data, judges, tmp_path)
+        assert record.setting("training").get("missing") == (0.5 if "missing" in name else None)
+        assert record["judges"] == {"mnist": "a hash", "svhn": "a hash"}
+    page = three.open({"evidence": str(tmp_path)})
+    assert len(page.records) == 2
+    assert three.own(page.records) == small
+    for table, count in ((three.generation(page.records), 10), (three.probes(page.records), 7)):
+        assert (table != "not run yet").all().tolist() == [True, False, False, False, True]
+        assert len(table) == count
+    assert three.answer(page.records).startswith("2 of 15 runs are done; not run yet: ")
+    assert three.findings(page.records)["missing-costs"].why == "for want of runs on real data"
+    for given in ("prior", "text", "mnist+svhn"):
+        assert "ten triples" in three.triples(page, small, given).alt

@@ -87,7 +87,7 @@ def test_what_is_missing_is_said():
         "undecided: for want of runs of Q-MVAE best, Q-MVAE best, without the loss",
         "undecided: for want of runs of Q-MVAE best, MVAE",
         "undecided: for want of runs of Q-MVAE best, MoPoE",
-        "undecided: for want of runs of Q-MVAE best, Q-MVAE best, 0.5 of the pairs incomplete",
+        "undecided: for want of runs of Q-MVAE best, Q-MVAE best, half of the pairs incomplete",
     }
     without = [each for each in ALL if each.reading != "mopoe"]
     assert says(without, "above-mopoe") == "undecided: for want of runs of MoPoE"

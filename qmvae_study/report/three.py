@@ -237,7 +237,8 @@ def probes(records: Sequence[Record]) -> pd.DataFrame:
 def triples(page: pages.Page, reading: str, given: str):
     """The panel of triples of a reading's lowest seed, or a sentence where there is none.
 
-    given: "prior", or a subset such as "mnist+text", whose observations are shown and not generated.
+    given: "prior", or a subset such as "mnist+text", whose observations are shown and not generated. A text that does
+    not name the digit has a cross.
     """
     group = rows(page.records).get(reading)
     if not group:
@@ -248,9 +249,13 @@ def triples(page: pages.Page, reading: str, given: str):
     wrong = notes != np.asarray(panel.digits)
     made = [place for place, name in enumerate(MODALITIES) if name not in given.split("+")]
     right = f"{int((~wrong[made]).sum())} of {wrong[made].size} generated read as the digit"
+    if given == "prior":
+        right = f"{int((~wrong).all(axis=0).sum())} of {wrong.shape[1]} read as one digit"
     labels = [words.MODALITIES[name] + (" (given)" if name in given.split("+") else "") for name in MODALITIES[:2]]
     title = f"{tables.called(group)}, {'from the prior' if given == 'prior' else f'from {words.direction(given)}'}"
-    texts = [text.strip() or "(blank)" for text in panel.texts]
+    texts = [
+        (text.strip() or "(blank)") + (" ✗" if other else "") for text, other in zip(panel.texts, wrong[2], strict=True)
+    ]
     alt = f"{title}: ten triples, an image of MNIST, one of SVHN and a text each; {right}. Texts: {', '.join(texts)}."
     stack = np.concatenate([small, images["svhn"]])
     return figures.image_grid(stack, labels, texts, notes[:2].astype(str), f"{title}: {right}", wrong[:2], alt)

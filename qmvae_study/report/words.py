@@ -29,6 +29,7 @@ CHANGES = {
     "mask_equal_negatives=true": "equal negatives masked",
     "beta_against=sum": "β against the sum",
     "training.learning_rate": "learning rate {}",
+    "training.missing=0.5": "half of the pairs incomplete",
     "training.missing": "{} of the pairs incomplete",
     "particles": "{} particles",
 }
