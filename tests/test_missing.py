@@ -14,6 +14,7 @@ from qmvae_core.models import MODELS, build_model
 from qmvae_core.negatives import RULES
 from qmvae_core.training import LOOPS, TrainingConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 LABELS = torch.tensor([3, 1, 1, 7, 3, 5])
 MASKS = {  # the third sample has one modality alone, and the last one another
     "ink": torch.tensor([True, True, False, True, True, False]),

@@ -19,6 +19,7 @@ from qmvae_study.plan import PROFILES, Run, plan
 from qmvae_study.report import three
 from qmvae_study.runs import data_for, judge, metrics_of, oracles_for, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 LABELS = torch.arange(10).repeat(200)
 THREE = ["mnist", "svhn", "text"]
 
