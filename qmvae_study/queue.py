@@ -18,7 +18,7 @@ from qmvae_study.evidence.records import load_records
 from qmvae_study.execution import Outcome, check_room, side_by_side
 from qmvae_study.plan import Run, plan
 from qmvae_study.report.equivalence import SECOND_LOOK
-from qmvae_study.rows import INCOMPLETE, INSTEAD, KIN, WITHOUT_LOSS
+from qmvae_study.rows import INCOMPLETE, INSTEAD, KIN, TEXT_RIVALS, WITHOUT_LOSS
 from qmvae_study.runs import not_of_other_data, state
 
 SEEDS = (0, 1, 2)
@@ -62,7 +62,7 @@ STAGES = (
     lambda: _of("epoch", (*_OTHERS, *KIN, DEFAULT, _WIDE)),
     lambda: _of("published", ("dmvae",), SEEDS[:1]),  # as its authors train it: about a day of one thread
     lambda: _of("text", [name for best in _found()[-1:] for name in (best, WITHOUT_LOSS.format(best))]),
-    lambda: _of("text", ("mvae", "mopoe")),
+    lambda: _of("text", TEXT_RIVALS),
     lambda: _of("text", [INCOMPLETE.format(best) for best in _found()[-1:]]),
 )
 

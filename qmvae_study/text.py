@@ -1,6 +1,6 @@
 """MNIST-SVHN-Text: the name of the digit as a third modality, and the judge that reads it.
 
-The data set is that of Sutter, Daunhawer and Vogt (2020, 2021), after their code, github.com/thomassutter/MoPoE: eight
+The data set is that of Sutter, Daunhawer and Vogt (2020, 2021), after the published code of the second paper: eight
 characters, one-hot over an alphabet of 71, all blank but for the English name of the digit, which begins at a random
 place; the last character is always blank. Their text is drawn anew each time that a pair is shown. Here each image of
 MNIST's file has one text, so what a run is trained on is a function of the files.

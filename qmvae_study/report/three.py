@@ -17,14 +17,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from qmvae_core.names import BEST
+from qmvae_core.names import BEST, TITLES
 from qmvae_study.evidence.folder import evidence_folder
 from qmvae_study.evidence.records import OURS, Record
 from qmvae_study.report import figures, pages, tables, words
 from qmvae_study.report.claims import Comparison, paired, question, runs_of
 from qmvae_study.report.intervals import Interval, Says, Verdict
 from qmvae_study.report.rules import LEAST_SEEDS, Question, answers, combined
-from qmvae_study.rows import INCOMPLETE, WITH_TEXT, WITHOUT_LOSS
+from qmvae_study.rows import INCOMPLETE, TEXT_RIVALS, WITH_TEXT, WITHOUT_LOSS
 
 MODALITIES = ("mnist", "svhn", "text")
 SUBSETS = tuple("+".join(names) for size in (1, 2) for names in combinations(MODALITIES, size))
@@ -126,8 +126,8 @@ def _above(key: str, title: str, rival: str, measures: Mapping[str, Measure]) ->
     return Claim(key, title, compare)
 
 
-RIVALS = {"without-loss": WITHOUT_LOSS, "mvae": "mvae", "mopoe": "mopoe"}
-CALLED = {"without-loss": "itself without the loss", "mvae": "MVAE", "mopoe": "MoPoE"}
+RIVALS = {"without-loss": WITHOUT_LOSS} | {name: name for name in TEXT_RIVALS}
+CALLED = {"without-loss": "itself without the loss", **TITLES}
 FROM_PRIOR = {"from the prior": joint}
 FROM_EACH = {f"from {words.direction(subset)}": from_subset(subset) for subset in SUBSETS}
 CLAIMS = (
