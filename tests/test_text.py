@@ -11,6 +11,7 @@ from test_modalities import Reader
 from qmvae_core.data import DigitData, Digits, standin_digits, tuple_indices
 from qmvae_core.evaluation import Context
 from qmvae_core.models import build_model, reading
+from qmvae_core.names import BEST
 from qmvae_study import queue, text
 from qmvae_study.evidence.pictures import panel_images
 from qmvae_study.evidence.records import Record
@@ -85,14 +86,14 @@ def test_each_image_of_mnist_has_a_text_of_its_digit_and_nothing_else_of_the_dat
 
 
 def test_text_is_in_all_but_its_network_and_likelihood_as_mnist_is():
-    for name, weight in (("best", 1.0), ("mvae", 384.0), ("default", 384.0)):
+    for name, weight in ((BEST, 1.0), ("mvae", 384.0), ("default", 384.0)):
         config = text.with_text_modality(reading(name))
         mnist, added = config.modalities["mnist"], config.modalities["text"]
         assert (added.likelihood, added.network, added.weight) == ("categorical", "sequence", weight)
         assert (added.private, added.encoders, added.private_kl_weight) == (
             mnist.private, mnist.encoders, mnist.private_kl_weight,
         )  # fmt: skip
-    model = build_model(text.with_text_modality(reading("best")))
+    model = build_model(text.with_text_modality(reading(BEST)))
     made = model.generate(3, torch.Generator().manual_seed(0))["text"]
     assert made.shape == (3, 8, 71)
     torch.testing.assert_close(made.sum(dim=-1), torch.ones(3, 8))
@@ -109,8 +110,8 @@ def test_a_profile_with_text_has_it_in_every_run_and_no_other_has():
         assert run.training.precision == "bfloat16"
         assert run.config()["training"].get("missing", 0) == (0.5 if run.reading.endswith("=0.5") else 0)
     assert PROFILES["text"].training == PROFILES["epoch"].training
-    assert "text" not in Run("epoch", "best", (0,)).model_config.modalities
-    assert "missing" not in Run("epoch", "best", (0,)).config()["training"]
+    assert "text" not in Run("epoch", BEST, (0,)).model_config.modalities
+    assert "missing" not in Run("epoch", BEST, (0,)).config()["training"]
     with pytest.raises(
         ValueError, match=r"mopoe cannot train with missing modalities, as 'mopoe\+training.missing=0.5'"
     ):
@@ -118,10 +119,12 @@ def test_a_profile_with_text_has_it_in_every_run_and_no_other_has():
 
 
 def test_the_queue_has_the_runs_with_text_last(monkeypatch):
-    monkeypatch.setattr(queue, "_found", lambda: ["printed", "best"])
+    monkeypatch.setattr(queue, "_found", lambda: ["printed", BEST])
     monkeypatch.setattr(queue, "plan", lambda name, readings=(), *_, **__: [(name, each) for each in readings])
     found = queue.runs()
-    assert found[-5:] == [("text", n) for n in ("best", "best+beta=0", "mvae", "mopoe", "best+training.missing=0.5")]
+    assert found[-5:] == [
+        ("text", n) for n in (BEST, f"{BEST}+beta=0", "mvae", "mopoe", f"{BEST}+training.missing=0.5")
+    ]
     assert "text" not in {name for name, _ in found[:-5]}
     monkeypatch.setattr(queue, "_found", list)  # the hunt goes on
     assert queue.runs()[-2:] == [("text", "mvae"), ("text", "mopoe")]
@@ -138,7 +141,7 @@ def test_data_judges_and_metrics_of_a_profile_with_text(monkeypatch, tmp_path):
     assert "generation_by_subset" not in metrics_of({}, "smoke")
 
 
-@pytest.mark.parametrize("name", ["best", "mopoe"])
+@pytest.mark.parametrize("name", [BEST, "mopoe"])
 def test_triples_hold_what_is_given_and_generate_the_rest(tmp_path, name):
     data = text.with_text(standin_digits())
     few = {n: d.select(slice(300)) for n, d in data.test.items()}
@@ -185,7 +188,7 @@ def test_a_smoke_run_ends_in_the_tables_and_pictures_of_its_page(tmp_path):
     parts = ({n: d.select(slice(400)) for n, d in split.items()} for split in (whole.train, whole.test))
     data = DigitData(*parts, whole.identity)
     judges = {"mnist": Stub(), "svhn": Stub(), "text": text.TextJudge()}
-    small = "best+mnist.widths=[8]+svhn.widths=[4,4,4]"
+    small = f"{BEST}+mnist.widths=[8]+svhn.widths=[4,4,4]"
     for name in (small, f"{small}+training.missing=0.5"):
         run = Run("text-smoke", name, (0,))
         (record,) = judge(run, train(run, data, tmp_path, progress="none", oracles=judges), data, judges, tmp_path)

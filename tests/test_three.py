@@ -4,6 +4,7 @@ import pytest
 import test_tables
 from test_tables import hits
 
+from qmvae_core.names import BEST
 from qmvae_study.evidence.records import Record, config_hash
 from qmvae_study.plan import Run
 from qmvae_study.report import three
@@ -15,7 +16,7 @@ LOW = dict.fromkeys(three.DIRECTIONS, 0.7) | {way: 0.78 for way in three.DIRECTI
 JITTER = (0.0, 0.002, -0.003)
 
 
-def record(reading: str = "best", seed: int = 0, shares=HIGH, joint: float = 0.6, **fields) -> Record:
+def record(reading: str = BEST, seed: int = 0, shares=HIGH, joint: float = 0.6, **fields) -> Record:
     model = Run("text", reading, (seed,)).model
     config = {
         "model": {"model": model, "test_code": "mean", "modalities": {}},
@@ -38,10 +39,10 @@ def several(reading: str, shares=HIGH, seeds=(0, 1, 2), **fields) -> list[Record
     return [record(reading, seed, shares, **fields) for seed in seeds]
 
 
-OWN = several("best")
+OWN = several(BEST)
 ALL = [
-    *OWN, *several("best+beta=0", LOW, joint=0.3), *several("mvae", LOW, joint=0.3), *several("mopoe", LOW, joint=0.3),
-    *several("best+training.missing=0.5", {way: share - 0.05 for way, share in HIGH.items()}),
+    *OWN, *several(f"{BEST}+beta=0", LOW, joint=0.3), *several("mvae", LOW, joint=0.3), *several("mopoe", LOW, joint=0.3),
+    *several(f"{BEST}+training.missing=0.5", {way: share - 0.05 for way, share in HIGH.items()}),
 ]  # fmt: skip
 
 
@@ -66,8 +67,8 @@ def test_where_all_is_clear_every_claim_holds():
 def test_where_it_is_the_other_way_round_every_claim_fails():
     low = dict.fromkeys(three.DIRECTIONS, 0.6) | {way: 0.5 for way in three.DIRECTIONS if "+" in way}
     records = [
-        *several("best", low, joint=0.2), *several("best+beta=0", HIGH, joint=0.6), *several("mvae", HIGH, joint=0.6),
-        *several("mopoe", HIGH, joint=0.6), *several("best+training.missing=0.5", HIGH),
+        *several(BEST, low, joint=0.2), *several(f"{BEST}+beta=0", HIGH, joint=0.6), *several("mvae", HIGH, joint=0.6),
+        *several("mopoe", HIGH, joint=0.6), *several(f"{BEST}+training.missing=0.5", HIGH),
     ]  # fmt: skip
     assert {str(each) for each in three.findings(records).values()} == {"fails"}
 
@@ -109,7 +110,7 @@ def test_unreal_and_stalled_runs_decide_nothing():
 
 def test_holm_counts_all_ten_whether_their_runs_are_there_or_not():
     """A difference that would hold alone does not in the family."""
-    near = several("best", {**HIGH, "svhn->mnist": 0.9, "text->mnist": 0.9, "svhn+text->mnist": 0.91})
+    near = several(BEST, {**HIGH, "svhn->mnist": 0.9, "text->mnist": 0.9, "svhn+text->mnist": 0.91})
     shifts = (0.0, 0.006, 0.012)
     apart = [
         each | {"metrics": each["metrics"] | {"generation_by_subset": each["metrics"]["generation_by_subset"] | {
@@ -117,7 +118,7 @@ def test_holm_counts_all_ten_whether_their_runs_are_there_or_not():
         for each, shift in zip(near, shifts, strict=True)
     ]  # fmt: skip
     (claim,) = [each for each in three.CLAIMS if each.key == "more-into-mnist"]
-    p = max(each.difference("our harness").above() for each in claim.compare(apart, "best"))
+    p = max(each.difference("our harness").above() for each in claim.compare(apart, BEST))
     assert 0.05 / 10 < p < 0.05
     assert says(apart, "more-into-mnist") == "undecided: for want of more seeds"
 
@@ -129,7 +130,7 @@ def test_the_reading_of_the_hunt_is_found_and_named():
     assert list(three.rows(records)) == [
         hunted, f"{hunted}+beta=0", "mvae", "mopoe", f"{hunted}+training.missing=0.5",
     ]  # fmt: skip
-    assert three.own([]) == "best"
+    assert three.own([]) == BEST
     assert list(three.rows([])) == list(WITH_TEXT)
 
 
@@ -156,7 +157,7 @@ def test_the_answer_says_what_is_there_first():
 
 
 def test_triples_that_are_not_there_are_a_sentence():
-    assert three.triples(Page(None, []), "best", "prior") == "Q-MVAE best: not run yet."
+    assert three.triples(Page(None, []), BEST, "prior") == "Q-MVAE best: not run yet."
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -14,6 +14,7 @@ from qmvae_core.data import Digits, load_digits
 from qmvae_core.evaluation import linear_probe
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import build_model, reading
+from qmvae_core.names import FIRST_BEST
 from qmvae_neighbours.experiments import Workshop
 from qmvae_neighbours.factors.model import factors_of, information, total_correlation
 from qmvae_neighbours.vae import VAE, VAEConfig, train
@@ -42,7 +43,7 @@ def only(codes: Tensor, factors: Tensor) -> Tensor:
 
 SHARES = (100, 20, 10, 7, 5, 3, 1, 0)  # of table 3-2, in per cent
 INDICATORS = ("information", "mixture", "variance", "variance_of_mean")
-READINGS = ("best", "best+beta=0")  # of Q-MVAE: with the quadruplet loss and without
+READINGS = (FIRST_BEST, f"{FIRST_BEST}+beta=0")  # of Q-MVAE: with the quadruplet loss and without
 
 
 @dataclass(frozen=True)
