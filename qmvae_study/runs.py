@@ -347,7 +347,7 @@ def not_of_other_data(found: str, evidence: Path) -> str:
 def _whole(record: Record, evidence: Path) -> bool:
     """Whether what a finished record names is there: its weights, its panels, and the judges that would judge today."""
     of_files = {
-        evidence / "panels" / file: panel["sha256"][part]
+        evidence / "panels" / file: panel.get("sha256", {}).get(part)
         for panels in record["panels"].values()
         for panel in panels.values()
         for part, file in panel["files"].items()

@@ -41,7 +41,8 @@ def several(reading: str, shares=HIGH, seeds=(0, 1, 2), **fields) -> list[Record
 
 OWN = several(BEST)
 ALL = [
-    *OWN, *several(f"{BEST}+beta=0", LOW, joint=0.3), *several("mvae", LOW, joint=0.3), *several("mopoe", LOW, joint=0.3),
+    *OWN, *several(f"{BEST}+beta=0", LOW, joint=0.3),
+    *several("mvae", LOW, joint=0.3), *several("mopoe", LOW, joint=0.3),
     *several(f"{BEST}+training.missing=0.5", {way: share - 0.05 for way, share in HIGH.items()}),
 ]  # fmt: skip
 
