@@ -1,8 +1,7 @@
 """Deep LSTM networks that forecast the next day's runoff of a river, beside what they are compared with.
 
-Source: chapter 2 of a thesis on deep representation learning, whose equations have the numbers (2-7) to (2-21). Its
-gauges on the Yangtze are not public; here it is USGS 01031500 (CAMELS-US, Addor et al. 2017, doi:10.5065/D6G73C3Q).
-Runoff is in mm a day over the catchment.
+Source: chapter 2 of a thesis on deep representation learning, whose equations have the numbers (2-3) to (2-21). Its
+gauges on the Yangtze are not public; here are five of CAMELS-US (Addor et al. 2017, doi:10.5065/D6G73C3Q).
 """
 
 from __future__ import annotations
@@ -28,13 +27,18 @@ def lstm_step(x: Tensor, hidden: Tensor, cell: Tensor, weights: Tensor, bias: Te
     return leave * cell.tanh(), cell
 
 
-class DeepLSTM(nn.Module):
-    """Layers of long short-term memory and a linear output, equation (2-20): every day a forecast of the next."""
+class Recurrent(nn.Module):
+    """Layers of memory and a linear output: every day a forecast of the next.
 
-    def __init__(self, layers: int = 2, units: int = 128, generator: torch.Generator | None = None):
+    memory: nn.LSTM, with the output (2-20); nn.RNN is the A of (2-3) to (2-5), whose output W has no constant.
+    """
+
+    def __init__(
+        self, layers: int = 2, units: int = 128, generator: torch.Generator | None = None, memory: type = nn.LSTM
+    ):
         super().__init__()
-        self.memory = nn.LSTM(1, units, num_layers=layers, batch_first=True)
-        self.output = nn.Linear(units, 1)
+        self.memory = memory(1, units, num_layers=layers, batch_first=True)
+        self.output = nn.Linear(units, 1, bias=memory is nn.LSTM)
         bound = units**-0.5
         with torch.no_grad():
             for value in self.parameters():
@@ -58,14 +62,14 @@ class BackPropagation(nn.Module):
                 value.uniform_(-0.5, 0.5, generator=generator)
 
     def forward(self, values: Tensor) -> Tensor:
-        """As DeepLSTM.forward; before the first day stands its own value."""
+        """As Recurrent.forward; before the first day stands its own value."""
         before = values[:, :1].expand(-1, self.DAYS - 1)
         windows = torch.cat([before, values], dim=1).unfold(1, self.DAYS, 1)
         return self.layers(windows).squeeze(-1)
 
 
 def squared_error(forecasts: Tensor, values: Tensor) -> Tensor:
-    """Equation (2-21): Σ (forecast of day t + 1 - value of day t + 1)², over days and sequences, both (batch, days)."""
+    """Equations (2-6) and (2-21): Σ (forecast of day t + 1 - value of day t + 1)²; both (batch, days)."""
     return (forecasts[:, :-1] - values[:, 1:]).square().sum()
 
 
