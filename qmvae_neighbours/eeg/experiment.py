@@ -197,6 +197,22 @@ def support_vectors(train: np.ndarray, labels: Tensor, held_out: np.ndarray, jud
 # The experiment
 
 
+def pairs(settings: Settings) -> list[tuple[int, int]]:
+    """The test and the validation block of each fold."""
+    after = range(1, settings.validations + 1)
+    return [(test, (test + a) % settings.blocks) for test in range(settings.blocks) for a in after]
+
+
+def fold(recording: Recording, test: int, validation: int, settings: Settings) -> tuple[int, str, str, dict[str, Part]]:
+    """Seed of a fold, which blocks do not train in it, what the others are (for the workshop), and its parts."""
+    # Two blocks that change roles leave the same training blocks, so they share seed and models of frames.
+    first, second = sorted((test, validation))
+    rest = [block for block in range(settings.blocks) if block not in (test, validation)]
+    parts = prepare(recording, settings.cut, {"train": rest, "validation": [validation], "test": [test]})
+    where, data = f"without blocks {first + 1} and {second + 1}", f"{recording.identity['content_hash']}, blocks {rest}"
+    return settings.seed + settings.blocks * first + second, where, data, parts
+
+
 def run_fold(
     recording: Recording, test: int, validation: int, settings: Settings, workshop: Workshop
 ) -> tuple[dict[str, dict[str, float]], dict[str, VAE], dict[str, Part]]:
@@ -204,10 +220,7 @@ def run_fold(
 
     Returns the metrics of each model, the models of frames, both by name, and the parts.
     """
-    # Two blocks that change roles leave the same training blocks, so they share seed and models of frames.
-    seed = settings.seed + settings.blocks * min(test, validation) + max(test, validation)
-    rest = [block for block in range(settings.blocks) if block not in (test, validation)]
-    parts = prepare(recording, settings.cut, {"train": rest, "validation": [validation], "test": [test]})
+    seed, where, data, parts = fold(recording, test, validation, settings)
     train, held_out, judged = parts["train"], parts["validation"], parts["test"]
     most = int(train.labels.float().mean() > 0.5)
     metrics = {"majority": accuracies(torch.full_like(judged.labels, most), judged.labels)}
@@ -230,11 +243,8 @@ def run_fold(
 
     models = {}
     for name, beta in ((AUTO, 0.0), (BETA, settings.beta), (PLAIN, 1.0)):
-        data = f"{recording.identity['content_hash']}, blocks {rest}"
-        where = f"{name}, without blocks {min(test, validation) + 1} and {max(test, validation) + 1}"
-        model = models[name] = frame_model(train, beta, settings, workshop, seed, where, data)
-        with torch.no_grad():
-            posteriors = {role: model.encode(part.frames) for role, part in parts.items()}
+        model = models[name] = frame_model(train, beta, settings, workshop, seed, f"{name}, {where}", data)
+        posteriors = {role: model.encode(part.frames) for role, part in parts.items()}
         codes = {role: parts[role].in_sequences(posterior.mean) for role, posterior in posteriors.items()}
         drawn = DiagonalGaussian(codes["train"], train.in_sequences(posteriors["train"].log_var))
         for which, inputs in ((name, codes["train"]), (DRAWN, drawn)):
@@ -347,13 +357,11 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
         "closed": torch.from_numpy(recording.closed).to(torch.uint8),
     }
     folds = []
-    for test in range(settings.blocks):
-        for after in range(1, settings.validations + 1):
-            validation = (test + after) % settings.blocks
-            found, models, parts = run_fold(recording, test, validation, settings, workshop)
-            folds.append({"test": test, "validation": validation, "models": found})
-            if len(folds) == 1:
-                tensors |= _drawn(models, parts["test"])
+    for test, validation in pairs(settings):
+        found, models, parts = run_fold(recording, test, validation, settings, workshop)
+        folds.append({"test": test, "validation": validation, "models": found})
+        if len(folds) == 1:
+            tensors |= _drawn(models, parts["test"])
     control = run_fold(synthetic("a control", seconds=117), 0, 1, settings, workshop)[0]
     return recording.identity, {**metrics, "folds": folds, "control": control}, tensors
 

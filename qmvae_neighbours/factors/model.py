@@ -129,6 +129,19 @@ def linear_information(weights: Tensor, variances: Tensor) -> tuple[Tensor, Tens
     return 0.5 * torch.logdet(together), 0.5 * together.diagonal().log()
 
 
+# Which factors: section 3.5
+
+
+def turned(codes: Tensor, turn: Tensor) -> Tensor:
+    """Equation (3-42), y = Q z, for codes (..., d); with Q transposed (3-43) and (3-44), z = Qᵀ y.
+
+    Raises ValueError for a turn Q (d, d) that is not orthogonal: factors would not stay independent.
+    """
+    if not torch.allclose(turn @ turn.T, torch.eye(len(turn), dtype=turn.dtype), atol=1e-6):
+        raise ValueError("the matrix is not orthogonal, so independent factors would not stay independent")
+    return codes @ turn.T
+
+
 # What information bounds
 
 
