@@ -180,7 +180,7 @@ def test_a_river_is_known_by_its_content_and_not_by_its_name(tmp_path, monkeypat
     root = written(tmp_path, series, series.values)
     (note,) = data.load_runoff(root).notes
     assert "not the one" in note
-    monkeypatch.setitem(data.KNOWN_CONTENT, data.FILE, series.content_hash())
+    monkeypatch.setitem(data.KNOWN_CONTENT, data.RIVER, series.content_hash())
     assert data.load_runoff(root).notes == ()
 
 
@@ -192,10 +192,10 @@ def test_the_real_river_is_read_whole():
     found = data.load_runoff(root)
     assert (found.first, len(found.values), found.kind) == (datetime.date(1980, 10, 1), 12_510, "real")
     assert found.notes == ()
-    if not (Path(root) / data.GAUGES[0]).exists():
-        pytest.skip(f"there is no {data.GAUGES[0]}")
-    for file, estimates in zip(data.GAUGES, (225, 14, 107, 90), strict=True):
-        found = data.load_runoff(root, file)
+    if not (Path(root) / "river/usgs_streamflow").exists():
+        pytest.skip("there is no river/usgs_streamflow")
+    for gauge, estimates in zip([*data.KNOWN_CONTENT][1:], (225, 14, 107, 90), strict=True):
+        found = data.load_runoff(root, gauge)
         assert (found.first, len(found.values), found.kind) == (datetime.date(2000, 1, 1), 1096, "real")
         assert found.notes == (f"{estimates} of 1,096 days are estimates that were approved",)
 
@@ -300,10 +300,10 @@ def test_each_station_has_a_seed_of_its_own_and_the_plain_network_the_river_of_t
     tiny = dataclasses.replace(experiment.STATIONS["smoke"].stations, units=3)
     stations = {"smoke": experiment.Stations(tiny, dataclasses.replace(TINY["smoke"], seeds=(0, 1)))}
     found = experiments.obtain("B5", "smoke", stations, experiment.carry_out_stations, out=tmp_path)
-    river, *gauges = sorted(found.metrics, key=lambda gauge: gauge != results.RIVER)
+    river, *gauges = sorted(found.metrics, key=lambda gauge: gauge != data.RIVER)
     networks = {gauge: {name: list(of) for name, of in found.metrics[gauge]["kept"].items()} for gauge in found.metrics}
     assert networks.pop(river) == {results.RECURRENT: ["0", "1"]}
-    assert [f"river/usgs_streamflow/{gauge}_streamflow_qc.txt" for gauge in gauges] == data.GAUGES
+    assert [river, *gauges] == [*data.KNOWN_CONTENT]
     assert networks == {
         g: dict.fromkeys((results.PLAIN, results.DEEP), [str(n)]) for n, g in enumerate(gauges, start=1)
     }

@@ -15,18 +15,15 @@ from torch import Tensor
 from qmvae_core.data import STAND_IN, DataError
 from qmvae_neighbours.series import content_notes, lines_of, number, series_file
 
-KNOWN_CONTENT = {  # file below a data root -> hash of what the committed records are of
-    "river/usgs_01031500_daily.txt": "9fa4f7f850a9d29d7074b37fb529f12ea5b401bc0d9a6f3438b765a26f713567",
-    "river/usgs_streamflow/01022500_streamflow_qc.txt":
-        "9ad3b7526870580ba46cd65fc516c55e89a0479f7c95a8e6b144c9a6adee3b84",
-    "river/usgs_streamflow/01547700_streamflow_qc.txt":
-        "01cf9707bb7764fea296807419711a2602bbc75d79d1af338544eef8acc09c4a",
-    "river/usgs_streamflow/02064000_streamflow_qc.txt":
-        "46621bb59fdc8b9474d9cf3ec700efe9859388cb278a30dfff19cad3dd21bd86",
-    "river/usgs_streamflow/03015500_streamflow_qc.txt":
-        "995c5dcaebea08a7728c80624ac54861dd66fc2d9945092b11d82a84c1123c01",
-}  # fmt: skip
-FILE, *GAUGES = KNOWN_CONTENT
+RIVER = "01031500"  # the gauge of all networks but those of the table of stations
+FILE = f"river/usgs_{RIVER}_daily.txt"  # below a data root
+KNOWN_CONTENT = {  # gauge -> hash of what the committed records are of
+    RIVER: "9fa4f7f850a9d29d7074b37fb529f12ea5b401bc0d9a6f3438b765a26f713567",
+    "01022500": "9ad3b7526870580ba46cd65fc516c55e89a0479f7c95a8e6b144c9a6adee3b84",
+    "01547700": "01cf9707bb7764fea296807419711a2602bbc75d79d1af338544eef8acc09c4a",
+    "02064000": "46621bb59fdc8b9474d9cf3ec700efe9859388cb278a30dfff19cad3dd21bd86",
+    "03015500": "995c5dcaebea08a7728c80624ac54861dd66fc2d9945092b11d82a84c1123c01",
+}
 DATE = ("YR", "MNTH", "DY")
 GAUGE_FILE = ("GAUGE", *DATE, "FLOW", "FLAG")  # the columns of usgs_streamflow, whose files have no header
 UNITS = {"OBS_RUN": "mm a day", "FLOW": "cubic feet a second"}
@@ -159,10 +156,10 @@ def standin_runoff(seed: int = 0) -> Runoff:
     return Runoff(first, torch.tensor(values, dtype=torch.float32), STAND_IN, notes)
 
 
-def load_runoff(root: str | None = None, file: str = FILE) -> Runoff:
-    """The runoff of a known file below a data root, or the stand-in where the root has none (`series_file`)."""
-    path = series_file(root, file)
+def load_runoff(root: str | None = None, gauge: str = RIVER) -> Runoff:
+    """The runoff of a known gauge below a data root, or the stand-in where the root has none (`series_file`)."""
+    path = series_file(root, FILE if gauge == RIVER else f"river/usgs_streamflow/{gauge}_streamflow_qc.txt")
     if path is None:
-        return standin_runoff([*KNOWN_CONTENT].index(file))
+        return standin_runoff([*KNOWN_CONTENT].index(gauge))
     runoff = read_runoff(path)
-    return runoff._replace(notes=(*runoff.notes, *content_notes(runoff.content_hash(), KNOWN_CONTENT[file])))
+    return runoff._replace(notes=(*runoff.notes, *content_notes(runoff.content_hash(), KNOWN_CONTENT[gauge])))

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from qmvae_core.data import DataError
 from qmvae_neighbours.experiments import Best, Validation, Workshop, fit
-from qmvae_neighbours.runoff.data import KNOWN_CONTENT, Runoff, load_runoff
+from qmvae_neighbours.runoff.data import KNOWN_CONTENT, RIVER, Runoff, load_runoff
 from qmvae_neighbours.runoff.model import BackPropagation, Recurrent, Scale, indices, skill, squared_error
 
 
@@ -72,14 +73,13 @@ STATIONS = {"smoke": Stations(replace(SMOKE, short=2000, long=2000, after=2002, 
 
 def flood_months(runoff: Runoff, settings: Settings) -> dict[str, slice]:
     """The wettest month of each test year, after the half-year of validation: "2010-12" and so on -> its days."""
-    found = {}
-    for year in range(settings.after, settings.last + 1):
-        months = [datetime.date(year, month, 1) for month in range(1, 13)] + [datetime.date(year + 1, 1, 1)]
-        spans = {f"{month:%Y-%m}": runoff.between(month, after)
-                 for month, after in itertools.pairwise(months) if month >= settings.test}  # fmt: skip
-        wettest = max(spans, key=lambda month: float(runoff.values[spans[month]].mean()))
-        found[wettest] = spans[wettest]
-    return found
+    years = range(settings.after, settings.last + 1)
+    months = [datetime.date(year, month, 1) for year in years for month in range(1, 13)]
+    ends = itertools.pairwise([*months, datetime.date(settings.last + 1, 1, 1)])
+    spans = {f"{first:%Y-%m}": runoff.between(first, after) for first, after in ends if first >= settings.test}
+    by_year = itertools.groupby(spans, key=lambda month: month[:4])
+    wettest = [max(of, key=lambda month: float(runoff.values[spans[month]].mean())) for _, of in by_year]
+    return {month: spans[month] for month in wettest}
 
 
 def judged_days(runoff: Runoff, settings: Settings) -> slice:
@@ -92,9 +92,8 @@ def check_river(runoff: Runoff, settings: Settings) -> list[str]:
 
     years that the series does not have, years of training or a test whose runoff never changes, a dry flood month.
     """
-    years = {f"the years from {first}": (datetime.date(first, 1, 1), settings.validation)
-             for first in (settings.long, settings.short)}  # fmt: skip
-    spans = {name: runoff.between(*span) for name, span in years.items()} | {"the test": judged_days(runoff, settings)}
+    spans = {f"the years from {first}": runoff.between(datetime.date(first, 1, 1), settings.validation)
+             for first in (settings.long, settings.short)} | {"the test": judged_days(runoff, settings)}  # fmt: skip
     for name, span in spans.items():
         days = runoff.values[span]
         if days.min() == days.max():
@@ -147,52 +146,34 @@ def forecasts(model: nn.Module, scale: Scale, runoff: Runoff, first: int) -> Ten
     return torch.cat([torch.full((start + 1,), math.nan), made])
 
 
-Made = Mapping[str, tuple[Callable[..., nn.Module], int]]  # name -> (a model of a generator, first year of its history)
-
-
-def networks(settings: Settings) -> Made:
-    """The networks of the chapter, but for the plain recurrent one."""
+def networks(settings: Settings) -> dict[str, tuple[Callable[..., nn.Module], int]]:
+    """Name of each network of the chapter -> (what makes it of a generator, first year of its history)."""
     lstm = {n: functools.partial(Recurrent, n, settings.units) for n in settings.layers}
     named = {f"LSTM, {n} layer{'s' * (n > 1)}, short": (make, settings.short) for n, make in lstm.items()}
     last = settings.layers[-1]
-    return named | {
-        f"LSTM, {last} layers, long": (lstm[last], settings.long),
-        "4-4-1": (BackPropagation, settings.short),
-    }
-
-
-def plain(settings: Settings) -> Made:
-    """The network of (2-3) to (2-5)."""
-    return {"RNN, short": (functools.partial(Recurrent, 1, settings.units, memory=nn.RNN), settings.short)}
+    named[f"LSTM, {last} layers, long"] = lstm[last], settings.long
+    return named | {"4-4-1": (BackPropagation, settings.short)}
 
 
 def judged(
-    runoff: Runoff, settings: Settings, made: Made, seeds: Sequence[int], workshop: Workshop
+    runoff: Runoff, settings: Settings, made: Mapping, seeds: Sequence[int], workshop: Workshop
 ) -> tuple[dict, dict[str, Tensor]]:
     """Networks and persistence on a river, by the indices; and its days, with each forecast of the first seed."""
-    months, metrics = (
-        flood_months(runoff, settings),
-        {"indices": {}, "indices of all test days": {}, "skill": {}, "kept": {}},
-    )
-    drawn, test = {"observed": runoff.values}, judged_days(runoff, settings)
+    metrics, drawn = defaultdict(lambda: defaultdict(dict)), {"observed": runoff.values}
+    spans, test = flood_months(runoff, settings), judged_days(runoff, settings)
 
     def judge(name: str, seed: int, found: Tensor) -> None:
-        def of(days: slice) -> dict[str, float]:
-            return indices(found[days], runoff.values[days])._asdict()
-
-        for key, value in {
-            "indices": {month: of(days) for month, days in months.items()},
-            "indices of all test days": of(test),
-            "skill": skill(found[test], runoff.values[test]),
-        }.items():
-            metrics[key].setdefault(name, {})[str(seed)] = value
+        of = {key: indices(found[days], runoff.values[days])._asdict() for key, days in (spans | {"": test}).items()}
+        metrics["indices of all test days"][name][str(seed)] = of.pop("")
+        metrics["indices"][name][str(seed)] = of
+        metrics["skill"][name][str(seed)] = skill(found[test], runoff.values[test])
         drawn.setdefault(name, found)
 
     for name, (make, first) in made.items():
         for seed in seeds:
             model = make(generator=torch.Generator().manual_seed(seed))
             best, scale = train(model, runoff, first, settings, seed, f"{name}, seed {seed}", workshop)
-            metrics["kept"].setdefault(name, {})[str(seed)] = {"step": best.step, "validation error": best.error}
+            metrics["kept"][name][str(seed)] = {"step": best.step, "validation error": best.error}
             judge(name, seed, forecasts(model, scale, runoff, first))
     judge("persistence", seeds[0], forecasts(nn.Identity(), Scale(0.0, 1.0), runoff, settings.short))
     return metrics, drawn
@@ -217,20 +198,20 @@ def carry_out_stations(settings: Stations, workshop: Workshop) -> tuple[dict, di
 
     Metrics by gauge, as those of `carry_out`; tensors: all test days.
     """
-    rivers = {re.search(r"\d+", file)[0]: load_runoff(workshop.data_root, file) for file in KNOWN_CONTENT}
-    each = [settings.river] + [settings.stations] * (len(rivers) - 1)
-    notes = {gauge: [*r.notes, *check_river(r, s)] for (gauge, r), s in zip(rivers.items(), each, strict=True)}
-    metrics, tensors, hashes = {}, {}, [runoff.content_hash() for runoff in rivers.values()]
+    rivers = {gauge: load_runoff(workshop.data_root, gauge) for gauge in KNOWN_CONTENT}
+    chosen = {gauge: settings.river if gauge == RIVER else settings.stations for gauge in rivers}
+    notes = {gauge: [*runoff.notes, *check_river(runoff, chosen[gauge])] for gauge, runoff in rivers.items()}
+    metrics, tensors, hashes = {}, {}, {gauge: runoff.content_hash() for gauge, runoff in rivers.items()}
     for number, (gauge, runoff) in enumerate(rivers.items()):
-        chosen = each[number]
-        made = {name: of for name, of in networks(chosen).items() if re.match("LSTM.*short", name)}
-        seeds = [number + seed for seed in chosen.seeds]
-        metrics[gauge], drawn = judged(runoff, chosen, made if number else plain(chosen), seeds, workshop)
-        tensors |= {f"{gauge}/{name}": values[judged_days(runoff, chosen)] for name, values in drawn.items()}
+        of, seeds = chosen[gauge], [number + seed for seed in chosen[gauge].seeds]
+        made = {"RNN, short": (functools.partial(Recurrent, 1, of.units, memory=nn.RNN), of.short)}
+        if gauge != RIVER:
+            made = {name: network for name, network in networks(of).items() if re.match("LSTM.*short", name)}
+        metrics[gauge], drawn = judged(runoff, of, made, seeds, workshop)
+        tensors |= {f"{gauge}/{name}": values[judged_days(runoff, of)] for name, values in drawn.items()}
     identity = {
         "kind": next((runoff.kind for runoff in rivers.values() if runoff.kind != "real"), "real"),
         "notes": [f"{gauge}: {note}" for gauge, said in notes.items() for note in said],
-        "gauges": dict(zip(rivers, hashes, strict=True)),
-        "content_hash": hashlib.sha256("".join(hashes).encode()).hexdigest(),
+        "gauges": hashes, "content_hash": hashlib.sha256("".join(hashes.values()).encode()).hexdigest(),
     }  # fmt: skip
     return identity, metrics, tensors
