@@ -14,7 +14,7 @@ from torch.distributions import Normal, kl_divergence
 
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_neighbours import experiments
-from qmvae_neighbours.eeg import shares
+from qmvae_neighbours.eeg import experiment as shares
 from qmvae_neighbours.eeg.data import synthetic
 from qmvae_neighbours.factors import experiment, results
 from qmvae_neighbours.factors import model as factors
@@ -233,9 +233,9 @@ def test_a_verdict_on_the_eeg_follows_its_numbers(all_of_them, half, nats, said)
 
 
 def test_a_share_of_the_factors_is_read_on_blocks_that_had_no_say_in_it(tmp_path):
-    tiny = dataclasses.replace(shares.SETTINGS["smoke"], frame_steps=3, sequence_steps=2, check=1, latent=6)
+    tiny = dataclasses.replace(shares.OF_SHARES["smoke"], frame_steps=3, sequence_steps=2, check=1, latent=6)
     recording, workshop = synthetic("a test"), experiments.Workshop(tmp_path)
-    rows, found = shares.run_fold(recording, 2, 1, tiny, workshop)
+    rows, found = shares.run_shares(recording, 2, 1, tiny, workshop)
     assert [(row["share"], row["kept"]) for row in rows] == list(
         zip(shares.SHARES, (6, 3, 1, 1, 1, 1, 1, 0), strict=True)
     )
@@ -248,7 +248,7 @@ def test_a_share_of_the_factors_is_read_on_blocks_that_had_no_say_in_it(tmp_path
     start, stop = tiny.cut.block_spans(len(recording.samples))[2]
     samples = recording.samples.copy()
     samples[start:stop] = 5 * samples[start:stop] + 900
-    again = shares.run_fold(dataclasses.replace(recording, samples=samples), 2, 1, tiny, workshop)[1]
+    again = shares.run_shares(dataclasses.replace(recording, samples=samples), 2, 1, tiny, workshop)[1]
     assert torch.equal(again["nats"], found["nats"])
 
 

@@ -1,6 +1,6 @@
 """β-VAE and LSTM on electroencephalograms: chapter B6.
 
-Read the modules in this order: data, frames, model, experiment, shares, results.
+Read the modules in this order: data, frames, model, experiment, results.
 """
 
 from qmvae_neighbours.eeg.data import load_eye_state, read_deap

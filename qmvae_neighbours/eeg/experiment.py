@@ -1,9 +1,9 @@
-"""The experiment of chapter B6: all methods, each block of the recording in turn the one that is judged."""
+"""The experiment of chapter B6, each block of the recording in turn the one that is judged, and one of B4."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ from qmvae_neighbours.eeg.data import Recording, load_eye_state, synthetic
 from qmvae_neighbours.eeg.frames import Cut, frames, log_band_powers, robust_limits, standard_of
 from qmvae_neighbours.eeg.model import Centre, ConvolutionalClassifier, SequenceClassifier, frame_loss
 from qmvae_neighbours.experiments import Validation, Workshop, fit
+from qmvae_neighbours.factors.experiment import kept_factors, only
+from qmvae_neighbours.factors.model import information, mixture_information
 from qmvae_neighbours.vae import VAE, VAEConfig, nats_by_dimension
 
 SVM, AUTO, CONVOLUTION, BETA = "PSD-SVM", "AE-LSTM", "CNN-LSTM", "β-VAE-LSTM"
@@ -85,8 +87,7 @@ class Part(NamedTuple):
 def prepare(recording: Recording, cut: Cut, roles: Mapping[str, Sequence[int]]) -> dict[str, Part]:
     """The blocks of each role as a Part; limits, means and deviations are those of the role "train" alone.
 
-    Raises ValueError for a block in which the eyes are in one state only: nothing could be judged on it.
-    """
+    Raises ValueError for a block in which the eyes are in one state only: nothing could be judged on it."""
     spans = cut.block_spans(len(recording.samples))
     limits = robust_limits(np.concatenate([recording.samples[slice(*spans[block])] for block in roles["train"]]))
     powers, labels = [], []
@@ -96,28 +97,22 @@ def prepare(recording: Recording, cut: Cut, roles: Mapping[str, Sequence[int]]) 
         if len(set(labels[-1].tolist())) < 2:
             raise ValueError(f"block {number} of {len(spans)} holds one state of the eyes only; cut fewer blocks")
     standard = standard_of(np.concatenate([powers[block] for block in roles["train"]]))
-    return {role: _part(recording, cut, standard, powers, labels, blocks) for role, blocks in roles.items()}
 
+    def part(blocks: Sequence[int]) -> Part:
+        each = [standard.apply(powers[block]) for block in blocks]
+        offsets, together = np.cumsum([0, *map(len, each)]), np.concatenate(each)
+        sequences = [cut.sequences(len(one)) + offset for one, offset in zip(each, offsets, strict=False)]
+        parts = frames(together, recording.channels), *map(np.concatenate, (sequences, [labels[b] for b in blocks]))
+        return Part(together, *map(torch.from_numpy, parts))
 
-def _part(recording, cut, standard, powers, labels, blocks) -> Part:
-    standardised = [standard.apply(powers[block]) for block in blocks]
-    offsets = np.cumsum([0, *map(len, standardised)])
-    sequences = [cut.sequences(len(part)) + offset for part, offset in zip(standardised, offsets, strict=False)]
-    together = np.concatenate(standardised)
-    return Part(
-        together,
-        torch.from_numpy(frames(together, recording.channels)),
-        torch.from_numpy(np.concatenate(sequences)),
-        torch.from_numpy(np.concatenate([labels[block] for block in blocks])),
-    )
+    return {role: part(blocks) for role, blocks in roles.items()}
 
 
 def frame_model(part: Part, beta: float, settings: Settings, workshop: Workshop, seed: int, name: str, data) -> VAE:
     """A β-VAE of single frames, trained without labels on the frames of a part; beta 0: a plain auto-encoder.
 
     The noise of a pixel is normal, its scale is learned and starts at 1/6, the standard deviation of a frame's pixels
-    by construction. data: what the part is, for the workshop.
-    """
+    by construction. data: what the part is, for the workshop."""
     config = VAEConfig((3, 32, 32), settings.widths, settings.latent, noise="learned", scale=1 / 6, beta=beta)
     model = VAE(config, torch.Generator().manual_seed(seed))
     model.body.insert(0, Centre())
@@ -144,8 +139,7 @@ def train_sequences(
 
     inputs: what each sequence shows, (n, length, ...); of a DiagonalGaussian a new draw is taken each step, as the
     expectation in (4-10) asks for.
-    Returns the step of those weights, and the share of training sequences that were right after the last step.
-    """
+    Returns the step of those weights, and the share of training sequences that were right after the last step."""
     weights, judge = balance(train.labels), balance(held_out.labels)
     means = inputs.mean if isinstance(inputs, DiagonalGaussian) else inputs
 
@@ -218,8 +212,7 @@ def run_fold(
 ) -> tuple[dict[str, dict[str, float]], dict[str, VAE], dict[str, Part]]:
     """All models trained on all blocks but two, chosen on one of the two, judged on the other.
 
-    Returns the metrics of each model, the models of frames, both by name, and the parts.
-    """
+    Returns the metrics of each model, the models of frames, both by name, and the parts."""
     seed, where, data, parts = fold(recording, test, validation, settings)
     train, held_out, judged = parts["train"], parts["validation"], parts["test"]
     most = int(train.labels.float().mean() > 0.5)
@@ -271,8 +264,7 @@ def leaks(recording: Recording, settings: Settings) -> dict[str, dict[str, list[
     """Balanced accuracy of two models when test data are picked at random, and when they are blocks of time.
 
     "windows": the SVM; at random half of all sequences train, a quarter chooses, a quarter tests. "samples": the
-    nearest neighbour of single samples (14 voltages), three quarters against one.
-    """
+    nearest neighbour of single samples (14 voltages), three quarters against one."""
     cut, found = settings.cut, {"windows": {"random": []}, "samples": {"random": [], "blocks": []}}
     whole = prepare(recording, cut, {"train": range(settings.blocks)})["train"]
     features = power_features(whole)
@@ -304,8 +296,7 @@ def leaks(recording: Recording, settings: Settings) -> dict[str, dict[str, list[
 def blocks_possible(recording: Recording, cut: Cut, most: int = 8) -> dict[str, int]:
     """Number of equal blocks -> sequences of the rarer state in the block that has fewest of them.
 
-    As many as the recording is long enough for, at most `most`.
-    """
+    As many as the recording is long enough for, at most `most`."""
     counts = {}
     longest = (len(recording.closed) + cut.span) // (2 * cut.span)  # blocks of one sequence each, and gaps as long
     for blocks in range(2, min(most, longest) + 1):
@@ -336,8 +327,7 @@ def _drawn(models: Mapping[str, VAE], part: Part) -> dict[str, Tensor]:
 def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
     """Chapter B6: each block is the test block in turn, with several validation blocks.
 
-    And a control: one fold of a made-up recording as long as the real one, in which the answer is known to be.
-    """
+    And a control: one fold of a made-up recording as long as the real one, in which the answer is known to be."""
     recording = load_eye_state(workshop.data_root)
     cut, spans = settings.cut, settings.cut.block_spans(len(recording.samples))
     labels = [cut.labels(recording.closed, *span) for span in spans]
@@ -373,3 +363,44 @@ def alpha_gain(recording: Recording, cut: Cut, start: int, stop: int, back: Sequ
     alpha = alpha[cut.sequences(len(alpha))].mean(axis=1)
     labels = cut.labels(recording.closed, start, stop)
     return float(alpha[labels == 1].mean() - alpha[labels == 0].mean())
+
+
+# Table 3-3 of the thesis, for chapter B4: 128 factors, of which some are kept
+
+SHARES = (100, 50, 10, 7, 5, 3, 1, 0)  # in per cent
+OF_SHARES = {profile: replace(settings, latent=128) for profile, settings in SETTINGS.items()}
+
+
+def run_shares(
+    recording: Recording, test: int, validation: int, settings: Settings, workshop: Workshop
+) -> tuple[list[dict], dict[str, Tensor]]:
+    """A row a share: nats of the factors that are kept, and how well an LSTM reads the test block from these alone.
+
+    Nats are of the training frames: what is kept must not depend on what is judged. Tensors: the estimate of each
+    factor, what was read by each share, and the states."""
+    seed, where, data, parts = fold(recording, test, validation, settings)
+    train, held_out, judged = parts["train"], parts["validation"], parts["test"]
+    model = frame_model(train, settings.beta, settings, workshop, seed, f"{settings.latent} factors, {where}", data)
+    posteriors = {role: model.encode(part.frames) for role, part in parts.items()}
+    nats, mixture = information(posteriors["train"]), mixture_information(posteriors["train"])
+    rows, read = [], []
+    for share in SHARES:
+        kept = kept_factors(nats, share)
+        codes = {role: part.in_sequences(only(posteriors[role].mean, kept)) for role, part in parts.items()}
+        reader = SequenceClassifier(settings.latent, settings.hidden, torch.Generator().manual_seed(seed))
+        train_sequences(reader, train, codes["train"], held_out, codes["validation"], settings, seed)
+        read.append(predict(reader, codes["test"]))
+        sums = {"information": float(nats[kept].sum()), "mixture": float(mixture[kept].sum())}
+        rows.append({"share": share, "kept": len(kept)} | sums | accuracies(read[-1], judged.labels))
+    return rows, {"nats": nats, "read": torch.stack(read).to(torch.uint8), "closed": judged.labels.to(torch.uint8)}
+
+
+def carry_out_shares(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
+    """Table 3-3: each fold of chapter B6, and as a control one of a made-up recording in which the answer is."""
+    recording, folds, tensors = load_eye_state(workshop.data_root), [], {}
+    for test, validation in pairs(settings):
+        rows, found = run_shares(recording, test, validation, settings, workshop)
+        folds.append({"test": test, "validation": validation, "shares": rows})
+        tensors |= {f"{test}-{validation}/{name}": values for name, values in found.items()}
+    control = run_shares(synthetic("a control", seconds=117), 0, 1, settings, workshop)[0]
+    return recording.identity, {"folds": folds, "control": control}, tensors

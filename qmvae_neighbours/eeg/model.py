@@ -22,8 +22,7 @@ from qmvae_neighbours.vae import VAE
 class SequenceClassifier(nn.Module):
     """Equations (4-2) to (4-9): an LSTM over factors, and a softmax on its last hidden state.
 
-    forward: (batch, length, factors) -> log probabilities of the classes, (batch, classes).
-    """
+    forward: (batch, length, factors) -> log probabilities of the classes, (batch, classes)."""
 
     def __init__(self, factors: int, hidden: int, generator: torch.Generator, classes: int = 2):
         super().__init__()
@@ -52,8 +51,7 @@ class Centre(nn.Module):
 class ConvolutionalClassifier(nn.Module):
     """The ablation without a model of frames: convolutions in the encoder's place, trained with the LSTM as one.
 
-    forward: frames (batch, length, 3, 32, 32) -> log probabilities, (batch, 2).
-    """
+    forward: frames (batch, length, 3, 32, 32) -> log probabilities, (batch, 2)."""
 
     def __init__(self, channels: Sequence[int], latent: int, hidden: int, generator: torch.Generator):
         super().__init__()
@@ -94,8 +92,7 @@ def discrete_bound(log_q: Tensor, log_prior: Tensor, log_emission: Tensor, log_l
     """All terms of Theorem 4.1 where a factor has k values, by summing over all k^M sequences of factors.
 
     log_q: ln q(z|x_i), (M, k). log_prior: ln p(z), (k,). log_emission: ln p(x_i|z), (M, k). log_label: ln p(y|Z) for
-    the label that was seen, (k,) * M. Raises ValueError for another shape of log_label.
-    """
+    the label that was seen, (k,) * M. Raises ValueError for another shape of log_label."""
     length, k = log_q.shape
     if log_label.shape != (k,) * length:
         raise ValueError(f"log_label must be {(k,) * length}, one entry a sequence, got {tuple(log_label.shape)}")

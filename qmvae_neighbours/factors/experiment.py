@@ -52,8 +52,7 @@ class Settings:
 
     scale: where the learned scale of the noise starts; 0.25 is about the deviation of MNIST's pixels. unit_steps: of
     the training with a scale of one. judged: test images; probed: training images for the classifiers; removed: test
-    images on which factors are taken away one by one.
-    """
+    images on which factors are taken away one by one."""
 
     steps: int = 10_000
     batch_size: int = 128
@@ -130,8 +129,7 @@ def judged_vae(model: VAE, fit: Digits, test: Digits, settings: Settings) -> tup
 def qmvae_models(real: bool) -> Iterable[tuple[str, nn.Module]]:
     """Q-MVAE's readings, with the committed weights that their records name.
 
-    Without real data: one untrained model with small networks, so that the code runs.
-    """
+    Without real data: one untrained model with small networks, so that the code runs."""
     if not real:
         small = f"{READINGS[0]}+mnist.widths=[8]+svhn.widths=[2,2]"
         yield "untrained", build_model(reading(small)).eval()

@@ -35,8 +35,7 @@ REMEDY = "get the file anew"
 class Runoff(NamedTuple):
     """Daily runoff without gaps. first: the first day. values: (days,) in `unit`. kind: real or stand-in.
 
-    notes: sentences for a reader, on what was left out or is not known.
-    """
+    notes: sentences for a reader, on what was left out or is not known."""
 
     first: datetime.date
     values: Tensor
@@ -78,8 +77,7 @@ def read_runoff(path: Path, longest: bool = False) -> Runoff:
     longest: where days are missing or cannot be judged (a mark such as -999, NaN, a flag of a value that is not
     approved), take the longest stretch without one, and say in `notes` how many days are left out.
     Raises DataError, with file and line, for such days without `longest`, and for a file that is doubtful as a whole:
-    other columns or fields, days twice or out of order, two gauges, a last line that was cut.
-    """
+    other columns or fields, days twice or out of order, two gauges, a last line that was cut."""
     lines = lines_of(path, REMEDY)
     header = lines[0].split()
     of_gauge = bool(header) and header[0].isdigit()

@@ -26,8 +26,7 @@ class Settings:
     """How long the trainings of chapter B5 are, and on which years.
 
     sequence: days that are unrolled in training, from a state of zeros. check: steps between two looks at the
-    validation half-year; the weights that forecast it best are kept.
-    """
+    validation half-year; the weights that forecast it best are kept."""
 
     layers: tuple[int, ...] = (1, 2)
     units: int = 128
@@ -57,8 +56,7 @@ class Settings:
 class Stations:
     """The table of four stations: with the source's rate, length and looks; the seed of each is one above the last's.
 
-    river: of the plain recurrent network, which is judged as the other networks are, on the river of `Settings`.
-    """
+    river: of the plain recurrent network, which is judged as the other networks are, on the river of `Settings`."""
 
     stations: Settings = Settings(
         steps=9000, learning_rate=1e-4, check=600, short=2000, long=2000, after=2002, last=2002, seeds=(0,)
@@ -90,8 +88,7 @@ def judged_days(runoff: Runoff, settings: Settings) -> slice:
 def check_river(runoff: Runoff, settings: Settings) -> list[str]:
     """What a reader must know of the river. Raises DataError, before anything is trained, where nothing can be judged:
 
-    years that the series does not have, years of training or a test whose runoff never changes, a dry flood month.
-    """
+    years that the series does not have, years of training or a test whose runoff never changes, a dry flood month."""
     spans = {f"the years from {first}": runoff.between(datetime.date(first, 1, 1), settings.validation)
              for first in (settings.long, settings.short)} | {"the test": judged_days(runoff, settings)}  # fmt: skip
     for name, span in spans.items():
@@ -112,8 +109,7 @@ def train(
 ) -> tuple[Best, Scale]:
     """Fit on the years from `first`, a sequence each, and keep the weights that forecast the validation half-year best.
 
-    Returns which weights those are, with their mean squared error, and the scale.
-    """
+    Returns which weights those are, with their mean squared error, and the scale."""
     start = datetime.date(first, 1, 1)
     days = runoff.values[runoff.between(start, settings.validation)]
     scale = Scale(float(days.min()), float(days.max()))
@@ -196,8 +192,7 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
 def carry_out_stations(settings: Stations, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
     """Chapter B5: LSTMs of one and two layers on four gauges, and the plain recurrent network on the river of the rest.
 
-    Metrics by gauge, as those of `carry_out`; tensors: all test days.
-    """
+    Metrics by gauge, as those of `carry_out`; tensors: all test days."""
     rivers = {gauge: load_runoff(workshop.data_root, gauge) for gauge in KNOWN_CONTENT}
     chosen = {gauge: settings.river if gauge == RIVER else settings.stations for gauge in rivers}
     notes = {gauge: [*runoff.notes, *check_river(runoff, chosen[gauge])] for gauge, runoff in rivers.items()}

@@ -1,8 +1,7 @@
 """Deep LSTM networks that forecast the next day's runoff of a river, beside what they are compared with.
 
 Source: chapter 2 of a thesis on deep representation learning, whose equations have the numbers (2-3) to (2-21). Its
-gauges on the Yangtze are not public; here are five of CAMELS-US (Addor et al. 2017, doi:10.5065/D6G73C3Q).
-"""
+gauges on the Yangtze are not public; here are five of CAMELS-US (Addor et al. 2017, doi:10.5065/D6G73C3Q)."""
 
 from __future__ import annotations
 
@@ -19,8 +18,7 @@ def lstm_step(x: Tensor, hidden: Tensor, cell: Tensor, weights: Tensor, bias: Te
 
     x: (batch, inputs). hidden, cell: (batch, units). weights: (4, units, units + inputs), bias: (4, units), both in the
     order forget, input, output, new. Returns the next (hidden, cell). The output gate sees the new cell, as in every
-    implementation; (2-12) and (2-19) print the index of the old one.
-    """
+    implementation; (2-12) and (2-19) print the index of the old one."""
     gates = torch.einsum("guv,bv->gbu", weights, torch.cat([hidden, x], dim=-1)) + bias[:, None]
     forget, enter, leave = gates[:3].sigmoid()
     cell = forget * cell + enter * gates[3].tanh()
@@ -30,8 +28,7 @@ def lstm_step(x: Tensor, hidden: Tensor, cell: Tensor, weights: Tensor, bias: Te
 class Recurrent(nn.Module):
     """Layers of memory and a linear output: every day a forecast of the next.
 
-    memory: nn.LSTM, with the output (2-20); nn.RNN is the A of (2-3) to (2-5), whose output W has no constant.
-    """
+    memory: nn.LSTM, with the output (2-20); nn.RNN is the A of (2-3) to (2-5), whose output W has no constant."""
 
     def __init__(
         self, layers: int = 2, units: int = 128, generator: torch.Generator | None = None, memory: type = nn.LSTM
@@ -79,8 +76,7 @@ class Indices(NamedTuple):
     m: mean of (y - x) / x. The thesis prints a sum of absolute values, which cannot be negative, while its tables have
     negative m: `m_printed` is the printed one. s: root of Σ (y - x)² / (n - 1), relative to the mean of x. largest,
     smallest: the largest positive and negative relative error, 0 where there is none; range: their difference.
-    A day without flow, x = 0, has no relative error: it counts in s alone.
-    """
+    A day without flow, x = 0, has no relative error: it counts in s alone."""
 
     m: float
     s: float
@@ -93,8 +89,7 @@ class Indices(NamedTuple):
 def indices(forecast: Sequence[float] | Tensor, observed: Sequence[float] | Tensor) -> Indices:
     """The indices of a stretch of days; forecast, observed: (days,), at least two, some of them with flow.
 
-    Raises ValueError for other shapes, observations below zero or without any flow, and what is not a finite number.
-    """
+    Raises ValueError for other shapes, observations below zero or without any flow, and what is not a finite number."""
     y, x = (torch.as_tensor(each, dtype=torch.float64) for each in (forecast, observed))
     if y.shape != x.shape or x.ndim != 1 or len(x) < 2:
         raise ValueError(f"forecast and observed must be one row of at least two days, got {y.shape} and {x.shape}")
@@ -119,8 +114,7 @@ def _check_finite(forecast: Tensor, observed: Tensor) -> None:
 def skill(forecast: Tensor, observed: Tensor) -> float:
     """1 - Σ (y - x)² / Σ (yesterday - x)², from the second day on: 0 for persistence, 1 for no error; (days,).
 
-    Raises ValueError for what is not finite, and for observations that never change, where persistence has no error.
-    """
+    Raises ValueError for what is not finite, and for observations that never change, where persistence has no error."""
     y, x = forecast[1:].double(), observed.double()
     _check_finite(y, x)
     changes = (x[1:] - x[:-1]).square().sum()
@@ -133,8 +127,7 @@ def skill(forecast: Tensor, observed: Tensor) -> float:
 class Scale:
     """A linear map of runoff to about [0, 1], by the lowest and the highest value of the training days.
 
-    Raises ValueError where the two are not apart.
-    """
+    Raises ValueError where the two are not apart."""
 
     low: float
     high: float
