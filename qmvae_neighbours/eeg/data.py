@@ -3,8 +3,6 @@
 The recording: Rösler and Suendermann 2013, OpenML data set 1471. DEAP: Koelstra et al. 2012; its files are lent under a
 licence, so none is here, and the loader is for those who hold one."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

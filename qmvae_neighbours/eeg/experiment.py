@@ -1,7 +1,5 @@
 """The experiment of chapter B6, each block of the recording in turn the one that is judged, and one of B4."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
@@ -31,11 +29,10 @@ MODELS = (SVM, AUTO, CONVOLUTION, BETA, DRAWN, PLAIN)
 class Settings:
     """How large the experiment of chapter B6 is; all fixed beforehand.
 
-    window, hop, length, blocks: of a Cut. widths, latent, beta, frame_steps: of the models of frames. channels: of the
-    convolutional network. hidden, sequence_steps: of the LSTM; `check`: steps between two looks at the validation
-    block. strengths: the SVM's C, chosen on that block. random_splits: how many, to show what a leak does.
-    validations: for each test block, so many of the blocks after it, round the end, are the validation block in turn.
-    """
+    window, hop, length, blocks: of a Cut. widths, latent, beta: of the models of frames. channels: of the convolutional
+    network. hidden: of the LSTM; `check`: steps between two looks at the validation block. strengths: the SVM's C,
+    chosen on that block. random_splits: how many, to show what a leak does. validations: so many of the blocks after a
+    test block, round the end, are the validation block in turn."""
 
     window: int = 128
     hop: int = 32
@@ -111,8 +108,7 @@ def prepare(recording: Recording, cut: Cut, roles: Mapping[str, Sequence[int]]) 
 def frame_model(part: Part, beta: float, settings: Settings, workshop: Workshop, seed: int, name: str, data) -> VAE:
     """A β-VAE of single frames, trained without labels on the frames of a part; beta 0: a plain auto-encoder.
 
-    The noise of a pixel is normal, its scale is learned and starts at 1/6, the standard deviation of a frame's pixels
-    by construction. data: what the part is, for the workshop."""
+    The learned scale of the normal noise starts at 1/6, a pixel's deviation. data: what the part is (workshop)."""
     config = VAEConfig((3, 32, 32), settings.widths, settings.latent, noise="learned", scale=1 / 6, beta=beta)
     model = VAE(config, torch.Generator().manual_seed(seed))
     model.body.insert(0, Centre())
@@ -230,8 +226,8 @@ def run_fold(
         metrics[name] |= {"step": step, "training_at_the_end": last}
 
     images = {role: part.in_sequences(part.frames) for role, part in parts.items()}
-    generator = torch.Generator().manual_seed(seed)
-    network = ConvolutionalClassifier(settings.channels, settings.latent, settings.hidden, generator)
+    sizes = settings.latent, settings.hidden
+    network = ConvolutionalClassifier(settings.channels, *sizes, torch.Generator().manual_seed(seed))
     judge(CONVOLUTION, network, images, images["train"])
 
     models = {}
@@ -240,20 +236,15 @@ def run_fold(
         posteriors = {role: model.encode(part.frames) for role, part in parts.items()}
         codes = {role: parts[role].in_sequences(posterior.mean) for role, posterior in posteriors.items()}
         drawn = DiagonalGaussian(codes["train"], train.in_sequences(posteriors["train"].log_var))
-        for which, inputs in ((name, codes["train"]), (DRAWN, drawn)):
-            if which == DRAWN and name != BETA:
-                continue
-            classifier = SequenceClassifier(settings.latent, settings.hidden, torch.Generator().manual_seed(seed))
-            judge(which, classifier, codes, inputs)
+        for which, inputs in ({name: codes["train"]} | ({DRAWN: drawn} if name == BETA else {})).items():
+            judge(which, SequenceClassifier(*sizes, torch.Generator().manual_seed(seed)), codes, inputs)
         metrics[name] |= _frame_metrics(model, judged, posteriors["test"])
     return metrics, models, parts
 
 
-@torch.no_grad()
 def _frame_metrics(model: VAE, part: Part, posterior: DiagonalGaussian) -> dict[str, float]:
     """On the test block: the root mean squared error of a pixel, nats a frame, and factors with more than 0.01 nats."""
-    rebuilt = model.decode(posterior.mean).sigmoid()
-    each = nats_by_dimension(posterior)
+    rebuilt, each = model.decode(posterior.mean).sigmoid(), nats_by_dimension(posterior)
     result = {"pixel_error": float((rebuilt - part.frames).square().mean().sqrt())}
     if model.config.beta > 0:
         result |= {"divergence": float(each.sum()), "active": int((each > 0.01).sum())}
@@ -267,8 +258,7 @@ def leaks(recording: Recording, settings: Settings) -> dict[str, dict[str, list[
     nearest neighbour of single samples (14 voltages), three quarters against one."""
     cut, found = settings.cut, {"windows": {"random": []}, "samples": {"random": [], "blocks": []}}
     whole = prepare(recording, cut, {"train": range(settings.blocks)})["train"]
-    features = power_features(whole)
-    spans = cut.block_spans(len(recording.samples))
+    features, spans = power_features(whole), cut.block_spans(len(recording.samples))
     voltages, states = recording.samples, torch.from_numpy(recording.closed)
 
     def nearest(train: np.ndarray, test: np.ndarray) -> float:
@@ -306,7 +296,6 @@ def blocks_possible(recording: Recording, cut: Cut, most: int = 8) -> dict[str, 
     return counts
 
 
-@torch.no_grad()
 def _drawn(models: Mapping[str, VAE], part: Part) -> dict[str, Tensor]:
     """Five frames of a part with open eyes and five with closed, rebuilt, and the three busiest factors moved."""
     last = part.sequences[:, -1]
@@ -376,8 +365,7 @@ def run_shares(
 ) -> tuple[list[dict], dict[str, Tensor]]:
     """A row a share: nats of the factors that are kept, and how well an LSTM reads the test block from these alone.
 
-    Nats are of the training frames: what is kept must not depend on what is judged. Tensors: the estimate of each
-    factor, what was read by each share, and the states."""
+    Nats are of the training frames. Tensors: the estimate of each factor, what each share reads, and the states."""
     seed, where, data, parts = fold(recording, test, validation, settings)
     train, held_out, judged = parts["train"], parts["validation"], parts["test"]
     model = frame_model(train, settings.beta, settings, workshop, seed, f"{settings.latent} factors, {where}", data)

@@ -3,8 +3,6 @@
 Follows section 4.4 of the thesis behind chapter B6, which follows Bashivan et al. 2016 (arXiv:1511.06448). Everything
 that is fitted (limits, means, deviations) is fitted on the rows that the caller passes, and applied to others."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -50,9 +48,8 @@ def positions(names: Sequence[str]) -> np.ndarray:
 def azimuthal_equidistant(points: np.ndarray) -> np.ndarray:
     """The plane map of directions (..., 3) that keeps distance and bearing from the vertex: (..., 2), in radians.
 
-    A direction at the angle a from the vertex goes to the distance a from the origin, in the same bearing. Lengths do
-    not matter. Raises ValueError for the zero vector, and for the direction opposite the vertex, which has no bearing.
-    """
+    A direction at the angle a from the vertex goes to the distance a from the origin, in the same bearing.
+    Raises ValueError for the zero vector, and for the direction opposite the vertex, which has no bearing."""
     points = np.asarray(points, dtype=float)
     across = np.hypot(points[..., 0], points[..., 1])
     if ((across == 0) & (points[..., 2] <= 0)).any():

@@ -4,8 +4,6 @@ Source: chapter 4 of the thesis behind chapter B6, with its ablations (an auto-e
 baseline (a support vector machine on band powers) and its Theorem 4.1. The recording is another one than the thesis's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,8 +39,7 @@ class SequenceClassifier(nn.Module):
 class Centre(nn.Module):
     """Takes 0.5 from each pixel, so that the mean frame is 0.
 
-    Frames are mostly near 0.5: uncentred, the first steps move all inputs of a unit one way and most units fall silent.
-    """
+    Frames are near 0.5: uncentred, the first steps move all inputs of a unit one way and most units fall silent."""
 
     def forward(self, images: Tensor) -> Tensor:  # noqa: D102
         return images - 0.5
@@ -69,8 +66,7 @@ class ConvolutionalClassifier(nn.Module):
 def frame_loss(model: VAE, images: Tensor, noise: Tensor) -> Tensor:
     """Minus equation (4-1), mean over images (batch, 3, 32, 32), in nats; noise: (batch, latent), standard normal.
 
-    beta 0 is the plain auto-encoder: the same network with neither a divergence nor, so noise is not looked at, a draw.
-    """
+    beta 0 is the plain auto-encoder: neither a divergence nor a draw, so noise is not looked at."""
     return model.free_energy(images, noise if model.config.beta > 0 else torch.zeros_like(noise)).total.mean()
 
 

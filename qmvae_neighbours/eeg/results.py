@@ -1,7 +1,5 @@
 """What chapter B6 finds: each method on each block of time, intervals over the blocks, verdicts; and its figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
@@ -78,11 +76,10 @@ def above_chance(found: Found) -> str:
     against = {name: compare(found, name) for name in MODELS}
     above = [name for name, result in against.items() if result.says is Says.ABOVE]
     said = listed({name: result.evidence for name, result in against.items()}, "{} {}")
-    outcome = f"Better than a constant answer, by these intervals: {', '.join(above)}."
-    if not above:
-        outcome = "No interval lies above zero: **no model can be said to see the state of the eyes in a new block.**"
-    count = found.settings["blocks"]
-    return f"Points above 50 % balanced accuracy over the {count} test blocks: {said}. {outcome}"
+    outcome = "No interval lies above zero: **no model can be said to see the state of the eyes in a new block.**"
+    if above:
+        outcome = f"Better than a constant answer, by these intervals: {', '.join(above)}."
+    return f"Points above 50 % balanced accuracy over the {found.settings['blocks']} test blocks: {said}. {outcome}"
 
 
 def leaks(found: Found) -> dict[str, np.ndarray]:

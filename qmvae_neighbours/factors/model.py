@@ -1,10 +1,7 @@
 """Which factors of a code carry information: mutual information as an indicator, and what it bounds.
 
-Source: chapter 3 of Liu's thesis, whose equations are named here by its numbers; its results are those of Liu et al.
-(arXiv:1809.01804). A "factor" is one dimension of a code z, drawn from a diagonal Gaussian q(z|x). Its sigma is a
-variance. Everything is in nats and in double precision."""
-
-from __future__ import annotations
+Source: chapter 3 of Liu's thesis, by its equations' numbers; its results are those of Liu et al. (arXiv:1809.01804). A
+"factor" is a dimension of a code z, drawn from a diagonal Gaussian q(z|x); nats and double precision everywhere."""
 
 import math
 
@@ -39,8 +36,7 @@ def divergences(posterior: DiagonalGaussian, other: DiagonalGaussian | None = No
 def information(posterior: DiagonalGaussian) -> Tensor:
     """Equation (3-22), Algorithm 3-1: the estimate of I(x; z_h) from n images, (d,). Its sum is the total of (3-21).
 
-    It exceeds I(x; z_h) by KL(q(z_h) ‖ q*_h), lemma 3.1, so it is exact only where the aggregate is a Gaussian with
-    mean zero. posterior: (n, d)."""
+    By lemma 3.1 it is exact only where the aggregate is a Gaussian of mean zero, else too large. posterior: (n, d)."""
     return divergences(posterior, aggregate(posterior))
 
 
@@ -113,8 +109,7 @@ def factors_of(posterior: DiagonalGaussian, labels: Tensor) -> dict[str, list[fl
 def linear_information(weights: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
     """The known case: z = W y + noise, y ~ N(0, I). I(y; z) in nats as one number, and I(y; z_h): (d,).
 
-    ½ ln det(I + W Wᵀ / variances), and ½ ln(1 + |w_h|² / variance_h). weights: (d, p). variances: (d,), of the noise.
-    """
+    ½ ln det(I + W Wᵀ / variances), and ½ ln(1 + |w_h|² / variance_h). weights: (d, p); variances: (d,), of noise."""
     scaled = weights.double() / variances.double().sqrt()[:, None]
     together = torch.eye(len(scaled), dtype=torch.float64) + scaled @ scaled.T
     return 0.5 * torch.logdet(together), 0.5 * together.diagonal().log()
@@ -138,8 +133,7 @@ def turned(codes: Tensor, turn: Tensor) -> Tensor:
 def error_bound(entropy: float, nats: float, dimensions: int = 1) -> float:
     """Equation (3-16): least squared error, summed over the dimensions, of a guess at x from a code with I(x; z) nats.
 
-    d / (2 π e) · exp(2 (h(x) - I) / d). The thesis prints d = 1 for any x, which does not hold for vectors. entropy:
-    the differential entropy of x in nats."""
+    d / (2 π e) · exp(2 (h(x) - I) / d), h the entropy. As printed, d = 1 for any x, it does not hold for vectors."""
     return dimensions / (2 * math.pi * math.e) * math.exp(2 * (entropy - nats) / dimensions)
 
 

@@ -1,7 +1,5 @@
 """Daily runoff of a river from a CAMELS-US file, checked, and a stand-in for it."""
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 from collections.abc import Sequence
@@ -94,14 +92,11 @@ def read_runoff(path: Path, longest: bool = False) -> Runoff:
     kept = max(_stretches(days, longest), key=len)
     if not kept:
         raise DataError(f"{path} has no day that can be judged; {REMEDY}")
-    total, estimated, notes = (days[-1].date - days[0].date).days + 1, sum(day.flag == "A:e" for day in kept), []
-    if len(kept) < total:
-        notes.append(
-            f"{total - len(kept):,} of {total:,} days are left out; the rest is the longest stretch without a gap"
-        )
-    if estimated:
-        notes.append(f"{estimated:,} of {len(kept):,} days are estimates that were approved")
-    return Runoff(kept[0].date, torch.tensor([day.value for day in kept]), "real", tuple(notes), UNITS[column])
+    total, estimated = (days[-1].date - days[0].date).days + 1, sum(day.flag == "A:e" for day in kept)
+    left = f"{total - len(kept):,} of {total:,} days are left out; the rest is the longest stretch without a gap"
+    notes = (left,) * (len(kept) < total)
+    notes += (f"{estimated:,} of {len(kept):,} days are estimates that were approved",) * (estimated > 0)
+    return Runoff(kept[0].date, torch.tensor([day.value for day in kept]), "real", notes, UNITS[column])
 
 
 def _day(where: str, names: Sequence[str], fields: Sequence[str], column: str) -> _Day:
@@ -142,16 +137,15 @@ def _stretches(days: Sequence[_Day], longest: bool) -> list[list[_Day]]:
 def standin_runoff(seed: int = 0) -> Runoff:
     """Thirty-four made-up years: storms at random, more of them in spring, and water that leaves slowly."""
     first, last = datetime.date(1980, 10, 1), datetime.date(2015, 1, 1)
-    days = np.arange((last - first).days)
-    generator = np.random.default_rng(seed)
+    days, generator = np.arange((last - first).days), np.random.default_rng(seed)
     season = 1.2 + np.sin(2 * np.pi * (days + 180) / 365.25)
     storms = generator.gamma(0.6, 4.0, len(days)) * (generator.random(len(days)) < 0.15) * season
     water, values = 5.0, []
     for storm in storms:
         water = 0.93 * water + storm
         values.append(0.1 + 0.07 * water)
-    notes = ("The runoff is made up: no evidence about any river",)
-    return Runoff(first, torch.tensor(values, dtype=torch.float32), STAND_IN, notes)
+    values, note = torch.tensor(values, dtype=torch.float32), "The runoff is made up: no evidence about any river"
+    return Runoff(first, values, STAND_IN, (note,))
 
 
 def load_runoff(root: str | None = None, gauge: str = RIVER) -> Runoff:

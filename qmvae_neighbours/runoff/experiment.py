@@ -1,7 +1,5 @@
 """The experiments of chapter B5: layers of memory, histories, simpler forecasts; and four stations."""
 
-from __future__ import annotations
-
 import datetime
 import functools
 import hashlib
@@ -54,9 +52,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Stations:
-    """The table of four stations: with the source's rate, length and looks; the seed of each is one above the last's.
+    """Of the four stations: the source's rate, length and looks; the seed of each is one above that of the last.
 
-    river: of the plain recurrent network, which is judged as the other networks are, on the river of `Settings`."""
+    river: of the plain recurrent network, which is judged on the river of the other networks, as they are."""
 
     stations: Settings = Settings(
         steps=9000, learning_rate=1e-4, check=600, short=2000, long=2000, after=2002, last=2002, seeds=(0,)

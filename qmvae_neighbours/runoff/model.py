@@ -3,8 +3,6 @@
 Source: chapter 2 of a thesis on deep representation learning, whose equations have the numbers (2-3) to (2-21). Its
 gauges on the Yangtze are not public; here are five of CAMELS-US (Addor et al. 2017, doi:10.5065/D6G73C3Q)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -73,10 +71,9 @@ def squared_error(forecasts: Tensor, values: Tensor) -> Tensor:
 class Indices(NamedTuple):
     """The five indices of the thesis, in per cent but for `m_printed`.
 
-    m: mean of (y - x) / x. The thesis prints a sum of absolute values, which cannot be negative, while its tables have
-    negative m: `m_printed` is the printed one. s: root of Σ (y - x)² / (n - 1), relative to the mean of x. largest,
-    smallest: the largest positive and negative relative error, 0 where there is none; range: their difference.
-    A day without flow, x = 0, has no relative error: it counts in s alone."""
+    m: mean of (y - x) / x; the thesis prints a sum of absolute values, `m_printed`, while its tables have negative m.
+    s: root of Σ (y - x)² / (n - 1), relative to the mean of x. largest, smallest: the largest positive and negative
+    relative error, 0 where there is none; range: their difference. A day of x = 0 has none: it counts in s alone."""
 
     m: float
     s: float

@@ -1,7 +1,5 @@
 """What chapter B5 finds: what each network reaches, which weights were kept, the verdicts; and its figure."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
