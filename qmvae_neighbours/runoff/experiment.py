@@ -52,12 +52,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Stations:
-    """Of the four stations: the source's rate, length and looks; the seed of each is one above that of the last.
+    """Of the four stations: rate and length nearer the source's; the seed of each is one above that of the last.
 
     river: of the plain recurrent network, which is judged on the river of the other networks, as they are."""
 
     stations: Settings = Settings(
-        steps=9000, learning_rate=1e-4, check=600, short=2000, long=2000, after=2002, last=2002, seeds=(0,)
+        steps=2000, learning_rate=5e-4, check=100, short=2000, long=2000, after=2002, last=2002, seeds=(0,)
     )
     river: Settings = Settings()
 
