@@ -14,6 +14,7 @@ from test_book import CONFIG, PAGES, ROOT
 pytestmark = pytest.mark.slow
 TOPICS = ("requests", "console", "formulas", "images", "wide", "narrow", "light", "dark")
 WHOLE = "notebooks/05_quadruplet_loss.html"  # it has code of every kind, tables, figures and formulas
+HEAVIEST = 1.5e6  # bytes
 MADE_BY_SPHINX = ["genindex.html", "py-modindex.html", "search.html"]
 
 BROKEN = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>broken</title>
@@ -68,6 +69,20 @@ def test_every_internal_link_leads_somewhere(soups):
     links = sum(len(soup.find_all("a", href=True)) for soup in soups.values())
     assert links > 10 * len(soups)
     assert not broken_links(soups)
+
+
+def weight(page: Path, soup: BeautifulSoup) -> int:
+    """The bytes of a page and of all that it loads, without MathJax, which is loaded once."""
+    named = [each.get("src") for each in soup.find_all(["img", "script"])]
+    named += [each.get("href") for each in soup.find_all("link", rel="stylesheet")]
+    loaded = {(page.parent / unquote(urlsplit(name).path)).resolve() for name in named if name and ":" not in name}
+    return sum(path.stat().st_size for path in {page, *loaded} if path.is_file() and "mathjax" not in path.name)
+
+
+def test_a_page_weighs_little(soups):
+    found = {path.name: weight(path, soup) for path, soup in soups.items()}
+    assert min(found.values()) > 5e5  # the theme alone
+    assert not {name: bytes_ for name, bytes_ in found.items() if bytes_ > HEAVIEST}
 
 
 def test_a_broken_link_is_seen(tmp_path):

@@ -28,7 +28,7 @@ from pypdf import PdfReader, PdfWriter
 from qmvae_core.files import replacing
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-LEFT_OUT = ("book/api", "book/explorer")
+LEFT_OUT = ("book/api", "book/api_study", "book/api_neighbours", "book/explorer")
 COVER = (".logo__title", ".component-author", "article p", ".copyright")  # of the first page
 # Formulas that are not typeset when all that can be done is done.
 TYPESET = """async () => {
