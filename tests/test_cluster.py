@@ -352,9 +352,9 @@ def test_the_certificates_of_the_page_are_asked_for_of_workers_and_of_the_comman
     monkeypatch.setenv("HOME", str(tmp_path))
     subprocess.run(["bash", "-ec", commands], check=True, capture_output=True)
     assert {path.stat().st_mode & 0o77 for path in (tmp_path / ".config" / "dask").iterdir()} == {0}
-    log = tmp_path / "job.txt"
+    job = tmp_path / "job.sh"  # a copy, as Slurm makes one: the script is gone when the command returns
     (tmp_path / "sbatch").write_text(
-        f'#!/bin/sh\nbash -n "$1" && bash "$1" >{log} 2>&1 &\necho Submitted batch job $!\n'
+        f'#!/bin/sh -e\ncp "$1" {job}\nbash -n {job}\nbash {job} >{job}.txt 2>&1 &\necho Submitted batch job $!\n'
     )
     (tmp_path / "scancel").symlink_to("/bin/true")
     found = dask.config.collect([str(tmp_path / ".config" / "dask")], env={})
