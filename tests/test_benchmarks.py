@@ -152,20 +152,32 @@ def test_contenders_take_turns_each_with_its_own_settings(monkeypatch):
     for name in command.LAYERS_SETTINGS:
         monkeypatch.delenv(name, raising=False)
     layers = {"what": "layers", "model": "mvae", "batch": 2, "steps": 1}
-    tasks = {"layers": layers, **dict.fromkeys(("another", command.PEER), {"what": "ceiling", "size": 16})}
+    tasks = {"layers": layers, command.PEER: {"what": "ceiling", "size": 16}}
     found = command._in_turns(tasks, "cpu", turns=2, threads=1)
     assert {name: each["environment"] for name, each in found.items()} == {
-        "layers": command.LAYERS_SETTINGS,
-        "another": command.MEMORY_SETTINGS,
-        command.PEER: {},
-    }
+        "layers": command.LAYERS_SETTINGS, command.PEER: {},
+    }  # fmt: skip
+    assert command._settings("another", tasks[command.PEER]) == command.MEMORY_SETTINGS
     for each in found.values():
         assert len(each["ms"]) == 2
         assert min(each["ms"]) > 0
-    assert found["another"]["operations"] == 2 * 16**3
+    assert found[command.PEER]["operations"] == 2 * 16**3
 
 
-def test_a_contender_that_ends_is_named():
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """A function: a shell's commands -> they stand in for every contender's process; each line is an answer."""
+
+    def arrange(commands: str) -> None:
+        (tmp_path / "python").write_text(f"#!/bin/sh\n{commands}\n")
+        (tmp_path / "python").chmod(0o755)
+        monkeypatch.setattr(command.sys, "executable", str(tmp_path / "python"))
+
+    return arrange
+
+
+def test_a_contender_that_ends_is_named(started):
+    started("echo noise")
     with pytest.raises(RuntimeError, match="'wrong' ended.*python -m benchmarks .*no such model"):
         command._in_turns({"wrong": {"what": "layers", "model": "no such model"}}, "cpu", turns=1, threads=1)
 
@@ -198,12 +210,12 @@ def test_what_the_machine_lacks_is_left_out(monkeypatch):
     assert command._default("cpu")["precision"] == "bfloat16"
 
 
-def test_side_by_side_the_processes_of_a_turn_work_at_the_same_time():
-    found = command._side_by_side({"what": "ceiling", "size": 16}, turns=2, cores=2)
-    assert [{name: len(ms) for name, ms in turn.items()} for turn in found] == [
-        {"one on all cores": 1, "one on each core": 2}
-    ] * 2
-    assert min(ms for turn in found for each in turn.values() for ms in each) > 0
+def test_side_by_side_one_process_has_all_cores_and_the_others_one_each(started):
+    started(f'echo "{command.MARK}0"; while read -r word; do echo "{command.MARK}$OMP_NUM_THREADS"; done')
+    assert (
+        command._side_by_side({"what": "ceiling", "size": 16}, turns=2, cores=2)
+        == [{"one on all cores": [2], "one on each core": [1, 1]}] * 2
+    )
 
 
 def test_steps_side_by_side_are_those_of_all_processes_together():
