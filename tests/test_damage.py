@@ -11,27 +11,56 @@ from qmvae_core.training import CheckpointError, TrainingConfig, checkpoint, fit
 TRAINING = TrainingConfig(epochs=2, batch_size=8, rounds=1, chunk=2)
 
 
+@pytest.fixture(scope="module")
+def trained(small_config, small_digits, tmp_path_factory):
+    """What trains a run in a folder, and the checkpoint that it leaves."""
+
+    def train(folder):
+        return fit(small_config(), TRAINING, small_digits(), folder=folder, progress="none")
+
+    folder = tmp_path_factory.mktemp("run")
+    train(folder)
+    return train, (folder / "checkpoint.pt").read_bytes()
+
+
 @pytest.fixture
-def started(small_config, small_digits, tmp_path):
-    """A run with a checkpoint: a function that goes on with it, and the file."""
-
-    def go_on():
-        return fit(small_config(), TRAINING, small_digits(), folder=tmp_path, progress="none")
-
-    go_on()
-    return go_on, tmp_path / "checkpoint.pt"
+def path(trained, tmp_path):
+    """A copy of the checkpoint."""
+    (tmp_path / "checkpoint.pt").write_bytes(trained[1])
+    return tmp_path / "checkpoint.pt"
 
 
-@pytest.mark.parametrize("place", [0.001, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
-@pytest.mark.parametrize("bit", [0, 6])
-def test_a_checkpoint_with_one_bit_flipped_is_refused_and_kept(started, place, bit):
-    go_on, path = started
+@pytest.fixture
+def refused(trained, path, monkeypatch):
+    """A function: words of the error with which nothing is taken of the checkpoint, which stays as it is."""
+
+    def go_on(words: str) -> None:
+        before = path.read_bytes()
+        monkeypatch.setattr(checkpoint, "put_back", lambda *_: pytest.fail("something was taken"))
+        with pytest.raises(CheckpointError, match=words):
+            trained[0](path.parent)
+        assert path.read_bytes() == before
+
+    return go_on
+
+
+BITS = [(place, bit) for place in (0.001, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999) for bit in (0, 6)]
+
+
+@pytest.mark.parametrize("damage", [*BITS, "truncated", "empty", "text"])
+def test_a_checkpoint_with_other_bytes_is_refused(path, refused, damage):
     content = bytearray(path.read_bytes())
-    content[int(place * len(content))] ^= 1 << bit
+    if isinstance(damage, tuple):
+        content[int(damage[0] * len(content))] ^= 1 << damage[1]
+    else:
+        content = {"truncated": content[: len(content) // 2], "empty": b"", "text": b"not a checkpoint"}[damage]
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is damaged: .*delete it"):
-        go_on()
-    assert path.read_bytes() == content
+    refused(rf"{re.escape(str(path))} is damaged: .*delete it")
+
+
+def at(**where):
+    """In another position."""
+    return lambda content: content["position"].update(where)
 
 
 def no_epoch_of(content: dict) -> None:
@@ -40,74 +69,54 @@ def no_epoch_of(content: dict) -> None:
     content["position"]["history"].pop()
 
 
-FITS = {
-    "a name": lambda content: content["state"].__setitem__("new", content["state"].pop(min(content["state"]))),
-    "a shape": lambda content: content["state"].update({n: torch.cat([v, v]) for n, v in content["state"].items()}),
-    "a type": lambda content: content["state"].update({n: v.double() for n, v in content["state"].items()}),
-    "a part that is missing": lambda content: content["state"].pop(min(content["state"])),
-    "no state": lambda content: content.pop("state"),
-    "an epoch that cannot be": lambda content: content["position"].update(epoch=3),
-    "a chunk that cannot be": lambda content: content["position"].update(epoch=0, chunk=77),
-    "a position of words": lambda content: content["position"].update(epoch="two"),
-    "an unknown field": lambda content: content["position"].update(colour=1),
-    "a report too few": lambda content: content["position"]["history"].pop(),
-    "losses of another shape": no_epoch_of,
-}
+def losses(shape: tuple[int, ...], epoch: int, chunk: int):
+    """Of a shape of their own, within an epoch."""
+
+    def change(content: dict) -> None:
+        content["position"].update(epoch=epoch, chunk=chunk, history=content["position"]["history"][:epoch])
+        content.update(names=[str(i) for i in range(7)], means=torch.zeros(shape))
+
+    return change
 
 
-@pytest.mark.parametrize("change", FITS)
-def test_a_checkpoint_that_does_not_fit_the_run_is_refused_and_nothing_of_it_is_taken(started, monkeypatch, change):
+FITS = [  # what is changed, and what is said of it; two epochs of two chunks end in the first chunk of the third
+    (lambda content: content["state"].__setitem__("new", content["state"].pop(min(content["state"]))), ""),
+    (lambda content: content["state"].update({n: torch.cat([v, v]) for n, v in content["state"].items()}), ""),
+    (lambda content: content["state"].update({n: v.double() for n, v in content["state"].items()}), ""),
+    (lambda content: content["state"].pop(min(content["state"])), ""),
+    (lambda content: content.pop("state"), ""),
+    *((at(epoch=epoch, chunk=chunk), rf"it stands in chunk {chunk} of epoch {epoch}\)")
+      for epoch, chunk in [(2, 1), (3, 0), (0, 2), (0, -1), (-1, 0), (1, 2)]),
+    (at(epoch="two"), ""),
+    (at(colour=1), ""),
+    (lambda content: content["position"]["history"].pop(), ""),
+    (no_epoch_of, ""),
+    *((losses(shape, epoch, chunk), rf"its losses have the shape \({', '.join(map(str, shape))}\)")
+      for shape, epoch, chunk in [((2, 5, 1), 0, 1), ((1, 7, 1), 1, 1), ((2, 7, 2), 1, 1)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "said"), FITS)
+def test_a_checkpoint_that_does_not_fit_the_run_is_refused(path, refused, change, said):
     """Its digest and its key are right, as somebody could write them; its content cannot be."""
-    go_on, path = started
     content = checkpoint.read(path)
-    FITS[change](content)
+    change(content)
     checkpoint.write(path, content)
-    monkeypatch.setattr(checkpoint, "put_back", lambda *_: pytest.fail("something was taken"))
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt does not fit this run .*; delete it to start anew"):
-        go_on()
+    refused(rf"checkpoint\.pt does not fit this run \(.*{said}.*; delete it to start anew")
 
 
-@pytest.mark.parametrize("part", ["model", "training", "seeds", "data", "device", "code", "torch"])
-def test_a_run_goes_on_only_with_all_that_decided_its_result(started, part):
-    go_on, path = started
+ALL = "model, training, seeds, data, device, code, torch"
+
+
+@pytest.mark.parametrize("part", [*ALL.split(", "), ALL])
+def test_a_run_goes_on_only_with_all_that_decided_its_result(path, refused, part):
     content = checkpoint.read(path)
-    content["key"][part] = "another"
+    if part == ALL:
+        content["key"] = "abc on cpu"  # of an earlier form
+    else:
+        content["key"][part] = "another"
     checkpoint.write(path, content)
-    with pytest.raises(CheckpointError, match=f"another {part}; go on with the same, .* or delete it"):
-        go_on()
-
-
-def test_a_checkpoint_of_an_earlier_form_is_refused(started):
-    go_on, path = started
-    checkpoint.write(path, {**checkpoint.read(path), "key": "abc on cpu"})
-    with pytest.raises(CheckpointError, match="another model, training, seeds, data, device, code, torch; go on"):
-        go_on()
-
-
-@pytest.mark.parametrize(("epoch", "chunk"), [(2, 1), (3, 0), (0, 2), (0, -1), (-1, 0), (1, 2)])
-def test_a_place_outside_the_run_is_named(started, epoch, chunk):
-    """Two epochs of two chunks; a finished run stands in the first chunk of the third."""
-    go_on, path = started
-    content = checkpoint.read(path)
-    content["position"].update(epoch=epoch, chunk=chunk)
-    checkpoint.write(path, content)
-    with pytest.raises(
-        CheckpointError, match=rf"does not fit this run \(it stands in chunk {chunk} of epoch {epoch}\)"
-    ):
-        go_on()
-
-
-@pytest.mark.parametrize(("shape", "taken"), [((2, 5, 1), (0, 1)), ((1, 7, 1), (1, 1)), ((2, 7, 2), (1, 1))])
-def test_losses_of_another_shape_are_refused(started, shape, taken):
-    go_on, path = started
-    content = checkpoint.read(path)
-    content["names"] = [str(i) for i in range(7)]
-    epoch, chunk = taken
-    content["position"].update(epoch=epoch, chunk=chunk, history=content["position"]["history"][:epoch])
-    content["means"] = torch.zeros(shape)
-    checkpoint.write(path, content)
-    with pytest.raises(CheckpointError, match=rf"its losses have the shape \({', '.join(map(str, shape))}\)"):
-        go_on()
+    refused(f"another {part}; go on with the same, .* or delete it")
 
 
 class Trap:
