@@ -1,7 +1,10 @@
 """What the tests of all models share: small configs, images and draws that are the same in every run."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 
+from qmvae_core.data import MODALITIES, Digits
 from qmvae_core.models import ModelConfig, MultimodalVAE, build_model, draw_noise
 from qmvae_core.training import fit
 
@@ -35,6 +38,17 @@ def random_images(config: ModelConfig, batch: int = 4, dtype=torch.float64) -> d
 def random_noise(model: MultimodalVAE, batch: int = 4, dtype=torch.float64, seed: int = 0) -> dict[str, torch.Tensor]:
     drawn = draw_noise(model.noise_spec(batch), generator(seed), "cpu")
     return {name: value.to(dtype) for name, value in drawn.items()}
+
+
+def noise(counts: Mapping[str, Sequence[int]], seed: int = 0) -> dict[str, Digits]:
+    """Of each modality of the paper noise, with so many images of each digit."""
+    draws, found = generator(seed), {}
+    for name, of_digit in counts.items():
+        labels = torch.arange(10).repeat_interleave(torch.tensor(of_digit))
+        labels = labels[torch.randperm(len(labels), generator=draws)]
+        shape = (len(labels), *MODALITIES[name])
+        found[name] = Digits(torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws), labels)
+    return found
 
 
 def build(config: ModelConfig, dtype=torch.float64) -> MultimodalVAE:

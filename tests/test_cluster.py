@@ -462,6 +462,7 @@ def test_a_killed_worker_costs_its_run_what_came_after_the_checkpoint_and_change
         process = psutil.Popen(command(evidence), env=environment, stdout=file, stderr=subprocess.STDOUT)
         try:
             orphans = kill_the_worker_of(runs[0], evidence, process)
+            assert study_runs.state(runs[0], evidence) == "started"
             assert not psutil.wait_procs(orphans, timeout=10)[1], "papermill or its kernel lives on without its worker"
             (checkpoint,) = (evidence / "work" / runs[0].id).glob("*/checkpoint.pt")
             assert read(checkpoint)["position"]["epoch"] == 1  # of 2: it was in the middle of its training
@@ -469,7 +470,7 @@ def test_a_killed_worker_costs_its_run_what_came_after_the_checkpoint_and_change
             while process.poll() is None:
                 assert time.monotonic() - started < PATIENCE, "the command never ended"
                 seen.update(process.children(recursive=True))
-                time.sleep(0.2)
+                time.sleep(1.0)
         finally:
             for left in {*seen, process}:
                 if left.is_running():
@@ -496,10 +497,5 @@ def test_a_killed_worker_costs_its_run_what_came_after_the_checkpoint_and_change
                 expected = trained.models[0].state_dict()
                 assert stored.keys() == expected.keys()
                 assert all(torch.equal(stored[name], value) for name, value in expected.items()), one.id
-                if one.reading == LONG:  # the one that was disturbed
-                    study_runs.judge(one, trained, data, oracles, undisturbed)
-            expected = read_record(study_runs.record_path(runs[0], 0, undisturbed))
-            for part in expected.keys() - {"finished", "provenance", "cost"}:
-                assert found[0][part] == expected[part], part
     finally:
         torch.set_num_threads(before)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from model_cases import noise
 
 from qmvae_core.data import MODALITIES, DigitData, Digits, tuple_indices
 from qmvae_core.evaluation import Context, cross_generated, one_round
@@ -17,17 +18,6 @@ from qmvae_study.oracles import DigitClassifier, PublishedConfig, train_publishe
 
 TINY = PublishedConfig(epochs=3, rounds=2, batch_size=16)
 SMALL = "default+mnist.widths=[4]+svhn.widths=[2,2]"
-
-
-def noise(counts: dict[str, list[int]], seed: int = 0) -> dict[str, Digits]:
-    """Noise with so many images of each digit."""
-    generator, found = torch.Generator().manual_seed(seed), {}
-    for name, of_digit in counts.items():
-        labels = torch.arange(10).repeat_interleave(torch.tensor(of_digit))
-        labels = labels[torch.randperm(len(labels), generator=generator)]
-        shape = (len(labels), *MODALITIES[name])
-        found[name] = Digits(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), labels)
-    return found
 
 
 TRAIN = noise({"mnist": [3, 2] + [4] * 8, "svhn": [2, 5] + [3] * 8})

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import notebook_kinds
 import pytest
+from small_notebooks import write
 
 import qmvae_study
 from qmvae_core.stops import OutOfTime
@@ -17,18 +18,10 @@ from qmvae_study import __main__ as command_line
 from qmvae_study.evidence import interpreter, notebooks
 from qmvae_study.evidence.folder import REPOSITORY, default_evidence
 
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 ABOUT = """
 import os, sys, qmvae_study
 print(sys.executable, qmvae_study.__file__, os.environ.get("CHANGED"))
 """
-
-
-def write(path: Path, *sources: str) -> Path:
-    parameters = nbformat.v4.new_code_cell("seeds = [0]", metadata={"tags": ["parameters"]})
-    cells = [parameters, *map(nbformat.v4.new_code_cell, sources)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), path)
-    return path
 
 
 def said(path: Path) -> str:
@@ -64,9 +57,10 @@ def by_refresh(path: Path, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("by", [by_papermill, by_refresh])
-def test_a_kernel_is_this_interpreter_with_this_library(tmp_path, elsewhere, by):
+def test_a_kernel_is_this_interpreter_with_this_library_and_nobody_reads_along(tmp_path, elsewhere, capfd, by):
     expected = f"{sys.executable} {qmvae_study.__file__} None\n"
     assert by(write(tmp_path / "about.ipynb", ABOUT), tmp_path) == expected
+    assert "encryption" not in "".join(capfd.readouterr())  # of which a kernel without it warns
 
 
 def test_the_neighbours_are_run_so_too(tmp_path, monkeypatch):
@@ -75,12 +69,6 @@ def test_the_neighbours_are_run_so_too(tmp_path, monkeypatch):
     assert command_line.main(["neighbours"]) == 0
     folder = default_evidence("neighbours")
     assert given == [(path, folder / path.name, {"profile": "quick"}) for path in notebook_kinds.neighbours()]
-
-
-@pytest.mark.parametrize("by", [by_papermill, by_refresh])
-def test_nobody_reads_along_and_a_kernel_has_nothing_to_warn_of(tmp_path, capfd, by):
-    by(write(tmp_path / "about.ipynb", ABOUT), tmp_path)
-    assert "encryption" not in "".join(capfd.readouterr())
 
 
 def test_the_lab_offers_the_kernel_of_its_own_environment_first(elsewhere):
@@ -104,12 +92,6 @@ def test_a_kernel_that_is_killed_is_named_with_the_remedy(tmp_path):
         notebooks.execute(path, tmp_path / "out.ipynb", {})
     with pytest.raises(RuntimeError, match="dies.ipynb failed: .* out of memory"):
         list(notebooks.refresh([path]))
-
-
-def test_papermill_that_is_killed_is_named_with_the_remedy(tmp_path):
-    path = write(tmp_path / "dies.ipynb", "import os\nos.kill(os.getppid(), 9)\nimport time\ntime.sleep(60)")
-    with pytest.raises(RuntimeError, match="dies.ipynb failed: .* out of memory"):
-        notebooks.execute(path, tmp_path / "out.ipynb", {})
 
 
 def test_sigterm_is_handed_on_to_the_kernel_and_counts_as_a_stop(tmp_path):
@@ -161,11 +143,11 @@ def folders() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob(f"{interpreter.PREFIX}*"))
 
 
-def test_a_kernel_leaves_nothing_and_takes_away_what_a_killed_one_left(tmp_path, monkeypatch):
+def test_papermill_that_is_killed_is_named_and_the_next_kernel_takes_away_what_it_left(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     path = write(tmp_path / "dies.ipynb", "import os\nos.kill(os.getppid(), 9)\nimport time\ntime.sleep(60)")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="dies.ipynb failed: .* out of memory"):
         notebooks.execute(path, tmp_path / "out.ipynb", {})
     (left,) = folders()
     assert (left / "kernel.json").exists()

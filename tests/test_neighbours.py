@@ -1,4 +1,4 @@
-"""The second part of the book: what its chapters promise together, and each run by papermill on the smoke profile."""
+"""The second part of the book: what its chapters promise together, and each run with papermill's parameters."""
 
 import dataclasses
 import functools
@@ -14,9 +14,7 @@ import nbformat
 import notebook_kinds
 import pytest
 import torch
-from IPython.core.interactiveshell import InteractiveShell
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
+from small_notebooks import run
 
 from qmvae_core import data
 from qmvae_core.stops import CheckpointError
@@ -87,30 +85,16 @@ def standin():
     return data.standin_digits()
 
 
-def smoke(notebook: Path, folder: Path) -> None:
-    """Run a chapter's code with papermill's parameters in a shell of this process, which is quicker than a kernel."""
-    parameters = {"profile": "smoke", "out": str(folder)}
-    shell = InteractiveShell()
-    for cell in parameterize_notebook(load_notebook_node(str(notebook)), parameters).cells:
-        if cell.cell_type == "code":
-            shell.run_cell(cell.source).raise_error()
-
-
-def says_that_it_is_no_evidence(folder: Path, notebook: Path) -> bool:
-    record = experiments.read(folder, notebook.stem).record
-    assert (record.profile, record.real) == ("smoke", False)
-    return any("no evidence" in note for note in record.data.notes)
-
-
 @chapters
-def test_a_chapter_runs_on_the_stand_in_and_says_so(notebook, tmp_path, monkeypatch, standin, capsys):
+def test_a_chapter_runs_on_the_stand_in_and_says_so(notebook, tmp_path, monkeypatch, standin):
     monkeypatch.setenv("QMVAE_DATA_ROOT", "/no/such/folder")
     monkeypatch.setattr(data.sources, "standin_digits", lambda **_: standin)
-    smoke(notebook, tmp_path)
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    assert "no evidence" in printed.out
-    assert says_that_it_is_no_evidence(tmp_path, notebook)
+    seen = run(notebook, {"profile": "smoke", "out": str(tmp_path)})
+    assert seen.stderr == ""
+    assert "no evidence" in seen.stdout
+    record = experiments.read(tmp_path, notebook.stem).record
+    assert (record.profile, record.real) == ("smoke", False)
+    assert any("no evidence" in note for note in record.data.notes)
 
 
 # Chapter -> settings that take seconds, and how many trainings they keep.
@@ -298,16 +282,6 @@ def test_a_record_or_tensors_of_another_experiment_are_refused(tmp_path):
 def test_nothing_follows_from_what_is_not_a_number(tmp_path, value):
     with pytest.raises(RecordError, match=rf"B0\.json has a metric that is {value}.*run the experiment again"):
         recorded(tmp_path, value=value)
-
-
-def test_papermill_runs_a_chapter_in_a_kernel(tmp_path, monkeypatch):
-    notebook = notebooks.NOTEBOOKS / "B5_runoff.ipynb"  # the quickest
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("QMVAE_DATA_ROOT", "/no/such/folder")
-    notebooks.execute(notebook, tmp_path / notebook.name, {"profile": "smoke", "out": str(tmp_path)})
-    for cell in nbformat.read(tmp_path / notebook.name, as_version=4).cells:
-        assert [out.text for out in cell.get("outputs", []) if out.get("name") == "stderr"] == []
-    assert says_that_it_is_no_evidence(tmp_path, notebook)
 
 
 @chapters

@@ -1,10 +1,10 @@
 """The paper's numbers, typed a second time, and the places in a record that they are compared with."""
 
 import pytest
-import torch
+from model_cases import noise
 
 from qmvae_core import evaluation
-from qmvae_core.data import MODALITIES, Digits
+from qmvae_core.data import MODALITIES
 from qmvae_core.models import MODELS, READINGS, TEST_CODES, build_model, reading
 from qmvae_core.names import TITLES
 from qmvae_study import paper
@@ -61,17 +61,10 @@ def test_every_model_has_a_name_and_a_row():
 @pytest.fixture(scope="module")
 def metrics():
     """What evaluate() gives for a small untrained model of the default reading."""
-    generator = torch.Generator().manual_seed(0)
-    splits = {}
-    for split, per_digit in (("train", 12), ("test", 1)):
-        labels = torch.arange(10).repeat(per_digit)
-        splits[split] = {
-            name: Digits(torch.randint(0, 256, (len(labels), *shape), dtype=torch.uint8, generator=generator), labels)
-            for name, shape in MODALITIES.items()
-        }
+    splits = [noise(dict.fromkeys(MODALITIES, [each] * 10), each) for each in (12, 1)]
     oracles = {name: DigitClassifier(name, OracleConfig(epochs=1, channels=2)) for name in MODALITIES}
     model = build_model(reading("default+mnist.widths=[4]+svhn.widths=[2,2]"), 0)
-    return evaluation.evaluate(model, splits["train"], splits["test"], oracles)
+    return evaluation.evaluate(model, *splits, oracles)
 
 
 @pytest.mark.parametrize("path", [*paper.TABLE1_COLUMNS.values(), *paper.TABLE2_COLUMNS.values()], ids=" ".join)

@@ -4,7 +4,6 @@ import pytest
 import test_tables
 
 from qmvae_core.models import reading
-from qmvae_study import plan as study_plan
 from qmvae_study import sensitivity
 from qmvae_study.evidence.records import Record, RecordError
 
@@ -26,14 +25,6 @@ def base() -> list[Record]:
 def words(*others: Record) -> dict[str, str]:
     table = sensitivity.effects([*base(), *others])
     return dict(zip(table["value"], table["word"], strict=True))
-
-
-def test_every_reading_of_the_plan_is_one_and_the_profile_is_the_plan():
-    for name in sensitivity.PLAN:
-        reading(name)
-    assert len(set(sensitivity.PLAN)) == len(sensitivity.PLAN)
-    assert study_plan.profile("sensitivity").readings == sensitivity.PLAN
-    assert study_plan.profile("sensitivity").validation
 
 
 def test_a_score_is_the_mean_of_both_directions():

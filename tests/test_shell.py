@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_notebooks import write
 
 from qmvae_study import shell
 from qmvae_study.evidence import folder, notebooks
@@ -81,10 +82,8 @@ def test_a_chapter_is_executed_without_a_home(monkeypatch, tmp_path):
     for name in ("HOME", "MPLCONFIGDIR", "IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", NO_HOME["HOME"])
-    path = tmp_path / "B\u00e9 1.ipynb"
-    cell = nbformat.v4.new_code_cell("import matplotlib.font_manager\nprint('\u03b2')", id="one")
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), path)
+    source = "import matplotlib.font_manager\nprint('\u03b2')"
+    path = write(tmp_path / "B\u00e9 1.ipynb", source, parameters="")
     with shell.home_to_write():
         list(notebooks.refresh([path]))
     assert [(each.name, each.text) for each in nbformat.read(path, 4).cells[0].outputs] == [("stdout", "\u03b2\n")]

@@ -7,22 +7,23 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
 from finished import finish
+from model_cases import noise
+from small_notebooks import write
 
-from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
+from qmvae_core.data import MODALITIES, STAND_IN, DigitData
 from qmvae_core.evaluation import Context, evaluate
 from qmvae_core.models import MODELS, READINGS, build_model, reading
 from qmvae_core.names import BEST
 from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig
 from qmvae_core.training.batches import Steps
 from qmvae_study import __main__ as command_line
-from qmvae_study import diagnosis, execution
+from qmvae_study import diagnosis, execution, sensitivity
 from qmvae_study import plan as study_plan
 from qmvae_study import runs as study_runs
 from qmvae_study.evidence import notebooks, records
@@ -74,8 +75,9 @@ def test_readings_and_seeds_replace_the_profiles_own():
 
 def test_every_run_of_every_plan_builds_and_has_names_of_its_own():
     runs = [run for name in study_plan.PROFILES for run in plan(name)]
+    for name in {run.reading for run in runs}:
+        build_model(reading(name))
     for run in runs:
-        build_model(reading(run.reading))
         json.dumps(run.config(), allow_nan=False)
     names = [run.record_id(seed) for run in runs for seed in run.seeds]
     assert len(set(names)) == len(names)
@@ -181,6 +183,7 @@ def test_the_sensitivity_plan_repeats_its_default_and_judges_on_validation_digit
     assert [run.seeds for run in runs if run.reading == "default"] == [(0,), (1,), (2,)]
     assert {run.seeds for run in runs if run.reading != "default"} == {(0,)}
     assert profile("sensitivity").validation
+    assert profile("sensitivity").readings == sensitivity.PLAN
     assert len({json.dumps(run.config(), sort_keys=True) for run in runs}) == len(runs) - 2  # no choice is made twice
 
 
@@ -302,23 +305,14 @@ def test_a_damaged_record_is_an_error_and_not_a_state(tmp_path):
 @pytest.fixture
 def notebook(tmp_path):
     """A notebook that writes its parameter into a file beside itself, and fails for "fail"."""
-    book = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    book.cells = [
-        nbformat.v4.new_code_cell('word = "default"\nseeds = [0]', metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(
-            'from pathlib import Path\nPath("heard.txt").write_text(f"{word} {seeds}")\n'
-            'assert word != "fail", "as asked"\n'
-            "class OutOfTime(RuntimeError): pass\n"
-            'if word == "time": raise OutOfTime("as asked")'
-        ),
-    ]
-    for number, cell in enumerate(book.cells):
-        cell["id"] = f"cell{number}"
-    path = tmp_path / "books" / "tiny.ipynb"
-    path.parent.mkdir()
-    nbformat.write(book, path)
-    return path
+    source = """
+from pathlib import Path
+Path("heard.txt").write_text(f"{word} {seeds}")
+assert word != "fail", "as asked"
+class OutOfTime(RuntimeError): pass
+if word == "time": raise OutOfTime("as asked")
+"""
+    return write(tmp_path / "books" / "tiny.ipynb", source, parameters='word = "default"\nseeds = [0]')
 
 
 def test_an_unknown_parameter_stops_before_anything_runs(notebook, tmp_path, monkeypatch):
@@ -366,43 +360,23 @@ def test_render_executes_every_results_notebook_in_place(tmp_path, monkeypatch):
     assert described == paths
 
 
-@pytest.fixture
-def chapter(tmp_path):
-    """A function that writes a chapter with one cell, and executes it once."""
+def test_refreshing_writes_only_what_comes_out_differently_and_names_a_chapter_that_fails(tmp_path):
+    def refreshed() -> list[tuple[str, bool]]:
+        return list(notebooks.refresh([path]))
 
-    def make(source: str) -> Path:
-        path = tmp_path / "08_chapter.ipynb"
-        cell = nbformat.v4.new_code_cell(source)
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), path)
-        list(notebooks.refresh([path]))
-        return path
-
-    return make
-
-
-def test_refreshing_writes_only_what_comes_out_differently(chapter, tmp_path):
-    (tmp_path / "number").write_text("1")
-    path = chapter("print(open('number').read())")
-    before = path.read_bytes()
-    assert nbformat.read(path, 4).cells[0].outputs[0].text == "1\n"
+    path = write(tmp_path / "08_chapter.ipynb", "print(open('number').read())", parameters="")
+    for number in "12":
+        (tmp_path / "number").write_text(number)
+        assert refreshed() == [("08_chapter", True)]
+        before = path.read_bytes()
+        assert nbformat.read(path, 4).cells[0].outputs[0].text == f"{number}\n"
     metadata = nbformat.read(path, 4).metadata
     assert metadata.keys() == {"kernelspec", "qmvae"}  # no version of a language
     assert 1 <= metadata.qmvae.seconds < 300
-    assert list(notebooks.refresh([path])) == [("08_chapter", False)]
-    assert path.read_bytes() == before
-    (tmp_path / "number").write_text("2")
-    assert list(notebooks.refresh([path])) == [("08_chapter", True)]
-    assert nbformat.read(path, 4).cells[0].outputs[0].text == "2\n"
-
-
-def test_a_chapter_that_fails_is_named_and_stays_as_it_was(chapter, tmp_path):
-    (tmp_path / "number").write_text("1")
-    path = chapter("print(open('number').read())")
-    before = path.read_bytes()
+    assert refreshed() == [("08_chapter", False)]
     (tmp_path / "number").unlink()
     with pytest.raises(RuntimeError, match="08_chapter.ipynb failed with FileNotFoundError: .*number"):
-        list(notebooks.refresh([path]))
+        refreshed()
     assert path.read_bytes() == before
 
 
@@ -439,14 +413,7 @@ def test_alternative_texts_of_figures_are_copied_to_their_cells_alone(tmp_path):
 
 
 def small_data(kind: str = "stand-in") -> DigitData:
-    generator = torch.Generator().manual_seed(0)
-    splits = []
-    for per_digit in (15, 3):
-        labels = torch.arange(10).repeat(per_digit)
-        splits.append(
-            {name: Digits(torch.randint(0, 256, (len(labels), *shape), dtype=torch.uint8, generator=generator), labels)
-             for name, shape in MODALITIES.items()}
-        )  # fmt: skip
+    splits = [noise(dict.fromkeys(MODALITIES, [each] * 10), each) for each in (15, 3)]
     counts = {"n_train": dict.fromkeys(MODALITIES, 150), "n_test": dict.fromkeys(MODALITIES, 30)}
     return DigitData(*splits, {"kind": kind, "notes": ["A first note"], "content_hash": "x", "files": {}, **counts})
 
@@ -463,6 +430,11 @@ for name, judge in JUDGES.items():
     judge.sha256 = f"of the {name} judge"
 
 
+def write_judges(evidence: Path) -> None:
+    for name, oracle in JUDGES.items():
+        records.write_json(evidence / "oracles" / f"{name}.json", {"modality": name, "weights_sha256": oracle.sha256})
+
+
 def train_and_judge(evidence: Path, monkeypatch, seeds=(0, 3)) -> tuple[Run, list[dict]]:
     run, data = Run("smoke", SMALL, seeds), small_data()
     judged = []
@@ -470,8 +442,7 @@ def train_and_judge(evidence: Path, monkeypatch, seeds=(0, 3)) -> tuple[Run, lis
     monkeypatch.setattr(study_runs, "published_for", lambda *where: {5: JUDGES})
     trained = study_runs.train(run, data, evidence, progress="none")
     written = study_runs.judge(run, trained, data, JUDGES, evidence)
-    for name, oracle in JUDGES.items():
-        records.write_json(evidence / "oracles" / f"{name}.json", {"modality": name, "weights_sha256": oracle.sha256})
+    write_judges(evidence)
     assert [parts[0] for parts in judged] == trained.models
     assert [parts[4] for parts in judged] == list(seeds)
     for _, train, test, *_ in judged:  # trained probes see training digits, judged are test digits
@@ -809,7 +780,8 @@ def test_a_relative_data_root_in_the_environment_is_the_callers_too(tmp_path, mo
     assert given[0]["PATH"] == os.environ["PATH"]
 
 
-def test_a_command_whose_time_is_over_starts_no_other_run(tmp_path, given, capsys):
+def test_a_command_whose_time_is_over_starts_no_other_run(tmp_path, monkeypatch, given, capsys):
+    monkeypatch.setattr(command_line, "data_for", lambda name, root: small_data())
     given(2, OutOfTime("the time given is over in epoch 3 of 10; the same command goes on from there"))
     readings = ["default", "default+beta=1", "default+beta=2"]
     start = ["run", "--evidence", str(tmp_path), "--data-root", STAND_IN, "--readings", *readings]
@@ -831,24 +803,19 @@ def test_a_run_is_not_started_when_the_time_is_over(tmp_path, monkeypatch, given
     assert isinstance(outcomes[1].error, OutOfTime)
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """The data of that profile, and its judges in a folder of evidence."""
-    data, evidence = study_runs.data_for("smoke"), tmp_path_factory.mktemp("evidence")
-    return data, study_runs.oracles_for("smoke", data, evidence), evidence
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mvae", "jmvae", "jmvae-kl"])
-def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(smoke, name):
-    run, (data, oracles, evidence) = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), smoke
-    (record,) = study_runs.judge(run, study_runs.train(run, data, evidence, progress="none"), data, oracles, evidence)
+def test_a_model_without_private_codes_is_trained_and_judged_like_any_other(tmp_path, monkeypatch, small_profile, name):
+    monkeypatch.setattr(study_runs, "published_for", lambda *where: {5: JUDGES})
+    run, data = Run("smoke", f"{name}+mnist.widths=[6]+svhn.widths=[2,2]", (0,)), small_data()
+    trained = study_runs.train(run, data, tmp_path, progress="none")
+    (record,) = study_runs.judge(run, trained, data, JUDGES, tmp_path)
+    write_judges(tmp_path)
     assert record["model"] == name.removesuffix("-kl")
     assert record["metrics"]["leakage"] == record["metrics"]["code_swaps"] == {}
     assert all(value["pixels"]["ratio"] < 1e-5 for value in record["metrics"]["diversity"].values())
     assert record["metrics"]["probe"].keys() == {"mnist", "svhn", "joint"}
     assert leakage_table([record]).loc[0, "joint coherence"]
-    assert state(run, evidence) == "done"
+    assert state(run, tmp_path) == "done"
 
 
 def test_the_error_of_an_earlier_execution_is_not_that_of_a_process_that_dies_before_it_writes(
@@ -869,7 +836,8 @@ def test_a_notebook_can_be_executed_in_place(notebook):
     assert any('word = "here"' in cell.source for cell in nbformat.read(notebook, as_version=4).cells)
 
 
-def test_an_interrupt_has_the_status_of_one(tmp_path, given):
+def test_an_interrupt_has_the_status_of_one(tmp_path, monkeypatch, given):
+    monkeypatch.setattr(command_line, "data_for", lambda name, root: small_data())
     given(1, KeyboardInterrupt())
     assert command_line.main(["run", "--evidence", str(tmp_path), "--workers", "1"]) == 130
 
@@ -898,6 +866,7 @@ def test_what_cannot_be_done_is_one_line_on_standard_error(tmp_path, monkeypatch
     """And no run is begun; there are records of another profile."""
     finish(Run("smoke", "default", (0,)), 0, tmp_path)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setattr(command_line, "data_for", lambda name, root: small_data())
     monkeypatch.setattr(command_line, "real_data_at_hand", lambda root: root is None)
     monkeypatch.setattr(execution, "carry_out", lambda *_, **__: pytest.fail("a run was begun"))
     evidence = ["--evidence", str(tmp_path)] if line.startswith(("run", "collect", "amend")) else []
@@ -917,11 +886,8 @@ def test_what_the_command_line_does_not_know_is_refused(arguments):
         command_line.main(arguments)
 
 
-def test_the_module_runs_as_a_program(tmp_path):
-    """From a foreign folder, as a process: the exit status and one clear line."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "qmvae_study", "collect", "--evidence", "absent"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
+def test_a_relative_folder_is_named_in_full(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command_line.main(["collect", "--evidence", "absent"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
     assert str(tmp_path / "absent" / "runs") in line

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import torch
+from model_cases import noise
 
 from benchmarks import torture
-from qmvae_core.data import MODALITIES, Digits
+from qmvae_core.data import MODALITIES
 from qmvae_core.training import checkpoint
 from qmvae_study.evidence.folder import NOTEBOOKS
 
@@ -19,12 +20,7 @@ from qmvae_study.evidence.folder import NOTEBOOKS
 def training(tmp_path, monkeypatch):
     short = dataclasses.replace(torture.TRAINING, epochs=1, steps_per_epoch=2, chunk=1)
     monkeypatch.setattr(torture, "TRAINING", short)
-    labels = torch.arange(10).repeat(4)
-    draws = torch.Generator().manual_seed(0)
-    train = {
-        name: Digits(torch.randint(0, 256, (len(labels), *shape), dtype=torch.uint8, generator=draws), labels)
-        for name, shape in MODALITIES.items()
-    }
+    train = noise(dict.fromkeys(MODALITIES, [4] * 10))
     return torture.Training("mvae", SimpleNamespace(train=train), tmp_path)
 
 
