@@ -3,8 +3,7 @@
 import inspect
 import itertools
 import re
-import subprocess
-import sys
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,12 +133,11 @@ def test_a_typed_number_is_seen():
     assert typed_numbers("Tables 1 and 2, Figure 3, sections 4.2.1 hold 12 or 1,024 cells") == ["12", "1,024"]
 
 
-def test_every_notebook_that_does_not_train_is_named_for_the_comparison():
-    printed = subprocess.run(
-        [sys.executable, "tests/notebook_kinds.py"], cwd=ROOT, check=True, capture_output=True, text=True
-    )
+def test_every_notebook_that_does_not_train_is_named_for_the_comparison(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("tests/notebook_kinds.py", run_name="__main__")
     others = set((ROOT / "notebooks").glob("*.ipynb")) - set(notebook_kinds.training())
-    assert {ROOT / name for name in printed.stdout.split()} == others
+    assert {ROOT / name for name in capsys.readouterr().out.split()} == others
 
 
 @training

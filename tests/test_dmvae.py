@@ -58,14 +58,6 @@ def naive_nt_xent(a: list[list[float]], b: list[list[float]], temperature: float
     return [(of_one(i) + of_one(i + count)) / 2 for i in range(count)]
 
 
-@pytest.mark.parametrize("temperature", [0.1, 1.0, 3.0])
-@pytest.mark.parametrize(("batch", "size"), [(2, 1), (2, 3), (5, 4)])
-def test_nt_xent_by_plain_loops(batch, size, temperature):
-    a, b = random(batch, size), random(batch, size, seed=1)
-    expected = naive_nt_xent(a.tolist(), b.tolist(), temperature)
-    assert nt_xent(a, b, temperature).tolist() == pytest.approx(expected, rel=1e-12)
-
-
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_nt_xent_and_its_gradients_are_those_of_pytorch_metric_learning(temperature, dtype):

@@ -75,13 +75,6 @@ def test_product_in_one_dimension_is_the_normalised_product_of_densities(experts
     assert product.log_var.exp().item() == pytest.approx(variance, abs=1e-6)
 
 
-def test_the_prior_is_one_of_the_experts_unless_it_is_left_out():
-    experts = [random_gaussian(7, 4, 3), random_gaussian(8, 4, 3)]
-    prior = DiagonalGaussian(*torch.zeros((2, 4, 3), dtype=torch.float64))
-    torch.testing.assert_close(product_of_experts(experts), product_of_experts([*experts, prior], prior=False))
-    assert (product_of_experts(experts).log_var < product_of_experts(experts, prior=False).log_var).all()
-
-
 @given(experts_in_one_dimension, experts_in_one_dimension, st.booleans())
 def test_product_of_products_is_the_product_of_all(left, right, prior):
     left, right = ([gaussian([m], [v]) for m, v in side] for side in (left, right))

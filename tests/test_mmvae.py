@@ -1,6 +1,5 @@
-"""MMVAE against plain loops, and against integrals over the code in one dimension; test_multivae has the package."""
+"""MMVAE against plain loops; test_multivae has the package."""
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -105,81 +104,6 @@ def test_gradient_of_an_encoder_particle_by_particle(mmvae_config):
                 (part,) = torch.autograd.grad(code, value, by_code, retain_graph=True)
                 expected[f"common_encoders.{source}.{name}"] += w**2 * part / len(modalities)
     assert_same_gradients(found, expected, rtol=1e-9, atol=1e-9)
-
-
-# Against integrals: sums over a grid of codes in place of draws
-
-
-LARGE = 100.0  # nats, as much as a bound here: left out of sums, whose relative error would be one of large numbers
-
-
-def integrand(model: MMVAE, images, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """ln q_r(z) of each expert r (M, n), and ln p(x, z) - ln q(z) (n,) up to a constant, for codes (n, d)."""
-    modalities = model.config.modalities
-    experts = [model.encode_shared({name: images[name]}) for name in modalities]
-    logs = torch.stack([torch.distributions.Laplace(*q).log_prob(codes).sum(dim=-1) for q in experts])
-    value = torch.distributions.Laplace(*model.prior).log_prob(codes).sum(dim=-1)
-    value = value - logs.logsumexp(dim=0) + math.log(len(modalities)) + LARGE
-    for name, m in modalities.items():
-        error = (model.decoders[name](codes).sigmoid() - images[name]).abs().sum(dim=(1, 2, 3))
-        value = value + m.weight * (-error / m.scale - math.prod(m.shape) * math.log(2 * m.scale))
-    return logs, value
-
-
-def grid(count: int, half: float = 12.0, kinks=(0.0,)) -> tuple[torch.Tensor, torch.Tensor]:
-    """Midpoints of about `count` intervals between -half and half, and their widths; kinks lie between two intervals.
-
-    A density with a kink has a gradient that jumps there, and a sum over intervals across a jump is a poor integral.
-    """
-    edges = torch.tensor(sorted({-half, *kinks, half}), dtype=torch.float64)
-    pieces = [torch.linspace(*ends, 2 + int(count * (ends[1] - ends[0]) / (2 * half)), dtype=torch.float64)
-              for ends in itertools.pairwise(edges.tolist())]  # fmt: skip
-    points = torch.cat([(piece[1:] + piece[:-1]) / 2 for piece in pieces])
-    return points, torch.cat([piece.diff() for piece in pieces])
-
-
-def code_grid(model: MMVAE, images, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes (n, d) and the size of the cell of each (n,)."""
-    means = torch.cat([model.encode_shared({name: value}).mean for name, value in images.items()]).detach()
-    axes = [grid(count, kinks=(0.0, *each.tolist())) for each in means.T]
-    points, widths = (torch.cartesian_prod(*each).view(-1, len(axes)) for each in zip(*axes, strict=True))
-    return points, widths.prod(dim=1)
-
-
-def tractable(mmvae_config) -> MMVAE:
-    """Likelihoods so broad, and weights so large, that the integrals are over smooth functions that differ."""
-    config = mmvae_config("ink", "sketch", likelihood="laplace", particles=1, shared=2)
-    modalities = {name: dataclasses.replace(m, scale=0.75, weight=2.0) for name, m in config.modalities.items()}
-    model = build(dataclasses.replace(config, modalities=modalities))
-    with torch.no_grad():
-        for name, decoder in model.decoders.items():
-            decoder[0].weight.mul_(2.0)
-            model.common_encoders[name].head.weight.mul_(1.5)
-    return model
-
-
-def expected_by_noise(model: MMVAE, images, count: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The expectations of our objective and gradient over the noise, by all tuples of `count` of its quantiles."""
-    probabilities = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    quantiles = torch.distributions.Laplace(0.0, 1.0).icdf(probabilities)
-    noise = torch.cartesian_prod(*[quantiles] * model.config.shared)[None]
-    batch = {name: value.expand(noise.shape[1], -1, -1, -1) for name, value in images.items()}
-    draws = {f"{name}/shared": noise for name in model.config.modalities}
-    objective = model.loss(batch, torch.zeros(noise.shape[1]), draws).objective.mean()
-    return objective.detach() + LARGE, parameter_gradients(model, objective)
-
-
-def test_with_one_particle_the_objective_is_the_elbo_of_the_mixture_and_the_gradient_has_no_bias(mmvae_config):
-    model = tractable(mmvae_config)
-    images = random_images(model.config, 1)
-    codes, sizes = code_grid(model, images, 300)
-    logs, value = integrand(model, images, codes)
-    mixture = logs.exp().mean(dim=0) * sizes
-    elbo = (mixture * value).sum()
-    objective, found = expected_by_noise(model, images, 180)
-    assert objective.item() == pytest.approx(elbo.item(), abs=0.02)
-    for name, value in parameter_gradients(model, elbo).items():
-        assert (found[name] - value).norm() < 5e-2 * value.norm(), name
 
 
 # The function that multiplies by the weights once more

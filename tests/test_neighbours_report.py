@@ -1,6 +1,7 @@
 """What the chapters B1 to B6 show: figures and tables of committed records, verdicts that follow the numbers."""
 
 import copy
+import functools
 import importlib
 import inspect
 from pathlib import Path
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = {path.stem.split("_")[1]: path.stem for path in notebook_kinds.neighbours()}
 
 
+@functools.cache
 def committed(chapter: str) -> experiments.Found:
     return experiments.read(ROOT / "results" / "neighbours", CHAPTERS[chapter])
 
@@ -129,7 +131,7 @@ def test_a_difference_must_exceed_its_error_and_that_of_the_seeds():
 
 
 def test_a_method_above_chance_is_named():
-    found = committed("eeg")
+    found = copy.deepcopy(committed("eeg"))
     assert "**no model can be said to see" in eeg.above_chance(found)
     put(found.record, ("metrics", "folds", "*", "models", "AE-LSTM", "balanced"), 0.9)
     assert eeg.above_chance(found).endswith("Better than a constant answer, by these intervals: AE-LSTM.")

@@ -153,12 +153,6 @@ def test_panels_depend_on_the_seed_in_their_styles_alone(made, small_config, dig
             assert np.array_equal(before, after) == same
 
 
-@pytest.mark.parametrize("record", [{"id": "r"}, {"id": "r", "panels": {"transfer": {}}}, {"id": "r", "panels": None}])
-def test_a_missing_panel_is_named(record):
-    with pytest.raises(RecordError, match="record r has no panel transfer, ink->photo; run it again"):
-        Record(record).panel("transfer", "ink", "photo")
-
-
 # On disk
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import test_claims
 from scipy import stats
+from test_paper import TABLE1, TABLE2, typed
 
 from qmvae_core.names import AS_PRINTED, BEST
 from qmvae_study.evidence.folder import RESULTS
@@ -19,12 +20,8 @@ from qmvae_study.report import claims
 
 RAW = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RESULTS / "runs").glob("*.json"))]
 # The paper's five-seed rows: MNIST->SVHN, SVHN->MNIST, and the probe on MNIST, SVHN and joint codes.
-SAID = {
-    "mvae": [(31.8, 1.4), (57.1, 3.4), (79.8, 3.8), (65.1, 4.6), (80.2, 3.6)],
-    "mmvae": [(86.4, 0.5), (69.1, 2.5), (91.3, 0.4), (68.0, 0.6), None],
-    "dmvae": [(91.6, 0.8), (76.4, 0.4), (95.0, 0.6), (79.9, 1.4), (92.9, 1.8)],
-    "qmvae": [(92.2, 0.3), (81.3, 0.5), (98.3, 0.1), (80.2, 0.2), (97.9, 0.1)],
-}
+ROWS = typed(TABLE1, [0, 1]), typed(TABLE2, [2, 3, 4])
+SAID = {model: [*row.values(), *ROWS[1][model].values()] for model, row in ROWS[0].items()}
 KEYS = [
     "table-1-{}-mnist-to-svhn",
     "table-1-{}-svhn-to-mnist",
