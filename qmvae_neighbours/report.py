@@ -44,6 +44,11 @@ def holds(*states: bool | None, otherwise: str = "does not hold") -> str:
     return Verdict(says).spelled({Says.FAILS: otherwise})
 
 
+def above(interval: Interval | None, bar: float = 0.0) -> bool | None:
+    """Whether all of an interval lies above a bar, or below it; None where it holds the bar, or there is none."""
+    return {Says.ABOVE: True, Says.BELOW: False}.get(interval and interval.against(bar))
+
+
 def claims(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> pd.DataFrame:
     """A table of claims by their first column; its sentences, and all after it, are shown whole."""
     pd.set_option("display.max_colwidth", None)
