@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from qmvae_neighbours.experiments import Found
-from qmvae_neighbours.report import INCOMPARABLE, above, claims, holds, images, listed, two_errors
+from qmvae_neighbours.report import INCOMPARABLE, above, apart, claims, holds, images, listed, over_seeds, two_errors
 from qmvae_neighbours.vae.experiment import BITS, REPEATS, Settings, variants
 from qmvae_study.evidence.folder import RESULTS
 from qmvae_study.judges import load_oracle
 from qmvae_study.report import figures
-from qmvae_study.report.intervals import Interval
 
 FIXED, LEARNED = "normal noise, scale 1", "normal noise, learned scale"
 
@@ -27,18 +26,10 @@ def reached(found: Found) -> pd.DataFrame:
     return shown.round(2).astype(object).where(shown.notna(), "").rename(columns=names)
 
 
-def over_seeds(repeats: Found) -> pd.DataFrame:
+def repeated(repeats: Found) -> pd.DataFrame:
     """Means over the seeds of the second experiment's models and half their intervals, in the units of `reached`."""
     names = {"bound": "bound", "log_evidence": "evidence", "divergence": "divergence", "squared_error": "squared error"}
-    of_each = {name: pd.DataFrame(repeats.metrics[name])[list(names)] for name in REPEATS}
-    table = {name: rows.apply(lambda v: Interval.of_mean(v).plus_minus(".2f")) for name, rows in of_each.items()}
-    return pd.DataFrame(table).T.rename(columns=names)
-
-
-def gain(repeats: Found, one: str, other: str) -> Interval:
-    """By how much the bound of one model of the second experiment is above that of another, paired by seed: nats."""
-    pairs = zip(repeats.metrics[one], repeats.metrics[other], strict=True)
-    return Interval.of_mean([first["bound"] - second["bound"] for first, second in pairs])
+    return over_seeds({name: repeats.metrics[name] for name in REPEATS}, names).rename(columns=names)
 
 
 def sweep(found: Found) -> list[tuple[float, float, float]]:
@@ -68,10 +59,10 @@ def verdicts(found: Found, repeats: Found) -> pd.DataFrame:
     errors = {name: row["squared_error"] for name, row in metrics.items()}
     full, diagonal = (tensors[f"{name}/log_evidence"] - tensors[f"{name}/bound"] for name in ("full covariance", "VAE"))
     narrower = two_errors(diagonal - full)
-    alike, network, bits = (
-        gain(repeats, *pair)
-        for pair in (("isotropic covariance", "VAE"), ("scale by a network", "one learned scale"), BITS)
-    )
+    bounds = {name: [row["bound"] for row in rows] for name, rows in repeats.metrics.items()}
+    alike = apart(bounds["isotropic covariance"], bounds["VAE"])
+    network = apart(bounds["scale by a network"], bounds["one learned scale"])
+    bits = apart(*(bounds[name] for name in BITS))
     rows = [
         ("1. the covariance can be σ(x)² I", f"bound {alike.plus_minus('+.2f')} nats against a diagonal one",
          holds(above(alike, -1.0), otherwise="does not hold here")),
