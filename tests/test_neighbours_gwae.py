@@ -180,8 +180,8 @@ def test_there_is_a_scene_for_every_combination_with_the_colours_that_its_factor
     assert len(found.images) == math.prod(len(values) for values in scenes.FACTORS.values())
     assert len(found.factors.unique(dim=0)) == len(found.factors)
     seen = found.images.permute(2, 3, 0, 1).double() / 255
-    middle = 14 + torch.tensor(scenes.FACTORS["place"])[found.factors[:, 4]].long()
-    figure = seen[14, middle, torch.arange(len(middle))]
+    middle = scenes.SIDE // 2 + torch.tensor(scenes.FACTORS["place"])[found.factors[:, 4]].long()
+    figure = seen[scenes.SIDE // 2, middle, torch.arange(len(middle))]
     for i, (light, colour) in enumerate(((0.6, seen[0, 0]), (0.35, seen[-1, -1]), (1.0, figure))):
         hue = np.array(list(scenes.FACTORS.values())[i])[found.factors[:, i]]
         theirs = hsv_to_rgb(np.stack([hue, np.ones(len(hue)), np.full(len(hue), light)], axis=1))
@@ -198,7 +198,7 @@ def test_a_figure_has_its_place_and_an_area_that_does_not_tell_its_shape(shape):
     light = seen[:, 0]
     area = light.sum(dim=(1, 2))
     torch.testing.assert_close(area, 4 * size.double().square(), atol=0, rtol=0.05)  # all of it is in the picture
-    axis = torch.arange(28).double() + 0.5 - 14
+    axis = torch.arange(scenes.SIDE).double() + 0.5 - scenes.SIDE / 2
     torch.testing.assert_close((light.sum(1) @ axis) / area, place.double(), atol=0.1, rtol=0)
     torch.testing.assert_close((light.sum(2) @ axis) / area, dark.double(), atol=0.1, rtol=0)
 

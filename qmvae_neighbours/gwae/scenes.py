@@ -17,24 +17,24 @@ from PIL import Image, ImageDraw, ImageFont
 from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
-SIDE = 28  # pixels
+SIDE = 20  # of a scene, in pixels
 FINER = 4  # a pixel is the mean of FINER x FINER points
-HORIZON = 4.0  # where the wall ends and the floor begins, in pixels below the middle of the image
+HORIZON = 3.0  # where the wall ends and the floor begins, in pixels below the middle of the image
 SHAPES = ("square", "disc", "triangle")
 HUES = tuple(i / 6 for i in range(6))  # red, yellow, green, cyan, blue, magenta: places on a circle
 LIGHT = {"wall hue": 0.6, "floor hue": 0.35, "figure hue": 1.0}  # so that a figure is seen before a wall of its own hue
 # Factor -> its values. Size and place are in pixels, the place from the middle.
 FACTORS = {
     **dict.fromkeys(LIGHT, HUES),
-    "size": (3.0, 4.5, 6.0),
-    "place": (-4.5, -1.5, 1.5, 4.5),
+    "size": (2.25, 3.25, 4.25),
+    "place": (-3.75, -1.25, 1.25, 3.75),
     "shape": tuple(range(len(SHAPES))),
 }
 LETTERS = "ACEFGHJKMNPRTUVWXYadefhkmnrtuvwxy"  # without those that can be read as a digit, such as O, l, S and Z
 
 
 class Scenes(NamedTuple):
-    """Every combination of the factors. images: (n, 3, 28, 28) uint8. factors: (n, 6) places in FACTORS' values."""
+    """Every combination of the factors. images: (n, 3, 20, 20) uint8. factors: (n, 6) places in FACTORS' values."""
 
     images: Tensor
     factors: Tensor
@@ -51,7 +51,7 @@ def scenes() -> Scenes:
 
 
 def render(wall: Tensor, floor: Tensor, figure: Tensor, size: Tensor, place: Tensor, shape: Tensor) -> Tensor:
-    """Scenes (n, 3, 28, 28) in [0, 1]: a figure before a wall and a floor, with smoothed edges.
+    """Scenes (n, 3, 20, 20) in [0, 1]: a figure before a wall and a floor, with smoothed edges.
 
     wall, floor, figure: colours (n, 3); the others (n,). size: half the side of the square. The disc and the triangle
     have the square's area, so that size is no hint of the shape. Raises ValueError for no place in SHAPES.
@@ -96,8 +96,8 @@ def _letter(random: np.random.RandomState) -> np.ndarray:
     mask = mask.crop(mask.getbbox())
     scale = 20 / max(mask.size)
     mask = mask.resize([max(1, round(scale * length)) for length in mask.size], Image.Resampling.BOX)
-    canvas = Image.new("L", (SIDE, SIDE))
-    canvas.paste(mask, ((SIDE - mask.width) // 2, (SIDE - mask.height) // 2))
+    canvas = Image.new("L", (28, 28))
+    canvas.paste(mask, ((28 - mask.width) // 2, (28 - mask.height) // 2))
     return np.asarray(canvas)
 
 
