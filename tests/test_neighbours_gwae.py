@@ -176,14 +176,14 @@ def test_training_brings_distances_and_images_closer(generator):
 
 
 def test_there_is_a_scene_for_every_combination_with_the_colours_that_its_factors_say():
-    found = scenes.scenes()
-    assert len(found.images) == math.prod(len(values) for values in scenes.FACTORS.values())
-    assert len(found.factors.unique(dim=0)) == len(found.factors)
-    seen = found.images.permute(2, 3, 0, 1).double() / 255
-    middle = scenes.SIDE // 2 + torch.tensor(scenes.FACTORS["place"])[found.factors[:, 4]].long()
+    images, factors = scenes.scenes()
+    assert len(images) == math.prod(len(values) for values in scenes.FACTORS.values())
+    assert len(factors.unique(dim=0)) == len(factors)
+    seen = images.permute(2, 3, 0, 1).double() / 255
+    middle = scenes.SIDE // 2 + torch.tensor(scenes.FACTORS["place"])[factors[:, 4]].long()
     figure = seen[scenes.SIDE // 2, middle, torch.arange(len(middle))]
     for i, (light, colour) in enumerate(((0.6, seen[0, 0]), (0.35, seen[-1, -1]), (1.0, figure))):
-        hue = np.array(list(scenes.FACTORS.values())[i])[found.factors[:, i]]
+        hue = np.array(list(scenes.FACTORS.values())[i])[factors[:, i]]
         theirs = hsv_to_rgb(np.stack([hue, np.ones(len(hue)), np.full(len(hue), light)], axis=1))
         np.testing.assert_allclose(colour.numpy(), theirs, atol=0.003)
 

@@ -49,10 +49,8 @@ SETTINGS = {"smoke": SMOKE, "quick": Settings()}
 DRAWN = 40  # model pairs whose distances are kept
 
 
-def trained(
-    config: GWAEConfig | vae.VAEConfig, digits: Digits, settings: Settings, seed: int, workshop: Workshop, told: dict
-) -> GWAE | vae.VAE:
-    """A model trained on digits without their labels, or the one that the workshop has kept; told: what they are."""
+def trained(config, digits: Digits, settings: Settings, seed: int, workshop: Workshop, told: dict) -> GWAE | vae.VAE:
+    """A model of either config trained without labels, or the one that was kept; told: what the digits are."""
     s, which = settings, f"{told['data']}, seed {seed}"
     if isinstance(config, vae.VAEConfig):
         length = vae.Settings(s.steps, s.batch_size, s.learning_rate, seed=seed)
@@ -98,13 +96,11 @@ def features(images: Tensor, codes: Tensor, rebuilt: Tensor) -> np.ndarray:
     return torch.column_stack([codes, *apart]).double().numpy()
 
 
-def strangeness(
-    model: GWAE | vae.VAE, images: Tensor, seed: int, mixture: GaussianMixture | None = None
-) -> dict[str, Tensor]:
+def strangeness(model: GWAE | vae.VAE, images: Tensor, seed: int, mixture=None) -> dict[str, Tensor]:
     """Scores (n,) of images (n, c, h, w) that should be higher outside the training distribution.
 
     The source's are "potential, decoded", of the code with its decoded image; "prior", minus its log density of the
-    code; and "mixture", minus the log density of `features` by a mixture that was fitted to them.
+    code; and "mixture", minus the log density of `features` by a GaussianMixture that was fitted to them, if any.
     """
     codes, rebuilt = coded(model, images)
     scores = {"squared error": (images - rebuilt).square().flatten(1).sum(dim=1)}
@@ -113,10 +109,8 @@ def strangeness(
     if isinstance(model, GWAE):
         return scores | {"potential, decoded": model.critic(rebuilt, codes), "potential": model.critic(images, codes)}
     noise = torch.randn(codes.shape, generator=torch.Generator().manual_seed(seed))
-    return scores | {
-        "prior": -standard_normal(codes).log_prob(codes),
-        "free energy": model.free_energy(images, noise).total,
-    }
+    energy = model.free_energy(images, noise).total
+    return scores | {"prior": -standard_normal(codes).log_prob(codes), "free energy": energy}
 
 
 def detection(inside: Tensor, outside: Tensor) -> float:
@@ -137,8 +131,7 @@ def fit_of_distances(model: GWAE, seed: int, count: int = 400) -> tuple[dict[str
         "correlation": float(both.corrcoef()[0, 1]),
     }
     few = codes[:DRAWN]
-    kept = {"distances/images": distances(model.decode(few)), "distances/codes": scale * distances(few)}
-    return numbers, kept
+    return numbers, {"distances/images": distances(model.decode(few)), "distances/codes": scale * distances(few)}
 
 
 @torch.no_grad()

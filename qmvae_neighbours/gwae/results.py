@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,8 @@ from scipy.spatial.distance import squareform
 
 from qmvae_neighbours.experiments import Found
 from qmvae_neighbours.gwae.experiment import DRAWN
-from qmvae_neighbours.gwae.model import PRIORS, gromov_cost
-from qmvae_neighbours.gwae.scenes import FACTORS
+from qmvae_neighbours.gwae.model import PRIORS, Objective, gromov_cost
+from qmvae_neighbours.gwae.scenes import FACTORS, LIGHT
 from qmvae_neighbours.report import INCOMPARABLE, above, apart, claims, holds, images, listed, over_seeds
 from qmvae_study.report import figures
 from qmvae_study.report.intervals import Interval
@@ -22,9 +23,9 @@ NEURAL, FACTORISED, MIXTURE = GWAES
 MODELS = ["VAE", *GWAES]  # of digits
 STRANGE = ["mirrored digits", "letters", "house numbers"]
 SCORES = ["disentanglement", "completeness", "informativeness"]
-# What the source sets side by side -> the model and its score; the second stands for DAGMM.
-SOURCE = {"VAE": ("VAE", "prior"), "mixture of VAE's codes": ("VAE", "mixture")}
-SOURCE |= {name: (name, "potential, decoded") for name in GWAES}
+DAGMM = "mixture of VAE's codes"  # what stands for it here
+# What the source sets side by side -> the model and its score.
+SOURCE = {"VAE": ("VAE", "prior"), DAGMM: ("VAE", "mixture"), **{name: (name, "potential, decoded") for name in GWAES}}
 
 
 def of_scenes(found: Found) -> dict[str, list[dict]]:
@@ -47,8 +48,7 @@ def source_areas(found: Found) -> dict[str, list[dict]]:
 
 def objective(found: Found) -> pd.DataFrame:
     """The terms of the objective on test images, each before it is weighted."""
-    terms = ["gromov", "reconstruction", "sufficiency", "entropy", "total"]
-    return over_seeds(of_digits(found, "objective"), terms)
+    return over_seeds(of_digits(found, "objective"), Objective._fields)
 
 
 def agreement(found: Found, solver: Callable[..., float]) -> pd.DataFrame:
@@ -78,46 +78,35 @@ def by_factor(found: Found, quantity: str) -> pd.DataFrame:
 
 def areas(found: Found) -> pd.DataFrame:
     """Area under the ROC curve of each model's scores, for each set of strange images."""
-    rows = {
-        f"{name}: {score}": [row[score] for row in areas]
-        for name, areas in of_digits(found, "areas").items()
-        for score in areas[0]
-    }
+    each = of_digits(found, "areas").items()
+    rows = {f"{name}: {score}": [row[score] for row in areas] for name, areas in each for score in areas[0]}
     return over_seeds(rows, STRANGE)
 
 
 def verdicts(found: Found) -> pd.DataFrame:
     """What the source claims, beside our numbers."""
     scenes, digits, letters = of_scenes(found), found.metrics["digits"], source_areas(found)
-    vaes = [name for name in scenes if name.startswith("VAE")]
 
-    def ahead(models: Mapping[str, list[dict]], key: str, of: str, rivals: Sequence[str]) -> tuple[Interval, str]:
-        """The mean by which a number of one model is above that of the best rival, by seed; in words."""
-        values = {name: [row[key] for row in models[name]] for name in (of, *rivals)}
-        best = max(rivals, key=lambda name: np.mean(values[name]))
+    def ahead(models: Mapping[str, list[dict]], key: str, of: str, rivals: str = "") -> tuple[Interval, str]:
+        """By how much a number of one model is above the best of the others that begin so, by seed; and in words."""
+        values = {name: [row[key] for row in rows] for name, rows in models.items()}
+        best = max((name for name in values if name != of and name.startswith(rivals)), key=lambda n: sum(values[n]))
         gain = apart(values[of], values[best])
         return gain, f"{gain.plus_minus('+.2f')} against {best}"
 
-    def others(models: Mapping[str, list[dict]], of: str) -> list[str]:
-        return [name for name in models if name != of]
-
-    def here(*states: bool | None) -> str:
-        return holds(*states, otherwise="does not hold here")
-
-    separate, separate_said = ahead(scenes, "disentanglement", FACTORISED, others(scenes, FACTORISED))
+    here = partial(holds, otherwise="does not hold here")
+    separate, separate_said = ahead(scenes, "disentanglement", FACTORISED)
     hue = Interval.of_mean([row["axis"]["figure hue"] for row in scenes[FACTORISED]])
-    found_by = {
-        name: Interval.of_mean([row["letters"] for row in letters[name]]) for name in (*list(SOURCE)[:2], MIXTURE)
-    }
-    first, first_said = ahead(letters, "letters", MIXTURE, others(letters, MIXTURE))
-    rebuilt = [ahead(digits, "noise_ratio", NEURAL, ["VAE"]), ahead(scenes, "noise_ratio", NEURAL, vaes)]
+    each = {name: Interval.of_mean([row["letters"] for row in letters[name]]) for name in ("VAE", DAGMM, MIXTURE)}
+    first, first_said = ahead(letters, "letters", MIXTURE)
+    rebuilt = [ahead(models, "noise_ratio", NEURAL, "VAE") for models in (digits, scenes)]
     rows = [
         ("1. the factorised prior disentangles", f"$D$ {separate_said}", here(above(separate))),
         ("1. it puts the figure's hue on a single axis", f"largest importance {hue.plus_minus('.2f')} of its column",
          here(above(hue, 0.5))),
         ("2. letters are found almost perfectly",
-         f"areas: {listed({name: area.plus_minus('.2f') for name, area in found_by.items()}, '{} {}', ', ')}",
-         here(*(above(area, 0.95) for area in found_by.values()))),
+         f"areas: {listed({name: area.plus_minus('.2f') for name, area in each.items()}, '{} {}', ', ')}",
+         here(*(above(area, 0.95) for area in each.values()))),
         ("3. the mixture finds them best", f"area {first_said}", here(above(first))),
         ("4. the neural prior rebuilds best", f"PSNR of digits {rebuilt[0][1]}, of scenes {rebuilt[1][1]}",
          here(*(above(gain) for gain, _ in rebuilt))),
@@ -131,17 +120,16 @@ def verdicts(found: Found) -> pd.DataFrame:
 
 def distances(found: Found) -> figures.Picture:
     """Distances between codes against those between the decoded images, a panel a prior; first seed."""
-    named = dict(zip(PRIORS, GWAES, strict=True))
-    first = {prior: of_digits(found, "distances")[name][0] for prior, name in named.items()}
-    said = listed({prior: row["correlation"] for prior, row in first.items()})
+    first = {name: rows[0] for name, rows in of_digits(found, "distances").items()}
+    said = listed({name: row["correlation"] for name, row in first.items()})
     alt = "Distance between codes against distance between the decoded images, a dot for each pair of draws, "
     alt += f"one panel a prior. Correlations: {said}"
-    picture, panels = figures.blank(7.4, 2.7, alt, 1, len(named), sharex=True, sharey=True)
-    for axes, (prior, name) in zip(panels, named.items(), strict=True):
+    picture, panels = figures.blank(7.4, 2.7, alt, 1, len(first), sharex=True, sharey=True)
+    for axes, name in zip(panels, first, strict=True):
         across, up = (found.tensors[f"{name}/digits/distances/{which}"].numpy() for which in ("images", "codes"))
         axes.plot(across, up, "o", color=figures.BLUE, markersize=2, alpha=0.4)
         axes.axline((0, 0), slope=1, color=figures.GREY, linestyle="--", linewidth=1)
-        axes.set_title(f"{prior} prior", loc="left")
+        axes.set_title(name, loc="left")
         axes.set_xlabel("between images")
     panels[0].set_ylabel("between codes, times c")
     return picture
@@ -171,35 +159,16 @@ def detection(found: Found) -> figures.Picture:
     return _dots(found, source_areas(found), STRANGE)
 
 
-def strongest(found: Found, name: str) -> dict[str, int]:
-    """Factor -> the dimension of the code, from 1, on which its prediction rests most."""
-    dimensions = found.tensors[f"{name}/importance"][0].argmax(dim=0) + 1
-    return dict(zip(FACTORS, dimensions.tolist(), strict=True))
-
-
-def importance(found: Found) -> figures.Picture:
-    """How much the prediction of each factor rests on each dimension: the strongest VAE, and two GWAEs."""
-    chosen = [[name for name in of_scenes(found) if name.startswith("VAE")][-1], NEURAL, FACTORISED]
-    said = "; ".join(f"{name}: {listed(strongest(found, name), '{} {}', ', ')}" for name in chosen)
-    alt = f"Importance of each dimension for each factor, three models. Strongest dimension by factor: {said}"
-    picture, panels = figures.blank(7.4, 2.9, alt, 1, 3, sharey=True)
-    for axes, name in zip(panels, chosen, strict=True):
-        values = found.tensors[f"{name}/importance"][0].numpy()
-        axes.imshow(values, cmap="Greys", vmin=0, vmax=1, aspect="auto")
-        for (i, k), value in np.ndenumerate(values):
-            colour = "white" if value > 0.5 else "black"
-            axes.text(k, i, f"{100 * value:.0f}", ha="center", va="center", size=7, color=colour)
-        axes.set_xticks(range(len(FACTORS)), FACTORS, rotation=40, ha="right")
-        axes.set_yticks(range(len(values)), range(1, len(values) + 1))
-        axes.set_title(name, loc="left")
-    panels[0].set_ylabel("dimension of the code")
-    return picture
+def hues_drawn(found: Found) -> figures.Picture:
+    """The largest importance of one dimension for each hue, a dot for each seed."""
+    return _dots(found, {name: [row["axis"] for row in rows] for name, rows in of_scenes(found).items()}, list(LIGHT))
 
 
 def walk(found: Found) -> figures.Picture:
     """The factorised prior's dimensions, one at a time, over their codes."""
     walked = found.tensors[f"{FACTORISED}/walk"].numpy()
-    said = listed(strongest(found, FACTORISED), "{} lies most in dimension {}", ", ")
+    strongest = found.tensors[f"{FACTORISED}/importance"][0].argmax(dim=0) + 1
+    said = listed(dict(zip(FACTORS, strongest.tolist(), strict=True)), "{} lies most in dimension {}", ", ")
     alt = f"GWAE with the factorised prior: each of six dimensions moved over its codes. By importance, {said}"
     labels = [f"dimension {i + 1}" for i in range(len(walked))]
     return figures.image_grid(walked, row_labels=labels, title="GWAE, factorised prior", alt=alt)
@@ -207,9 +176,8 @@ def walk(found: Found) -> figures.Picture:
 
 def strange(found: Found) -> figures.Picture:
     """Test digits, and three sets that no model has seen."""
-    drawn = "Ten test digits of MNIST, the same digits mirrored, ten white letters of a typeface"
-    rows = {name: f"sets/{name}" for name in ("digits", *STRANGE)}
-    return images(found.tensors, rows, f"{drawn}, and ten grey house numbers.")
+    alt = "Ten test digits of MNIST, the same digits mirrored, ten white letters of a typeface, ten grey house numbers."
+    return images(found.tensors, {name: f"sets/{name}" for name in ("digits", *STRANGE)}, alt)
 
 
 def digits(found: Found) -> figures.Picture:

@@ -33,21 +33,14 @@ FACTORS = {
 LETTERS = "ACEFGHJKMNPRTUVWXYadefhkmnrtuvwxy"  # without those that can be read as a digit, such as O, l, S and Z
 
 
-class Scenes(NamedTuple):
-    """Every combination of the factors. images: (n, 3, 20, 20) uint8. factors: (n, 6) places in FACTORS' values."""
-
-    images: Tensor
-    factors: Tensor
-
-
-def scenes() -> Scenes:
-    """All 7,776 scenes, the last factor running fastest."""
+def scenes() -> tuple[Tensor, Tensor]:
+    """All 7,776 scenes, (n, 3, 20, 20) uint8, and their factors, (n, 6) places in FACTORS' values, the last fastest."""
     sizes = [len(values) for values in FACTORS.values()]
     factors = torch.cartesian_prod(*(torch.arange(size) for size in sizes))
     colours = {name: [colorsys.hsv_to_rgb(hue, 1.0, light) for hue in HUES] for name, light in LIGHT.items()}
     values = [torch.tensor(known)[factors[:, i]] for i, known in enumerate((FACTORS | colours).values())]
     images = torch.cat([render(*part) for part in zip(*(value.split(500) for value in values), strict=True)])
-    return Scenes((255 * images).round().to(torch.uint8), factors)
+    return (255 * images).round().to(torch.uint8), factors
 
 
 def render(wall: Tensor, floor: Tensor, figure: Tensor, size: Tensor, place: Tensor, shape: Tensor) -> Tensor:
@@ -62,14 +55,9 @@ def render(wall: Tensor, floor: Tensor, figure: Tensor, size: Tensor, place: Ten
     size, place = size[:, None, None], place[:, None, None]
     x, y = points - place, points[:, None]
     inner = size * math.sqrt(4 / (3 * math.sqrt(3)))  # of the circle in the triangle, whose area is 3 sqrt(3) inner²
-    inside = torch.stack(
-        [
-            torch.maximum(x.abs(), y.abs()) <= size,
-            x.square() + y.square() <= 4 * size.square() / math.pi,
-            (y <= inner) & (math.sqrt(3) * x.abs() - y <= 2 * inner),  # upright, its centre of gravity in the middle
-        ]
-    )
-    chosen = inside[shape.long(), torch.arange(len(shape))]
+    square, disc = torch.maximum(x.abs(), y.abs()) <= size, x.square() + y.square() <= 4 * size.square() / math.pi
+    triangle = (y <= inner) & (math.sqrt(3) * x.abs() - y <= 2 * inner)  # upright, its centre of gravity in the middle
+    chosen = torch.stack([square, disc, triangle])[shape.long(), torch.arange(len(shape))]
     covered = F.avg_pool2d(chosen[:, None].float(), FINER)
     wall, floor, figure = (colour[..., None, None] for colour in (wall, floor, figure))
     behind = torch.where(y[::FINER] < HORIZON, wall, floor)
@@ -120,10 +108,7 @@ def disentanglement(importance: Tensor) -> float:
 
 
 def completeness(importance: Tensor) -> float:
-    """How far each factor lies in one dimension alone, in [0, 1]: the mean over factors of 1 - H(P_k) / ln dimensions.
-
-    importance: as for `disentanglement`; here a factor's column is what is divided by its sum.
-    """
+    """How far each factor lies in one dimension alone: the mean over columns of importance of 1 - H(P_k) / ln rows."""
     return float((1 - _entropy(importance.T) / math.log(importance.shape[0])).mean())
 
 

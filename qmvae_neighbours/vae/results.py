@@ -111,9 +111,6 @@ def generated(found: Found) -> figures.Picture:
     """Draws of the conditional model: a row has one code, a column one label."""
     drawn = found.tensors["conditional/generated"]
     read = counted(read_right(found), "no judge for the stand-in")
-    return figures.image_grid(
-        drawn.numpy(),
-        row_labels=[f"code {i + 1}" for i in range(len(drawn))],
-        column_labels=list(range(10)),
-        alt=f"{len(drawn)} rows of ten generated digits, a column a label; {read}.",
-    )
+    labels = [f"code {i + 1}" for i in range(len(drawn))]
+    alt = f"{len(drawn)} rows of ten generated digits, a column a label; {read}."
+    return figures.image_grid(drawn.numpy(), labels, list(range(10)), alt=alt)
