@@ -31,7 +31,7 @@ class Settings:
     the validation part of the digits. judged: images of a test set. mixed: training images that a mixture is fitted to.
     """
 
-    steps: int = 1000
+    steps: int = 750
     rounds: int = 2
     batch_size: int = 64
     learning_rate: float = 2e-3
