@@ -74,11 +74,9 @@ def gwaes(shape: tuple[int, int, int], latent: int) -> dict[str, GWAEConfig]:
 
 def coded(model: GWAE | vae.VAE, images: Tensor) -> tuple[Tensor, Tensor]:
     """The mean code (n, latent) of images (n, c, h, w), and the image in [0, 1] that is decoded from it."""
-    if isinstance(model, GWAE):
-        codes = model.encoder(images).mean
-        return codes, model.decode(codes)
-    codes = model.encode(images).mean
-    return codes, model.decode(codes).sigmoid()
+    ours = isinstance(model, GWAE)
+    codes = (model.encoder if ours else model.encode)(images).mean
+    return codes, model.decode(codes) if ours else model.decode(codes).sigmoid()
 
 
 def noise_ratio(images: Tensor, rebuilt: Tensor) -> float:
