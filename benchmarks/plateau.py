@@ -24,7 +24,7 @@ from qmvae_study.evidence.provenance import code, provenance
 from qmvae_study.evidence.records import FORMAT, write_json
 from qmvae_study.plateau import distance_from_mean, known
 
-READINGS = ("as-printed", *(f"as-printed+negatives={rule}" for rule in ("all-violating", "semi-hard", "hardest")))
+READINGS = ("unscreened", *(f"unscreened+negatives={rule}" for rule in ("all-violating", "semi-hard", "hardest")))
 SEEDS, STEPS, EVERY, SEEN = (0, 1, 2), 400, 25, 1000
 
 

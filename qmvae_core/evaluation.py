@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from qmvae_core.data import Digits, tuple_indices
+from qmvae_core.data import Digits, most_classes, tuple_indices
 from qmvae_core.draws import generator_for
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import TEST_CODES, MultimodalVAE
@@ -34,7 +34,10 @@ def share(hits: np.ndarray | Tensor) -> dict[str, float | int]:
 
 
 class Judge(Protocol):
-    """Reads the digit in generated observations of its modality, (n, *shape) in [0, 1], always in evaluation mode."""
+    """Reads the digit in generated observations of its modality, (n, *shape) in [0, 1], always in evaluation mode.
+
+    One that may see no digit says -1, which is never right and agrees with no other judge.
+    """
 
     modality: str
 
@@ -72,6 +75,14 @@ class Context:
     def directions(self) -> dict[str, tuple[str, str]]:
         """ "source->target" -> (source, target)."""
         return {f"{source}->{target}": (source, target) for source, target in permutations(self.judged, 2)}
+
+    @cached_property
+    def joined(self) -> tuple[dict[str, dict[str, Tensor]], np.ndarray]:
+        """Some modalities together, "mnist+text" -> their rows in one round of the tuples of all, and the digits."""
+        rows, digits = one_round(self.judged, self.seed)
+        sizes = range(2, len(rows)) if self.model.has_joint_code else ()
+        subsets = (names for size in sizes for names in combinations(rows, size))
+        return {"+".join(names): {name: rows[name] for name in names} for names in subsets}, digits
 
     @cached_property
     def private(self) -> list[str]:
@@ -133,9 +144,13 @@ def shared_posteriors(
     model: nn.Module, digits: Mapping[str, Digits], index: Mapping[str, Tensor]
 ) -> Iterator[DiagonalGaussian]:
     """q(z | the given modalities) in batches: index tensors (n,) into each modality's digits."""
-    parts = zip(*(rows.split(BATCH) for rows in index.values()), strict=True)
-    for part in parts:
-        yield model.encode_shared({name: digits[name].batch(i.long()) for name, i in zip(index, part, strict=True)})
+    for images in _batches(digits, index):
+        yield model.encode_shared(images)
+
+
+def _batches(digits: Mapping[str, Digits], index: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    for part in zip(*(rows.split(BATCH) for rows in index.values()), strict=True):
+        yield {name: digits[name].batch(i.long()) for name, i in zip(index, part, strict=True)}
 
 
 def linear_probe(codes: np.ndarray, labels: np.ndarray):
@@ -168,7 +183,7 @@ def probe_accuracies(of: Context) -> dict[str, dict]:
 
 def one_round(digits: Mapping[str, Digits], seed: int) -> tuple[dict[str, Tensor], np.ndarray]:
     """One round of the pairing, in which each paired image occurs once, and the digits of the pairs."""
-    pairs = tuple_indices({name: each.labels for name, each in digits.items()}, rounds=1, seed=seed)
+    pairs = tuple_indices({name: each.labels for name, each in digits.items()}, 1, seed, most_classes(digits))
     first = next(iter(pairs))
     return pairs, digits[first].labels[pairs[first].long()].cpu().numpy()
 
@@ -184,7 +199,7 @@ def joint_coherence(of: Context, count: int | None = None) -> dict[str, float | 
     for start in range(0, count, BATCH):
         images = of.model.generate(min(BATCH, count - start), generator)
         read = torch.stack([of.judges[name].predict(value) for name, value in images.items()])
-        agree.append((read == read[0]).all(dim=0).cpu())
+        agree.append(((read == read[0]) & (read >= 0)).all(dim=0).cpu())
     return share(torch.cat(agree))
 
 
@@ -212,6 +227,32 @@ METRICS: dict[str, Callable[[Context], dict]] = {
     "joint_coherence": joint_coherence,
     "oracle": own_accuracy,
 }
+
+
+@torch.no_grad()
+def generation_by_subset(of: Context) -> dict[str, dict]:
+    """`cross_generation`, and the same from two modalities or more to each other one: "mnist+svhn->text"."""
+    found, (subsets, digits) = cross_generation(of), of.joined
+    for subset, rows in subsets.items():
+        for target in (name for name in of.judged if name not in rows):
+            direction, read = f"{subset}->{target}", {}
+            for code in TEST_CODES:
+                generator = of.generator("cross", direction, code)
+                made = [of.model.generate_from(each, target, generator, code) for each in _batches(of.judged, rows)]
+                read[code] = share(of.judges[target].predict(torch.cat(made)).cpu().numpy() == digits)
+            found[direction] = read
+    return found
+
+
+def probe_by_subset(of: Context) -> dict[str, dict]:
+    """`probe_accuracies`, and the same on codes of two modalities or more that are not all."""
+    subsets, digits = of.joined
+    read = {subset: of.probe.predict(shared_codes(of.model, of.judged, rows)) for subset, rows in subsets.items()}
+    return probe_accuracies(of) | {subset: share(found == digits) for subset, found in read.items()}
+
+
+# For three modalities or more.
+BY_SUBSET = {"generation_by_subset": generation_by_subset, "probe_by_subset": probe_by_subset}
 
 
 @torch.no_grad()

@@ -36,6 +36,14 @@ class DiagonalGaussian(NamedTuple):
         apart = (self.mean - other.mean) * torch.exp(-0.5 * other.log_var)
         return 0.5 * (apart.square() + log_ratio.exp() - 1.0 - log_ratio).sum(dim=-1)
 
+    def where(self, there: Tensor, log_var: float) -> DiagonalGaussian:
+        """The same where `there` (...,) is True; elsewhere N(0, exp(log_var) I).
+
+        That is the prior for 0, and for infinity an expert of precision 0, which has no say in a product.
+        """
+        there = there.unsqueeze(-1)
+        return DiagonalGaussian(torch.where(there, self.mean, 0.0), torch.where(there, self.log_var, log_var))
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of value (..., d) in nats, summed over the d dimensions: (...,)."""
         scaled = (value - self.mean).square() * torch.exp(-self.log_var)

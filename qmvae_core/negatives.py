@@ -29,20 +29,27 @@ class Candidates(NamedTuple):
     margin: float
 
 
-def draw_negatives(labels: Tensor, uniform: Tensor) -> Tensor:
-    """Positions in the batch, each uniformly drawn among the samples that show another digit.
+def draw_negatives(labels: Tensor, uniform: Tensor, there: Tensor | None = None) -> Tensor:
+    """Positions in the batch, each uniformly drawn among the samples that are there and show another digit.
 
-    labels: (batch,) digits. uniform: (..., batch) draws from U[0, 1). Returns int64 positions (..., batch).
+    labels: (batch,) digits. uniform: (..., batch) draws from U[0, 1). there: (batch,) booleans; None: all are there.
+    Returns int64 positions (..., batch).
     A batch is a random part of the data set, so this is a random draw from the data set that costs no further encoding.
-    Where a whole batch shows one digit there is no negative, and the positions are of no use: see `has_negatives`.
+    Where there is no negative, the positions are of no use: see `other_digits`.
     """
-    order = torch.argsort(labels, stable=True)
-    start = (labels.unsqueeze(-2) < labels.unsqueeze(-1)).sum(dim=-1)  # in label order, the anchor's digit fills
-    same = (labels.unsqueeze(-2) == labels.unsqueeze(-1)).sum(dim=-1)  # the positions start to start + same
-    others = labels.shape[0] - same
+    there = torch.ones_like(labels, dtype=torch.bool) if there is None else there
+    order = torch.argsort(torch.where(there, labels, torch.iinfo(labels.dtype).max), stable=True)
+    others = other_digits(labels, there).sum(dim=-1)
+    start = ((labels.unsqueeze(-2) < labels.unsqueeze(-1)) & there).sum(dim=-1)  # in label order, the anchor's digit
+    same = there.sum() - others  # fills the positions start to start + same
     rank = torch.minimum((uniform * others).long(), (others - 1).clamp(min=0))
     rank = torch.where(rank >= start, rank + same, rank).clamp(max=labels.shape[0] - 1)
     return order[rank]
+
+
+def other_digits(labels: Tensor, there: Tensor) -> Tensor:
+    """Whether the sample of a column is there and shows another digit than that of the row: (batch, batch) booleans."""
+    return (labels.unsqueeze(-2) != labels.unsqueeze(-1)) & there
 
 
 def has_negatives(labels: Tensor) -> Tensor:

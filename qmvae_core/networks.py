@@ -99,14 +99,52 @@ def _convolutional_decoder(shape: Sequence[int], widths: Sequence[int], latent: 
     return nn.Sequential(*layers[:-1])
 
 
-BODIES = {"dense": _dense_body, "convolutional": _convolutional_body}
-DECODERS = {"dense": _dense_decoder, "convolutional": _convolutional_decoder}
+class Windows(nn.Module):
+    """Each place beside its neighbours, zeros beyond the ends: with a linear layer behind it, a convolution."""
+
+    def __init__(self, stride: int = 1):
+        super().__init__()
+        self.stride = stride  # 2 takes every second place
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """rows (batch, places, channels) -> (batch, places / stride, 3 channels)."""
+        padded, count = nn.functional.pad(rows, (0, 0, 1, 1)), rows.shape[1]
+        return torch.cat([padded[:, first : first + count : self.stride] for first in range(3)], dim=-1)
+
+
+def _sequence_body(shape: Sequence[int], widths: Sequence[int]) -> tuple[nn.Module, int]:
+    places, channels = _fewest_places(shape, widths), [shape[1], *widths]
+    layers: list[nn.Module] = []
+    for before, after in zip(channels, channels[1:], strict=False):
+        layers += [Windows(stride=2), Linear(3 * before, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten()), channels[-1] * places
+
+
+def _sequence_decoder(shape: Sequence[int], widths: Sequence[int], latent: int) -> nn.Module:
+    small = (_fewest_places(shape, widths), widths[-1])
+    channels = [*reversed(widths), shape[1]]
+    layers: list[nn.Module] = [Linear(latent, math.prod(small)), nn.ReLU(), nn.Unflatten(-1, small)]
+    for before, after in zip(channels, channels[1:], strict=False):  # each place gives two
+        layers += [Windows(), Linear(3 * before, 2 * after), nn.Unflatten(-1, (2, after)), nn.Flatten(1, 2), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _fewest_places(shape: Sequence[int], widths: Sequence[int]) -> int:
+    if len(shape) != 2 or not widths or shape[0] % 2 ** len(widths):
+        said = f"a sequence (places, channels) is halved for each width, not {tuple(shape)} for {len(widths)}"
+        raise ValueError(f"{said}; use other widths or the dense network")
+    return shape[0] // 2 ** len(widths)
+
+
+BODIES = {"dense": _dense_body, "convolutional": _convolutional_body, "sequence": _sequence_body}
+DECODERS = {"dense": _dense_decoder, "convolutional": _convolutional_decoder, "sequence": _sequence_decoder}
 
 
 def encoder(network: str, shape: Sequence[int], widths: Sequence[int], latent: int) -> GaussianEncoder:
     """An encoder of observations of `shape`, (c, h, w) of an image, into a posterior over `latent` dimensions.
 
-    network: "dense" or "convolutional"; widths: hidden units, or channels, from the image inwards.
+    network: "dense", "convolutional", or "sequence" of (places, channels), such as one-hot characters; widths: hidden
+    units, or channels, from the image inwards.
     Raises ValueError for another network or a shape that the convolutions cannot halve.
     """
     body, features = known(BODIES, "network", network)(shape, widths)

@@ -14,11 +14,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
-from qmvae_core.models import build_model, reading
+from qmvae_core.models import build_model
 from qmvae_core.training import OutOfTime
 from qmvae_study.evidence.notebooks import TRAINING_NOTEBOOK, Lifeline, execute
 from qmvae_study.evidence.records import RecordError
-from qmvae_study.plan import Run
+from qmvae_study.plan import Run, model_config
 from qmvae_study.runs import state
 from qmvae_study.shell import cores
 from qmvae_study.signals import STOPPED, sigterm_later
@@ -66,7 +66,7 @@ def check_room(runs: Iterable[Run], evidence_of: Callable[[Run], Path]) -> None:
         evidence = evidence_of(run)
         if evidence not in folders:
             folders[evidence] = _writable(evidence)
-        weights = 4 * _parameters(run.reading) * len(run.seeds)
+        weights = 4 * _parameters(run.profile, run.reading) * len(run.seeds)
         there = sum(path.stat().st_size for path in (evidence / "work" / run.id).glob("*/checkpoint.pt"))
         largest = max(largest, 3 * weights)
         needed[folders[evidence].stat().st_dev] += weights + max(3 * weights - there, 0)
@@ -79,9 +79,9 @@ def check_room(runs: Iterable[Run], evidence_of: Callable[[Run], Path]) -> None:
 
 
 @functools.cache
-def _parameters(name: str) -> int:
-    """How many parameters a reading's model has."""
-    return sum(each.numel() for each in build_model(reading(name)).parameters())
+def _parameters(profile: str, name: str) -> int:
+    """How many parameters a reading's model has in a profile."""
+    return sum(each.numel() for each in build_model(model_config(profile, name)).parameters())
 
 
 def _writable(evidence: Path) -> Path:

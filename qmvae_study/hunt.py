@@ -59,7 +59,7 @@ PLAN = (
     f"{_WIDE}+all.encoders=common+all.private=4",
     # the weight of MNIST, the kind of the likelihood, the bounds that beta weighs against
     f"{_WIDE}+mnist.weight=3.92",
-    f"{PRINTED}+all.likelihood=bernoulli",
+    f"{PRINTED}+all.scale=0.75+all.likelihood=bernoulli",
     f"{PRINTED}+all.likelihood=normal+all.scale=1.0",
     f"{_WIDE}+beta_against=sum",
     # what was best before: with its own screening, and with the price of z and the screening

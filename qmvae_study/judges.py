@@ -105,9 +105,11 @@ def prepare_oracles(
     device: str | torch.device = "cpu",
     train_missing: bool = True,
 ) -> Mapping[str, DigitClassifier]:
-    """One oracle for each modality of the data, loaded from the folder, or trained and saved there where missing."""
+    """One oracle for each modality that has a config, loaded from the folder, or trained and saved where missing."""
     found = {}
     for modality, digits in data.train.items():
+        if modality not in configs:  # its judge has nothing to learn
+            continue
         try:
             found[modality] = load_oracle(modality, folder, data.identity["kind"])
         except OracleError:

@@ -6,6 +6,8 @@ reads in every generated image.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -16,18 +18,21 @@ from qmvae_core.data import Digits
 from qmvae_core.evaluation import Context
 from qmvae_core.files import file_hash, replacing
 from qmvae_study.evidence.pictures import ROWS, SWEEP
+from qmvae_study.text import TEXT, written
 
 
 @torch.no_grad()
 def make_panels(of: Context, folder: Path, name: str) -> dict[str, dict[str, dict]]:
     """Write all panels of a trained model and return what a record keeps of them: kind -> direction -> panel.
 
-    kinds: "cross_generation" (Figure 3), and for a target with a private code "transfer" (4) and "traversal" (5).
+    kinds: "cross_generation" (Figure 3), and for a target with a private code "transfer" (4) and "traversal" (5), of
+    modalities that are images; and where there are others, "triples".
     """
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, dict]] = {kind: {} for kind in KINDS}
+    pictured = [each for each, digits in of.judged.items() if digits.images.dim() == 4]
     for direction, (source, target) in of.directions.items():
-        for kind, make in KINDS.items():
+        for kind, make in KINDS.items() if {source, target} <= set(pictured) else ():
             if kind != "cross_generation" and target not in of.private:
                 continue
             rows, about = make(of, source, target)
@@ -37,7 +42,46 @@ def make_panels(of: Context, folder: Path, name: str) -> dict[str, dict[str, dic
             hashes = {part: file_hash(folder / file) for part, file in files.items()}
             read = [of.judges[target].predict(row).tolist() for row in rows["generated"]]
             found[kind][direction] = {"files": files, "sha256": hashes, **about, "read": read}
+    if len(pictured) < len(of.judged):
+        found["triples"] = {
+            given: _triple(of, images, digits, pictured, folder, f"{name}-triples-{given}")
+            for given, images, digits in _triples(of)
+        }
     return {kind: panels for kind, panels in found.items() if panels}
+
+
+def _triples(of: Context) -> Iterator[tuple[str, dict[str, Tensor], Tensor]]:
+    """What is given, "mnist+text", the ten matching observations of each modality, and the digits of what is given.
+
+    Given are the first observations of each digit, and the others are generated from them, as for the tables; of
+    "prior" all are generated, and the digits are those that are read in the first modality.
+    """
+    model, rows = of.model, {name: nth_of_each_digit(digits) for name, digits in of.judged.items()}
+    conditions = {name: of.judged[name].batch(index) for name, index in rows.items()}
+    sizes = range(1, len(rows)) if model.has_joint_code else (1,)
+    for names in (names for size in sizes for names in combinations(rows, size)):
+        given, generator = {name: conditions[name] for name in names}, of.generator("panel", "triples", *names)
+        made = {name: given.get(name) for name in rows} | {
+            name: model.generate_from(given, name, generator) for name in rows if name not in given
+        }
+        yield "+".join(names), made, of.judged[names[0]].labels[rows[names[0]]]
+    made = model.generate(10, of.generator("panel", "triples"))
+    first = next(iter(made))
+    yield "prior", made, of.judges[first].predict(made[first])
+
+
+def _triple(of: Context, made: dict[str, Tensor], digits: Tensor, pictured: list[str], folder: Path, name: str) -> dict:
+    """Write the images of a panel, one file a modality, and return what a record keeps of it, with the texts."""
+    files = {part: f"{name}-{part}.png" for part in pictured}
+    for part, file in files.items():
+        save_panel(folder / file, made[part][None])
+    return {
+        "files": files,
+        "sha256": {part: file_hash(folder / file) for part, file in files.items()},
+        "digits": digits.tolist(),
+        "read": [of.judges[part].predict(values).tolist() for part, values in made.items()],
+        "texts": written(made[TEXT]) if TEXT in made else [],
+    }
 
 
 Made = tuple[dict[str, Tensor], dict]  # part -> images (rows, columns, c, h, w), and what the record says of them

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from qmvae_core.data import MODALITIES, STAND_IN
 from qmvae_core.models import Checked, ModelConfig, Reading, build_model, from_known_fields, reading
@@ -15,7 +15,8 @@ from qmvae_core.training import TrainingConfig
 from qmvae_study import harness, hunt, sensitivity
 from qmvae_study.oracles import CONFIGS, OracleConfig, PublishedConfig
 from qmvae_study.paper import TRAIN_PAIRS
-from qmvae_study.rows import MODELS_COMPARED
+from qmvae_study.rows import MODELS_COMPARED, WITH_TEXT
+from qmvae_study.text import with_text_modality
 
 # Bytes of a reading, and of seeds, in the names of files; a file system takes 255 with all that is added.
 LONGEST_NAME = 120
@@ -38,20 +39,22 @@ class Profile:
     oracles: Mapping[str, OracleConfig] = field(default_factory=lambda: CONFIGS)
     published: PublishedConfig = PublishedConfig()  # the judges of the harness that the paper names
     harness_passes: int = 0  # of its probe; 0: nothing is measured by that harness
+    text: bool = False  # whether each reading and the data have text as a third modality
 
 
 # 3,000 steps instead of 131,410; the learning rate is ten times the paper's, to get far in so few.
 SHORT = TrainingConfig(epochs=10, steps_per_epoch=300, learning_rate=1e-3)
 # A tenth of the paper's steps, every pair once, and ten times its rate: the same product of rate and steps.
 EPOCH = TrainingConfig(epochs=1, steps_per_epoch=13_141, learning_rate=1e-3, reports=5)
+SMOKE = Profile(
+    TrainingConfig(epochs=2, steps_per_epoch=8, batch_size=64, learning_rate=1e-3, rounds=2, chunk=4),
+    data_root=STAND_IN,
+    oracles={name: OracleConfig(epochs=1, channels=8, batch_size=16) for name in CONFIGS},
+    published=PublishedConfig(epochs=2, rounds=1, batch_size=32),
+    harness_passes=3,
+)
 PROFILES = {
-    "smoke": Profile(
-        TrainingConfig(epochs=2, steps_per_epoch=8, batch_size=64, learning_rate=1e-3, rounds=2, chunk=4),
-        data_root=STAND_IN,
-        oracles={name: OracleConfig(epochs=1, channels=8, batch_size=16) for name in CONFIGS},
-        published=PublishedConfig(epochs=2, rounds=1, batch_size=32),
-        harness_passes=3,
-    ),
+    "smoke": SMOKE,
     "quick": Profile(SHORT, MODELS_COMPARED, harness_passes=harness.PASSES),
     "sensitivity": Profile(SHORT, sensitivity.PLAN, more_seeds={sensitivity.BASE: sensitivity.SEEDS}, validation=True),
     # What we do otherwise than a model's authors, one change at a time, to be compared with the runs of "quick".
@@ -73,6 +76,9 @@ PROFILES = {
         stacked=True,
         harness_passes=harness.PASSES,
     ),  # fmt: skip
+    # MNIST-SVHN-Text, at the length of "epoch".
+    "text": Profile(EPOCH, WITH_TEXT, (0, 1, 2), precisions=("bfloat16",), text=True),
+    "text-smoke": replace(SMOKE, readings=WITH_TEXT, harness_passes=0, text=True),
 }
 
 
@@ -117,11 +123,18 @@ def _check_effects(name: str) -> None:
             raise ValueError(f"the precision is not of the reading, as in {name!r}; give it as the run's, --precision")
 
 
+def model_config(profile_name: str, name: str) -> ModelConfig:
+    """The model of a reading in a profile. Raises ValueError for an unknown profile, and like `reading`."""
+    return with_text_modality(reading(name)) if profile(profile_name).text else reading(name)
+
+
 @functools.cache  # a plan has a reading many times
-def _check_reading(name: str) -> None:
-    config = reading(name)
+def _check_reading(profile_name: str, name: str) -> None:
+    config = model_config(profile_name, name)
     _check_effects(name)
-    build_model(config)  # an impossible choice shows here, before any work
+    model = build_model(config)  # an impossible choice shows here, before any work
+    if Reading.parse(name).training().get("missing") and not model.takes_missing:
+        raise ValueError(f"{config.model} cannot train with missing modalities, as {name!r} wants it")
     for modality, shape in MODALITIES.items():
         if config.modalities[modality].shape != shape:
             raise ValueError(f"images of {modality} have the shape {shape}, not {config.modalities[modality].shape}")
@@ -145,7 +158,7 @@ class Run(Checked):
             object.__setattr__(self, "seeds", tuple(self.seeds))
         super().__post_init__()
         profile(self.profile)
-        _check_reading(self.reading)
+        _check_reading(self.profile, self.reading)
         _ = self.training
         _check_seeds(self.seeds)
 
@@ -154,6 +167,11 @@ class Run(Checked):
         """The profile's training, with what the reading changes of it."""
         changes = {"precision": self.precision, **Reading.parse(self.reading).training()}
         return from_known_fields(TrainingConfig, asdict(profile(self.profile).training) | changes)
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """What the reading is in the profile."""
+        return model_config(self.profile, self.reading)
 
     @property
     def model(self) -> str:
@@ -177,7 +195,10 @@ class Run(Checked):
 
     def config(self) -> dict:
         """All that decides the result beside seed and data."""
-        return {"model": reading(self.reading).to_dict(), "training": asdict(self.training)}
+        training = asdict(self.training)
+        if not training["missing"]:
+            del training["missing"]  # older records do not have it, and their hashes stay
+        return {"model": self.model_config.to_dict(), "training": training}
 
 
 def _short(name: str, longest: int) -> str:

@@ -18,7 +18,7 @@ from qmvae_core.models.readings import reading
 from qmvae_core.negatives import Candidates, draw_negatives, screen
 from qmvae_core.stops import quadruplet_plateau
 
-PRINTED = reading("as-printed")
+PRINTED = reading("unscreened")
 BATCH, PLATEAU = 128, quadruplet_plateau(PRINTED.alpha1, PRINTED.alpha2, 2)
 
 

@@ -10,19 +10,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from qmvae_core.data import load_digits
-from qmvae_core.names import DEFAULT
+from qmvae_core.models import READINGS, reading
+from qmvae_core.names import AS_PRINTED, DEFAULT
 from qmvae_study import hunt
 from qmvae_study.evidence.folder import default_evidence
 from qmvae_study.evidence.records import load_records
 from qmvae_study.execution import Outcome, check_room, side_by_side
 from qmvae_study.plan import Run, plan
 from qmvae_study.report.equivalence import SECOND_LOOK
-from qmvae_study.rows import INSTEAD, KIN, WITHOUT_LOSS
+from qmvae_study.rows import INCOMPLETE, INSTEAD, KIN, TEXT_RIVALS, WITHOUT_LOSS
 from qmvae_study.runs import not_of_other_data, state
 
 SEEDS = (0, 1, 2)
 PRECISION = "bfloat16"
 _OTHERS = ("mvae", "dmvae", INSTEAD["mmvae"])
+_PRINTED = (AS_PRINTED, WITHOUT_LOSS.format(AS_PRINTED))
+_WIDE = "mvae+all.scale=10.0"  # whether the wide likelihood of "as-printed" alone would do for MVAE
 
 
 def _hunted() -> list[dict]:
@@ -31,10 +34,15 @@ def _hunted() -> list[dict]:
 
 
 def _found() -> list[str]:
-    """The paper's own reading and the best one, as the hunt spells them, without repeats; empty until it is over."""
+    """The paper's own reading and the best one by the hunt, without repeats; empty until it is over."""
     found = _hunted()
     best, printed = hunt.best(found), hunt.printed(found)
-    return [] if best is None or printed is None else list(dict.fromkeys((printed, best)))
+    return [] if best is None or printed is None else list(dict.fromkeys(map(_named, (printed, best))))
+
+
+def _named(spelled: str) -> str:
+    """The name in READINGS of the reading that is spelled so, under which the tables have its runs, or the spelling."""
+    return next((name for name, config in READINGS.items() if config == reading(spelled)), spelled)
 
 
 def _of(profile: str, readings: Sequence[str], seeds: Sequence[int] = SEEDS) -> list[Run]:
@@ -47,11 +55,15 @@ STAGES = (
     lambda: plan(hunt.PROFILE),
     lambda: _of(hunt.PROFILE, hunt.finalists(_hunted()) or [], hunt.SEEDS[1:]),
     lambda: plan("precision", seeds=SECOND_LOOK),
+    lambda: plan("quick", _PRINTED) if _found() else [],  # the rows of a name that was another reading's before
     lambda: _of("paper", [*_found(), *map(WITHOUT_LOSS.format, _found()[-1:])]),
     lambda: _of("paper", ("mvae", "dmvae")),
     lambda: _of("epoch", [*_found(), *map(WITHOUT_LOSS.format, _found())]),
-    lambda: _of("epoch", (*_OTHERS, *KIN, DEFAULT)),
+    lambda: _of("epoch", (*_OTHERS, *KIN, DEFAULT, _WIDE)),
     lambda: _of("published", ("dmvae",), SEEDS[:1]),  # as its authors train it: about a day of one thread
+    lambda: _of("text", [name for best in _found()[-1:] for name in (best, WITHOUT_LOSS.format(best))]),
+    lambda: _of("text", TEXT_RIVALS),
+    lambda: _of("text", [INCOMPLETE.format(best) for best in _found()[-1:]]),
 )
 
 

@@ -14,6 +14,11 @@ MODELS_COMPARED = (
     BEST, AS_PRINTED, *map(WITHOUT_LOSS.format, (BEST, AS_PRINTED)), DEFAULT, *BASELINES, *KIN
 )  # fmt: skip
 
+# The rows of three modalities, with text beside MNIST and SVHN.
+INCOMPLETE = "{}+training.missing=0.5"  # half of the pairs lack one modality or two
+TEXT_RIVALS = ("mvae", "mopoe")
+WITH_TEXT = (BEST, WITHOUT_LOSS.format(BEST), *TEXT_RIVALS, INCOMPLETE.format(BEST))
+
 # The printed equations with the printed screening, by the scale of the likelihood, which the paper leaves open.
 PRINTED = f"{AS_PRINTED}+negatives=all-violating"
 SCALES = tuple(f"{PRINTED}+all.scale={scale}" for scale in ("0.75", "2.0", "3.75", "10.0"))

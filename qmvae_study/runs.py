@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits
-from qmvae_core.evaluation import Context, evaluate
+from qmvae_core.evaluation import BY_SUBSET, METRICS, Context, Judge, evaluate
 from qmvae_core.files import file_hash
-from qmvae_core.models import ModelConfig, build_model, from_known_fields, reading
+from qmvae_core.models import ModelConfig, build_model, from_known_fields
 from qmvae_core.training import LOOPS, NonFiniteLoss, Trained, TrainingConfig, check_precision, fit
 from qmvae_core.training.batches import Steps
 from qmvae_core.training.config import default_loop, in_precision
@@ -34,6 +34,7 @@ from qmvae_study.panels import make_panels
 from qmvae_study.plan import Run, profile, steps_of
 from qmvae_study.shell import cores
 from qmvae_study.signals import STOPPED, sigterm_later
+from qmvae_study.text import TEXT, TextJudge, with_text
 from qmvae_study.validation import validation_split
 
 
@@ -90,7 +91,7 @@ def expected_hours(runs: Sequence[Run], device: str, workers: int) -> float:
     torch.set_num_threads(max(cores() // workers, 1))
     try:
         kinds = {(run.profile, run.reading, run.precision): run for run in runs}
-        timed = {kind: seconds_a_step(reading(run.reading), run.training, device) for kind, run in kinds.items()}
+        timed = {kind: seconds_a_step(run.model_config, run.training, device) for kind, run in kinds.items()}
     finally:
         torch.set_num_threads(before)
     total = sum(timed[run.profile, run.reading, run.precision] * steps_of(run) * len(run.seeds) for run in runs)
@@ -98,12 +99,14 @@ def expected_hours(runs: Sequence[Run], device: str, workers: int) -> float:
 
 
 def data_for(name: str, data_root: str | None = None) -> DigitData:
-    """The digits that a profile is run on; data_root as in `data.load_digits`.
+    """The digits that a profile is run on, with their texts where it has them; data_root as in `data.load_digits`.
 
     In a profile that makes a choice, the validation part of the training digits stands in the place of the test set.
     """
     chosen = profile(name)
     data = load_digits(data_root or chosen.data_root)
+    if chosen.text:
+        return with_text(data)
     if not chosen.validation:
         return data
     kept, held_out = validation_split(data.train)
@@ -112,16 +115,16 @@ def data_for(name: str, data_root: str | None = None) -> DigitData:
     return DigitData(kept, held_out, {**data.identity, **counts, "notes": [*data.identity["notes"], note]})
 
 
-def oracles_for(
-    name: str, data: DigitData, evidence: Path, device: str | torch.device = "cpu"
-) -> Mapping[str, DigitClassifier]:
+def oracles_for(name: str, data: DigitData, evidence: Path, device: str | torch.device = "cpu") -> Mapping[str, Judge]:
     """The judges: the committed ones for real data; for the stand-in, trained once into the evidence folder."""
     folder = _judges_folder(data.identity["kind"], evidence)
     if data.identity["kind"] == STAND_IN:
         with alone(evidence / "work" / "oracles", patience=3600.0):  # one of several runs trains them for all
             remove_parts(evidence / "oracles", "*")
-            return prepare_oracles(data, folder, profile(name).oracles, device)
-    return prepare_oracles(data, folder, device=device, train_missing=False)
+            found = prepare_oracles(data, folder, profile(name).oracles, device)
+    else:
+        found = prepare_oracles(data, folder, device=device, train_missing=False)
+    return {**found, TEXT: TextJudge()} if profile(name).text else found
 
 
 def _judges_folder(kind: str, evidence: Path) -> Path:
@@ -145,6 +148,8 @@ def published_for(
 
 def metrics_of(panel: Mapping[int, Mapping[str, DigitClassifier]], name: str) -> dict[str, Callable[[Context], dict]]:
     """All that is measured of a run of a profile, by name; panel: the judges of the paper's harness."""
+    if profile(name).text:
+        return METRICS | BY_SUBSET | {"leakage": diagnosis.leakage}
     passes = profile(name).harness_passes
     return diagnosis.METRICS | (harness.metrics(panel, passes) if passes else {})
 
@@ -161,7 +166,7 @@ def train(
     device: str = "cpu",
     progress: str = "auto",
     minutes: float | None = None,
-    oracles: Mapping[str, DigitClassifier] | None = None,
+    oracles: Mapping[str, Judge] | None = None,
 ) -> Trained:
     """Train the run's seeds, from its checkpoint if there is one; a loss that is not finite leaves failure records.
 
@@ -181,7 +186,7 @@ def train(
     try:
         with alone(evidence / "work" / run.id), sigterm_later() as came:
             return fit(
-                reading(run.reading), run.training, data.train, run.seeds,
+                run.model_config, run.training, data.train, run.seeds,
                 folder=folder, device=device, progress=progress, minutes=minutes,
                 stop=lambda: STOPPED if came else "", measure=measure, by=trainer(device),
             )  # fmt: skip
@@ -192,9 +197,7 @@ def train(
         raise
 
 
-def judge(
-    run: Run, trained: Trained, data: DigitData, oracles: Mapping[str, DigitClassifier], evidence: Path
-) -> list[Record]:
+def judge(run: Run, trained: Trained, data: DigitData, oracles: Mapping[str, Judge], evidence: Path) -> list[Record]:
     """Evaluate each seed on the test digits, save weights and panels, and write the records; returns them.
 
     Raises RuntimeError if another process works on this run and does not end.
@@ -220,7 +223,7 @@ def judge(
                 "weights_sha256": file_hash(weights),
                 "cost": trained.cost,
                 "trained_by": trained.by,
-                "judges": {each: oracle.sha256 for each, oracle in oracles.items()},
+                "judges": {each: oracle.sha256 for each, oracle in oracles.items() if oracle.sha256},
                 "published_judges": _hashes(panel),
             }
             write_json(record_path(run, seed, evidence), record)
@@ -361,4 +364,4 @@ def _same_config(run: Run, config: Mapping) -> bool:
         found = ModelConfig.from_dict(config["model"]), from_known_fields(TrainingConfig, config["training"])
     except (KeyError, ValueError):
         return False
-    return found == (reading(run.reading), run.training)
+    return found == (run.model_config, run.training)

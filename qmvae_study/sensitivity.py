@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from qmvae_core.names import AS_PRINTED, DEFAULT
+from qmvae_core.names import DEFAULT, UNSCREENED
 from qmvae_core.negatives import RULES
 from qmvae_study.evidence.records import Record, RecordError
 from qmvae_study.paper import TABLE1_COLUMNS, TABLE2_COLUMNS
@@ -26,7 +26,7 @@ from qmvae_study.rows import WITHOUT_LOSS
 
 WORDS = {Says.ABOVE: "helps", Says.BELOW: "hurts", Says.AGREES: "undecided"}
 BASE, SEEDS = DEFAULT, (0, 1, 2)
-REFERENCES = (AS_PRINTED, WITHOUT_LOSS.format(BASE))  # shown beside the rest, and candidates for nothing
+REFERENCES = (UNSCREENED, WITHOUT_LOSS.format(BASE))  # shown beside the rest, and candidates for nothing
 POINTS = {
     "weight of the private KL": ("all.private_kl_weight=1", "all.private_kl_weight=20"),
     "size of the private codes": ("all.private=20", "all.private=4", "all.private=1"),

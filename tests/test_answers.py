@@ -6,6 +6,7 @@ import pytest
 from test_tables import record
 
 from qmvae_core.models.readings import READINGS
+from qmvae_core.names import BEST
 from qmvae_study import hunt
 from qmvae_study.report import answers, words
 
@@ -19,9 +20,9 @@ KEYS = {"above-all-mnist-to-svhn": "MNIST→SVHN", "above-all-svhn-to-mnist": "S
 
 
 def test_a_reading_is_named_by_its_base_and_its_changes():
-    assert words.reading("best") == "Q-MVAE best"
+    assert words.reading(BEST) == "Q-MVAE best"
     assert words.reading("as-printed+negatives=all-violating+all.scale=2.0") == "Q-MVAE as printed, screened, scale 2"
-    assert words.reading("best+beta=0") == "Q-MVAE best, without the loss"
+    assert words.reading(f"{BEST}+beta=0") == "Q-MVAE best, without the loss"
     assert words.reading("mmvae+particles=8") == "MMVAE, 8 particles"
     assert words.reading("other+unknown.thing=3") == "other, unknown.thing 3"
     assert words.reading("all.private=4+mnist.weight=1") == "private codes of 4, MNIST weighed 1"
@@ -34,36 +35,36 @@ def test_no_reading_of_ours_is_called_by_a_key(key):
 
 
 def test_numbers_of_the_papers_length_stand_beside_the_papers_with_their_verdicts():
-    runs = several("best", [70, 70.5, 71])
-    said = answers.numbers(runs, "best", COLUMNS)
+    runs = several(BEST, [70, 70.5, 71])
+    said = answers.numbers(runs, BEST, COLUMNS)
     assert "three runs of 131,410 steps" in said
     assert "SVHN→MNIST 70.5 ± 0.5 is below the paper's 81.3 ± 0.5" in said
     assert answers.numbers(runs, "as-printed", COLUMNS) == "Q-MVAE as printed has no run of the paper's length yet."
     short = [run | {"profile": "quick"} for run in runs]
-    assert answers.numbers(short, "best", COLUMNS) == "Q-MVAE best has no run of the paper's length yet."
+    assert answers.numbers(short, BEST, COLUMNS) == "Q-MVAE best has no run of the paper's length yet."
 
 
 def test_a_place_is_counted_among_models_of_equal_length():
-    own = record(reading="best", forth=0.80, back=0.60, profile="quick")
+    own = record(reading=BEST, forth=0.80, back=0.60, profile="quick")
     rivals = [
         record(model="mvae", reading="mvae", forth=0.90, back=0.5, profile="quick"),
         record(model="dmvae", reading="dmvae", forth=0.70, back=0.5, profile="quick"),
     ]
-    said = answers.places([own, *rivals], "best", COLUMNS)
+    said = answers.places([own, *rivals], BEST, COLUMNS)
     assert said == "one run of 131,410 steps: place 2 of 3 in MNIST→SVHN (80.0), 1 of 3 in SVHN→MNIST (60.0)"
     stalled = own | {"plateau": {"left": None}}
-    assert "steps, stalled: place 2" in answers.places([stalled, *rivals], "best", COLUMNS)
-    assert answers.places([own], "best", COLUMNS) == "no other model has a run of equal length"
-    assert answers.places([own, *(r | {"profile": "paper"} for r in rivals)], "best", COLUMNS).startswith("no other")
+    assert "steps, stalled: place 2" in answers.places([stalled, *rivals], BEST, COLUMNS)
+    assert answers.places([own], BEST, COLUMNS) == "no other model has a run of equal length"
+    assert answers.places([own, *(r | {"profile": "paper"} for r in rivals)], BEST, COLUMNS).startswith("no other")
 
 
 def test_what_the_loss_adds_is_a_paired_difference_at_equal_length():
-    own, without = several("best", [80, 81]), several("best+beta=0", [70, 72])
-    assert answers.loss_adds([*own, *without], "best", ["SVHN→MNIST"]) == (
+    own, without = several(BEST, [80, 81]), several(f"{BEST}+beta=0", [70, 72])
+    assert answers.loss_adds([*own, *without], BEST, ["SVHN→MNIST"]) == (
         "points after 131,410 steps (two seeds): +9.5 in SVHN→MNIST"
     )
     apart = [run | {"profile": "quick"} for run in without]
-    assert answers.loss_adds([*own, *apart], "best", COLUMNS) == "no run with it has a run of equal length without it"
+    assert answers.loss_adds([*own, *apart], BEST, COLUMNS) == "no run with it has a run of equal length without it"
 
 
 def test_the_scales_of_the_printed_text_are_all_shown_and_none_is_chosen():
@@ -80,7 +81,7 @@ def test_the_scales_of_the_printed_text_are_all_shown_and_none_is_chosen():
 
 
 def test_the_front_page_has_the_five_numbers_and_three_answers():
-    runs = several("best", [70, 70.5, 71])
+    runs = several(BEST, [70, 70.5, 71])
     table = answers.own_numbers(runs)
     assert table.columns.tolist() == ["the paper", "Q-MVAE best", "Q-MVAE as printed"]
     assert table.loc["SVHN→MNIST"].tolist() == [
@@ -100,7 +101,7 @@ def test_the_front_page_has_the_five_numbers_and_three_answers():
 
 
 def test_an_opening_has_each_answer_once_and_one_verdict_where_all_are_alike():
-    runs = several("best", [80, 81, 82])
+    runs = several(BEST, [80, 81, 82])
     found = answers.opening(runs, [], KEYS)
     assert list(found) == [
         "Do the numbers come out?", "Could the printed text do it?", "Is Q-MVAE ahead of the others?",
@@ -112,21 +113,21 @@ def test_an_opening_has_each_answer_once_and_one_verdict_where_all_are_alike():
 
 
 def test_a_figures_first_lines_say_when_lengths_differ():
-    own = record(reading="best")
+    own = record(reading=BEST)
     short = record(model="dmvae", reading="dmvae", cost={"steps": 3000, "seconds": 1.0})
-    said = answers.panels({"best": own, "dmvae": short}, ["best", "dmvae", "mvae"], "cross_generation").split("\n")
+    said = answers.panels({BEST: own, "dmvae": short}, [BEST, "dmvae", "mvae"], "cross_generation").split("\n")
     assert said[2:] == [
         "- **Q-MVAE best**, 131,410 steps: MNIST→SVHN 50, SVHN→MNIST 100 of 100.",
         "- **DMVAE**, 3,000 steps: MNIST→SVHN 50, SVHN→MNIST 100 of 100.", "- MVAE: no run yet.",
         "- The runs differ in length, so these lines do not compare the models; below are runs of equal length.",
     ]  # fmt: skip
-    assert "differ" not in answers.panels({"best": own}, ["best"], "cross_generation")
+    assert "differ" not in answers.panels({BEST: own}, [BEST], "cross_generation")
 
 
 def test_the_share_of_a_traversal_is_of_the_one_digit_that_it_keeps():
     panel = {"digits": [7], "read": [[7, 7, 1], [7, 2, 7]]}
     ways = {"mnist->svhn": panel, "svhn->mnist": panel | {"read": [[7, 7], [7, 7]]}}
-    own = record(reading="best")
+    own = record(reading=BEST)
     own["panels"]["traversal"] = ways
     own["metrics"]["private_information"] = {"mnist": {"nats": [0.5, 0.0]}, "svhn": {"nats": [1.0, 0.5, 0.25]}}
     assert answers.dimensions(own) == 2

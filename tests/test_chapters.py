@@ -9,6 +9,7 @@ import pytest
 from test_tables import SEEDS, record
 
 from qmvae_core import losses
+from qmvae_core.names import BEST
 from qmvae_study.evidence.folder import REPOSITORY
 from qmvae_study.evidence.records import RecordError, write_json
 from qmvae_study.report import pages, tables
@@ -32,7 +33,7 @@ def test_a_page_has_the_records_that_its_parameter_names(evidence, monkeypatch):
     executed(monkeypatch, "import this", 'evidence = "results"', f'# Parameters\nevidence = "{evidence}"\n')
     page = pages.open({"evidence": evidence})
     assert page.records == SEEDS == page.finished
-    assert page.shown == {"default": SEEDS[0], "best": SEEDS[0]}
+    assert page.shown == {"default": SEEDS[0], BEST: SEEDS[0]}
     assert page.show("transfer", tables.LONGER, "mnist", "svhn") == "There is no record of a longer run."
     assert pages.load(evidence, seed=1) == SEEDS[1:2]
 

@@ -21,6 +21,7 @@ from distributed import Client, LocalCluster, Worker
 from finished import finish
 from threadpoolctl import threadpool_limits
 
+from qmvae_core.names import BEST
 from qmvae_core.training import Trained
 from qmvae_core.training.checkpoint import read
 from qmvae_study import __main__ as command_line
@@ -68,7 +69,7 @@ def refused(tmp_path, monkeypatch, capsys):
 
 
 def write_done(seed: int, evidence: Path) -> None:
-    finish(study_plan.Run("smoke", "best", (seed,)), seed, evidence, kind="stand-in")
+    finish(study_plan.Run("smoke", BEST, (seed,)), seed, evidence, kind="stand-in")
 
 
 # What is given out

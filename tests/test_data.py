@@ -481,7 +481,8 @@ def test_pairs_do_not_depend_on_the_device():
     ("images", "labels"),
     [
         (torch.zeros(4, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)),
-        (torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64)),
+        (torch.full((4, 1, 28, 28), 255.0), torch.zeros(4, dtype=torch.int64)),
+        (torch.zeros(4, 1, 28, 28, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)),
         (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)),
         (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.zeros(4)),
         (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.full((4,), 99)),
@@ -490,7 +491,7 @@ def test_pairs_do_not_depend_on_the_device():
     ],
 )
 def test_digits_of_another_form_are_refused(images, labels):
-    with pytest.raises(DataError, match="must be"):
+    with pytest.raises(DataError, match="must (be|lie)"):
         Digits(images, labels)
 
 
@@ -680,8 +681,8 @@ def test_a_digit_that_all_sides_lack_gives_no_pairs():
         ({"a": torch.arange(0), "b": torch.arange(0)}, 1, "must be some, and fewer"),
         ({"a": torch.tensor([3])}, 2**31, "2147483648 rounds give 2147483648 pairs; there must be some, and fewer"),
         ({"a": torch.tensor([True])}, 1, "one row of integers, not .*torch.bool"),
-        ({"a": torch.tensor([3]), "b": torch.tensor([3, 4])}, 1, "labels of a lack digit 4"),
-        ({"a": torch.tensor([3, 4]), "b": torch.tensor([3])}, 1, "labels of b lack digit 4"),
+        ({"a": torch.tensor([3]), "b": torch.tensor([3, 4])}, 1, "labels of a lack 4, which others have"),
+        ({"a": torch.tensor([3, 4]), "b": torch.tensor([3])}, 1, "labels of b lack 4, which others have"),
     ],
 )
 def test_what_cannot_be_paired_is_an_error(labels, rounds, message):

@@ -10,6 +10,7 @@ from test_malformed import attempt
 
 from qmvae_core.draws import draw_noise, generator_for
 from qmvae_core.models import ModalityConfig, ModelConfig, build_model, reading
+from qmvae_core.names import BEST
 from qmvae_neighbours import experiments
 from qmvae_study import __main__ as command_line
 from qmvae_study.evidence.folder import REPOSITORY
@@ -19,8 +20,8 @@ SMALL = "+mnist.widths=[6]+svhn.widths=[2,2]"
 # Models, and what in them switches something off.
 DMVAE = "dmvae+discriminator=8"
 BASES = (
-    "best", "best+beta=0", "best+negatives=hardest", "best+all.private=0", "best+all.likelihood=bernoulli", "mvae",
-    "mmvae", "mopoe", "jmvae", "jmvae-kl", DMVAE, f"{DMVAE}+contrastive=0",
+    BEST, f"{BEST}+beta=0", f"{BEST}+negatives=hardest", f"{BEST}+all.private=0", f"{BEST}+all.likelihood=bernoulli",
+    "mvae", "mmvae", "mopoe", "jmvae", "jmvae-kl", DMVAE, f"{DMVAE}+contrastive=0",
     DMVAE + '+total_correlation={"mnist":0,"svhn":0}', f"{DMVAE}+all.private_kl_weight=0",
 )  # fmt: skip
 OTHER = {
@@ -77,12 +78,12 @@ def test_a_field_is_refused_or_has_an_effect(base, place, field):
 
 
 def test_an_effect_may_be_taken_away_on_purpose_and_one_of_two_modalities_is_enough():
-    for name in ("best+alpha1=1+beta=0", "best+mnist.private=0+all.private_kl_weight=2"):
+    for name in (f"{BEST}+alpha1=1+beta=0", f"{BEST}+mnist.private=0+all.private_kl_weight=2"):
         assert Run("quick", name, (0,)).reading == name
     with pytest.raises(ValueError, match=r"'alpha1=1' has no effect in the reading .*, where beta=0; leave it out"):
-        Run("quick", "best+beta=0+alpha1=1", (0,))
+        Run("quick", f"{BEST}+beta=0+alpha1=1", (0,))
     with pytest.raises(ValueError, match="the precision is not of the reading.*--precision"):
-        Run("quick", "best+training.precision=bfloat16", (0,))
+        Run("quick", f"{BEST}+training.precision=bfloat16", (0,))
 
 
 @pytest.mark.parametrize(

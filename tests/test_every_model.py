@@ -26,7 +26,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from qmvae_core.draws import DRAWS
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import MODELS, READINGS, ModalityConfig, ModelConfig, build_model, draw_noise, reading
-from qmvae_core.names import unit_of
+from qmvae_core.names import BEST, unit_of
 from qmvae_core.training import TrainingConfig, fit
 
 VARIANTS = {  # name -> (model, choices)
@@ -285,7 +285,7 @@ def test_seed_alone_decides_the_weights(model):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_name_reading_and_dictionary_build_the_same_model(name):
-    config = reading("best" if name == "qmvae" else name)
+    config = reading(BEST if name == "qmvae" else name)
     read = build_model(config, seed=3)
     for other in (build_model(name, seed=3), build_model(json.loads(json.dumps(config.to_dict())), seed=3)):
         assert type(other) is type(read) is MODELS[name]

@@ -8,6 +8,7 @@ import explorer
 import pytest
 import torch
 
+from qmvae_core.names import BEST
 from qmvae_study import runs as study_runs
 from qmvae_study.evidence import folder as places
 
@@ -293,5 +294,5 @@ def test_a_layer_that_the_page_cannot_compute_is_an_error():
 
 def test_a_folder_without_weights_is_an_error_with_the_remedy(tmp_path):
     shutil.copytree(places.RESULTS / "runs", tmp_path / "runs")
-    with pytest.raises(explorer.RecordError, match="needs weights of 'best'"):
+    with pytest.raises(explorer.RecordError, match=f"needs weights of '{BEST}'"):
         explorer.records_to_show(tmp_path)

@@ -69,7 +69,7 @@ def test_imports_point_back(name):
 def test_the_library_is_slim():
     """Lines that are neither blank nor comment."""
     lines = [line.strip() for path in (ROOT / "qmvae_core").rglob("*.py") for line in path.read_text().splitlines()]
-    assert sum(bool(line) and not line.startswith("#") for line in lines) <= 3000
+    assert sum(bool(line) and not line.startswith("#") for line in lines) <= 3150
 
 
 def test_an_arrow_up_is_seen(tmp_path):

@@ -9,9 +9,11 @@ import test_tables
 from scipy import stats
 
 from qmvae_core.models import reading
+from qmvae_core.names import AS_PRINTED
 from qmvae_study import hunt
 from qmvae_study import plan as study_plan
-from qmvae_study.evidence.records import Record
+from qmvae_study.evidence.folder import RESULTS
+from qmvae_study.evidence.records import Record, load_records
 from qmvae_study.plan import plan
 
 LOW = {name: 50.0 + 0.1 * number for number, name in enumerate(hunt.PLAN)}
@@ -164,3 +166,8 @@ def test_the_answer_says_what_is_chosen_or_that_nothing_is_and_which_choice_move
     assert hunt.answer([]).count("\n") == 0
     values = {THIRD: (90.0, 92.0, 91.0), SECOND: (89.0, 91.0, 91.0), FIRST: (80.0, 80.0, 81.0)}
     assert hunt.answer(records(values)).startswith("- **What is the best reading?** Q-MVAE as printed, screened, ")
+
+
+def test_the_reading_as_printed_has_the_scale_that_the_committed_runs_name():
+    found = load_records(RESULTS / "hunt" / "runs", profile=hunt.PROFILE)
+    assert reading(hunt.printed(found)) == reading(AS_PRINTED)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qmvae_core.models import READINGS, ModelConfig, from_known_fields, reading
+from qmvae_core.names import FIRST_BEST
 from qmvae_core.training import TrainingConfig
 from qmvae_study import __main__ as command_line
 from qmvae_study.evidence.records import RecordError, config_hash, read_record, write_json
@@ -27,7 +28,7 @@ NASTY = st.one_of(
     ]),
     st.integers().map(str), st.floats().map(str), st.text(max_size=8),
 )  # fmt: skip
-BEST = READINGS["best"].to_dict()
+BEST = READINGS[FIRST_BEST].to_dict()
 FIELDS = sorted({*BEST, *BEST["modalities"]["mnist"], "epochs", "rounds", "chunk", "colour"})
 PLACES = ["", "mnist.", "svhn.", "all.", "training.", "x."]
 CHANGES = st.builds("{}{}={}".format, st.sampled_from(PLACES), st.sampled_from(FIELDS), NASTY)
@@ -103,8 +104,8 @@ def a_record() -> dict:
     share = {"accuracy": 0.9, "low": 0.8, "high": 0.95, "n": 100}
     config = {"model": BEST, "training": {"precision": "float32"}}
     return {
-        "format": 1, "id": "quick-qmvae-best-seed0", "profile": "quick", "model": "qmvae", "reading": "best", "seed": 0,
-        "status": "ok", "trained_together": [0], "config": config, "config_hash": config_hash(config),
+        "format": 1, "id": "quick-qmvae-first-best-seed0", "profile": "quick", "model": "qmvae", "reading": FIRST_BEST,
+        "seed": 0, "status": "ok", "trained_together": [0], "config": config, "config_hash": config_hash(config),
         "cost": {"steps": 10, "seconds": 1.0}, "plateau": {"left": 5},
         "data": {"kind": "real", "content_hash": "x", "notes": []},
         "metrics": {
@@ -123,7 +124,7 @@ def test_a_record_is_refused_or_says_what_is_written(tmp_path_factory, place, va
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
-    path = tmp_path_factory.mktemp("records") / "quick-qmvae-best-seed0.json"
+    path = tmp_path_factory.mktemp("records") / "quick-qmvae-first-best-seed0.json"
     write_json(path, record)
     tried, said = attempt(lambda: read_record(path), RecordError)
     if said is not None:

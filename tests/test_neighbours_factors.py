@@ -1,5 +1,6 @@
 """Chapter B4: the estimator of information and what information bounds, against closed forms, loops and quadrature."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -7,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate
+from scipy.stats import ortho_group
+from sklearn.metrics import balanced_accuracy_score
 from torch.distributions import Normal, kl_divergence
 
 from qmvae_core.gaussians import DiagonalGaussian
-from qmvae_neighbours.factors import experiment
+from qmvae_neighbours import experiments
+from qmvae_neighbours.eeg import experiment as shares
+from qmvae_neighbours.eeg.data import synthetic
+from qmvae_neighbours.factors import experiment, results
 from qmvae_neighbours.factors import model as factors
 from qmvae_study import diagnosis
 from qmvae_study.evidence import records
@@ -115,6 +121,26 @@ def test_the_sum_of_the_factors_exceeds_the_total_by_the_total_correlation(other
     assert factors.total_correlation(channel(generator, weights, variances)) == pytest.approx(expected, abs=0.01)
 
 
+# Which factors: (3-41) to (3-44)
+
+
+def test_turned_factors_are_the_sums_of_the_thesis_and_come_back(generator):
+    turn = torch.from_numpy(ortho_group(4, seed=3).rvs())  # another library's orthogonal matrix
+    z = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    y = factors.turned(z, turn)
+    for row in range(6):
+        for i in range(4):  # (3-42), then (3-43) and (3-44), which run down the columns of Q
+            assert float(y[row, i]) == pytest.approx(sum(float(turn[i, h] * z[row, h]) for h in range(4)))
+            assert float(z[row, i]) == pytest.approx(sum(float(turn[h, i] * y[row, h]) for h in range(4)))
+    torch.testing.assert_close(factors.turned(y, turn.T), z)
+
+
+def test_independent_standard_normal_factors_stay_so_when_turned(generator):
+    z = torch.randn(100_000, 3, generator=generator, dtype=torch.float64)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64)).Q
+    torch.testing.assert_close(factors.turned(z, turn).T.cov(), torch.eye(3).double(), atol=0.02, rtol=0)
+
+
 # What information bounds
 
 
@@ -174,6 +200,56 @@ def test_shares_are_rounded_up_and_the_rest_is_zero():
     assert codes.sum() == 8
     with pytest.raises(ValueError, match="per cent, 0 to 100, got 120"):
         experiment.kept_factors(nats, 120)
+
+
+# Table 3-3
+
+
+def eeg(shares: dict[int, list[float]], nats: dict[int, float]) -> experiments.Found:
+    """Balanced accuracies of each share on four test blocks, each with two validation blocks that err to both sides."""
+    folds = [
+        {"test": test, "shares": [
+            {"share": share, "kept": share, "information": nats[share], "mixture": 0.0, "balanced": each[test] + off}
+            for share, each in shares.items()
+        ]}
+        for test in range(4) for off in (-0.01, 0.01)
+    ]  # fmt: skip
+    return experiments.Found({"metrics": {"folds": folds}}, {})
+
+
+@pytest.mark.parametrize(
+    ("all_of_them", "half", "nats", "said"),
+    [
+        ([0.7, 0.71, 0.69, 0.7], [0.7, 0.71, 0.69, 0.69], 9.9, ["holds", "holds", "holds"]),
+        ([0.7, 0.71, 0.69, 0.7], [0.6, 0.61, 0.59, 0.6], 9.7, ["does not hold", "holds", "does not hold"]),
+        ([0.7, 0.71, 0.69, 0.7], [0.6, 0.61, 0.79, 0.8], 9.9, ["holds", "holds", "undecided"]),
+        ([0.3, 0.9, 0.5, 0.4], [0.3, 0.9, 0.5, 0.4], 9.9, ["holds", "undecided", "undecided"]),
+        ([0.3, 0.31, 0.29, 0.3], [0.3, 0.31, 0.29, 0.3], 9.9, ["holds", "does not hold", "undecided"]),
+    ],
+)
+def test_a_verdict_on_the_eeg_follows_its_numbers(all_of_them, half, nats, said):
+    found = results.eeg_verdicts(eeg({100: all_of_them, 50: half}, {100: 10.0, 50: nats}))
+    assert found["verdict"].tolist() == [*said, "cannot be compared"]
+
+
+def test_a_share_of_the_factors_is_read_on_blocks_that_had_no_say_in_it(tmp_path):
+    tiny = dataclasses.replace(shares.OF_SHARES["smoke"], frame_steps=3, sequence_steps=2, check=1, latent=6)
+    recording, workshop = synthetic("a test"), experiments.Workshop(tmp_path)
+    rows, found = shares.run_shares(recording, 2, 1, tiny, workshop)
+    assert [(row["share"], row["kept"]) for row in rows] == list(
+        zip(shares.SHARES, (6, 3, 1, 1, 1, 1, 1, 0), strict=True)
+    )
+    nats = found["nats"].sort(descending=True).values
+    for row, read in zip(rows, found["read"].numpy(), strict=True):
+        assert row["information"] == pytest.approx(float(nats[: row["kept"]].sum()))
+        assert row["information"] >= row["mixture"] - 1e-6
+        assert row["balanced"] == pytest.approx(balanced_accuracy_score(found["closed"], read))
+    assert rows[-1]["balanced"] == 0.5  # nothing is told, so the answer is always the same
+    start, stop = tiny.cut.block_spans(len(recording.samples))[2]
+    samples = recording.samples.copy()
+    samples[start:stop] = 5 * samples[start:stop] + 900
+    again = shares.run_shares(dataclasses.replace(recording, samples=samples), 2, 1, tiny, workshop)[1]
+    assert torch.equal(again["nats"], found["nats"])
 
 
 # The experiment

@@ -37,6 +37,7 @@ ONE_VALUE = torch.tensor([[0, 1], [1, 1], [2, 1]]).repeat(3, 1)
         (lambda: factors.gaussian_distortion(np.array([1.0]), -1.0), "leave out what is constant"),
         (lambda: factors.gaussian_distortion(np.array([1.0, 0.0]), 1.0), "leave out what is constant"),
         (lambda: factors.gaussian_distortion(np.array([]), 1.0), "leave out what is constant"),
+        (lambda: factors.turned(torch.ones(1, 2), torch.tensor([[2.0, 0.0], [0.0, 0.5]])), "not orthogonal"),
         (lambda: indices([1.0], [1.0]), "at least two"),
         (lambda: indices([1.0, 2.0], [1.0, 2.0, 3.0]), "one row"),
         (lambda: indices([1.0, 1.0], [0.0, 0.0]), "one that is positive"),

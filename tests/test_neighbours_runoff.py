@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import math
 import os
 from pathlib import Path
@@ -11,23 +12,46 @@ import torch
 
 from qmvae_core.data import DataError
 from qmvae_neighbours import experiments
-from qmvae_neighbours.runoff import data, experiment
+from qmvae_neighbours.runoff import data, experiment, results
 from qmvae_neighbours.runoff import model as runoff
 
 HEADER = "YR MNTH DY HR PRCP OBS_RUN\n"
 TINY = {"smoke": dataclasses.replace(experiment.SETTINGS["smoke"], units=3)}
 
 
-@pytest.mark.parametrize("make", [runoff.DeepLSTM, runoff.BackPropagation])
+@pytest.mark.parametrize(
+    "make", [runoff.Recurrent, runoff.BackPropagation, functools.partial(runoff.Recurrent, memory=torch.nn.RNN)]
+)
 def test_a_forecast_knows_the_past_and_not_the_future(make, generator):
     model = make(generator=generator)
-    assert make is not runoff.DeepLSTM or model.memory.num_layers == 2
+    assert make is runoff.BackPropagation or model.memory.num_layers == 2
     values = torch.rand(2, 9, generator=generator)
     changed = values.clone()
     changed[:, 5] += 1.0
     before, after = model(values), model(changed)
     torch.testing.assert_close(before[:, :5], after[:, :5])
     assert not torch.allclose(before[:, 5], after[:, 5])
+
+
+def test_the_plain_network_is_the_equations_of_the_thesis(generator):
+    """(2-3) to (2-5): h = A(x, h) from h = 0, and the forecast is W h, without a constant."""
+    model = runoff.Recurrent(1, 4, generator, torch.nn.RNN).double()
+    into, back, *constants, (out,) = (value.detach().tolist() for value in model.parameters())
+    values, h = torch.rand(1, 9, generator=generator, dtype=torch.float64), [0.0] * 4
+    forecasts = model(values)[0].tolist()
+    for x, forecast in zip(values[0].tolist(), forecasts, strict=True):
+        h = [
+            math.tanh(into[u][0] * x + sum(back[u][v] * h[v] for v in range(4)) + sum(each[u] for each in constants))
+            for u in range(4)
+        ]
+        assert forecast == pytest.approx(sum(out[u] * h[u] for u in range(4)), abs=1e-12)
+
+
+def test_the_objective_is_minus_the_likelihood_of_normal_errors_up_to_a_constant_and_a_factor(generator):
+    values, *made = (torch.rand(1, 9, generator=generator, dtype=torch.float64) for _ in range(3))
+    likelihood = [torch.distributions.Normal(each[:, :-1], 0.3).log_prob(values[:, 1:]).sum() for each in made]
+    squares = [runoff.squared_error(each, values) for each in made]
+    torch.testing.assert_close(likelihood[0] - likelihood[1], (squares[1] - squares[0]) / (2 * 0.3**2))
 
 
 def test_the_network_4_4_1_sees_four_days(generator):
@@ -156,7 +180,7 @@ def test_a_river_is_known_by_its_content_and_not_by_its_name(tmp_path, monkeypat
     root = written(tmp_path, series, series.values)
     (note,) = data.load_runoff(root).notes
     assert "not the one" in note
-    monkeypatch.setattr(data, "KNOWN_CONTENT", series.content_hash())
+    monkeypatch.setitem(data.KNOWN_CONTENT, data.RIVER, series.content_hash())
     assert data.load_runoff(root).notes == ()
 
 
@@ -168,6 +192,12 @@ def test_the_real_river_is_read_whole():
     found = data.load_runoff(root)
     assert (found.first, len(found.values), found.kind) == (datetime.date(1980, 10, 1), 12_510, "real")
     assert found.notes == ()
+    if not (Path(root) / "river/usgs_streamflow").exists():
+        pytest.skip("there is no river/usgs_streamflow")
+    for gauge, estimates in zip([*data.KNOWN_CONTENT][1:], (225, 14, 107, 90), strict=True):
+        found = data.load_runoff(root, gauge)
+        assert (found.first, len(found.values), found.kind) == (datetime.date(2000, 1, 1), 1096, "real")
+        assert found.notes == (f"{estimates} of 1,096 days are estimates that were approved",)
 
 
 def test_a_root_without_the_river_says_so(tmp_path, capsys):
@@ -182,13 +212,14 @@ def test_the_wettest_month_of_each_year_is_taken_and_not_the_half_year_of_valida
     for first, after in (((2010, 3, 1), (2010, 4, 1)), ((2010, 11, 1), (2010, 12, 1)), ((2011, 2, 1), (2011, 3, 1))):
         values[series.between(datetime.date(*first), datetime.date(*after))] += 1000.0
     months = experiment.flood_months(series._replace(values=values), settings)
-    assert months == [datetime.date(2010, 11, 1), datetime.date(2011, 2, 1)]
+    november = series.between(datetime.date(2010, 11, 1), datetime.date(2010, 12, 1))
+    assert months == {"2010-11": november, "2011-02": slice(november.start + 92, november.start + 120)}
 
 
 def test_the_weights_that_forecast_the_validation_half_year_best_are_kept(tmp_path):
     series = data.standin_runoff()
     settings = dataclasses.replace(TINY["smoke"], steps=6, check=2, learning_rate=10.0)  # so that it gets worse
-    model = runoff.DeepLSTM(1, 3, torch.Generator().manual_seed(0))
+    model = runoff.Recurrent(1, 3, torch.Generator().manual_seed(0))
     start = {name: value.clone() for name, value in model.state_dict().items()}
     best, _ = experiment.train(model, series, 2008, settings, 0, "wild", experiments.Workshop(tmp_path))
     assert all(torch.equal(model.state_dict()[name], value) for name, value in start.items())
@@ -207,8 +238,8 @@ def test_only_the_validation_half_year_has_a_say_in_which_weights_are_kept(tmp_p
     settings = dataclasses.replace(TINY["smoke"], steps=60, check=2, learning_rate=0.05)
     half_year = datetime.date(2010, 1, 1), datetime.date(2010, 7, 1)
 
-    def kept(name: str, series: data.Runoff) -> tuple[runoff.DeepLSTM, experiment.Best, runoff.Scale]:
-        model = runoff.DeepLSTM(1, 3, torch.Generator().manual_seed(0))
+    def kept(name: str, series: data.Runoff) -> tuple[runoff.Recurrent, experiment.Best, runoff.Scale]:
+        model = runoff.Recurrent(1, 3, torch.Generator().manual_seed(0))
         return model, *experiment.train(model, series, 2008, settings, 0, name, experiments.Workshop(tmp_path / name))
 
     model, best, scale = kept("as it is", series)
@@ -263,6 +294,55 @@ def test_a_river_that_cannot_be_judged_is_refused_before_anything_is_trained(
     monkeypatch.setattr(experiment, "train", lambda *_: pytest.fail("a network was trained"))
     with pytest.raises(DataError, match=f"{message}.*choose other years"):
         experiments.obtain("B5", "smoke", TINY, experiment.carry_out, root, tmp_path / "out")
+
+
+def test_each_station_has_a_seed_of_its_own_and_the_plain_network_the_river_of_the_rest(tmp_path):
+    tiny = dataclasses.replace(experiment.STATIONS["smoke"].stations, units=3)
+    stations = {"smoke": experiment.Stations(tiny, dataclasses.replace(TINY["smoke"], seeds=(0, 1)))}
+    found = experiments.obtain("B5", "smoke", stations, experiment.carry_out_stations, out=tmp_path)
+    river, *gauges = sorted(found.metrics, key=lambda gauge: gauge != data.RIVER)
+    networks = {gauge: {name: list(of) for name, of in found.metrics[gauge]["kept"].items()} for gauge in found.metrics}
+    assert networks.pop(river) == {results.RECURRENT: ["0", "1"]}
+    assert [river, *gauges] == [*data.KNOWN_CONTENT]
+    assert networks == {
+        g: dict.fromkeys((results.PLAIN, results.DEEP), [str(n)]) for n, g in enumerate(gauges, start=1)
+    }
+    assert len({tuple(found.tensors[f"{gauge}/observed"].tolist()) for gauge in gauges}) == 4
+    table = results.of_stations(found)
+    for gauge, name in table.index:
+        made, observed = (found.tensors[f"{gauge}/{each}"] for each in (name, "observed"))
+        assert len(observed) == 184
+        assert table.loc[(gauge, name), "s"] == pytest.approx(runoff.indices(made, observed).s)
+        assert table.loc[(gauge, name), "skill"] == pytest.approx(100 * runoff.skill(made, observed))
+
+
+@pytest.mark.parametrize(
+    ("deep", "plain", "m", "said"),
+    [
+        ((2.0, 2.0, 2.0, 9.0), 1.0, 0.5, ["holds in part", "holds"]),
+        ((1.0, 1.0, 1.0, 1.0), 2.0, 3.0, ["holds", "not seen"]),
+        ((3.0, 3.0, 3.0, 1.0), 2.0, 3.0, ["not seen", "not seen"]),
+    ],
+)
+def test_a_verdict_on_four_stations_follows_their_numbers(deep, plain, m, said):
+    def of(size: float, skill: float) -> dict:
+        return {"1": dict.fromkeys(results.NAMES, size) | {"m": m}}, {"1": skill}
+
+    metrics = {}
+    for gauge, size in zip("abcd", deep, strict=True):
+        judged = {results.DEEP: of(size, 0.5 + size / 100), results.PLAIN: of(plain, 0.1), "persistence": of(9.0, 0.0)}
+        parts = [{name: values[part] for name, values in judged.items()} for part in (0, 1)]
+        metrics[gauge] = dict(zip(("indices of all test days", "skill"), parts, strict=True))
+    if said[0] == "not seen":
+        metrics["a"]["skill"][results.DEEP]["1"] = -9.0
+    found = results.station_verdicts(experiments.Found({"metrics": metrics}, {}))
+    assert found["verdict"].tolist() == said
+
+
+def test_the_tables_of_the_thesis_say_two_layers_are_better_in_most_indices_at_two_stations():
+    assert results.bettered(results.THESIS).to_dict() == {"Yichang": 4, "Wanxian": 4, "Fengjie": 2, "Cuntan": 2}
+    apart = results.THESIS["MAX+"] - results.THESIS["MAX-"] - results.THESIS["r"]  # by definition nothing
+    assert apart[apart.abs() > 0.015].round(2).to_dict() == {("Fengjie", results.DEEP): 1.0}  # as it is printed
 
 
 def test_a_river_that_is_too_short_is_refused_before_anything_is_trained(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from qmvae_core import networks
 from qmvae_core.kernels import TransposedConvolution, arrange_for_cpu
 from qmvae_core.losses import LossTerms
 from qmvae_core.models import READINGS, DMVAEConfig, JMVAEConfig, ModalityConfig, ModelConfig, build_model, draw_noise
+from qmvae_core.names import BEST
 
 THRESHOLD = 8  # from this many output channels on, the arranged layer is a transposed convolution
 LAYERS = [  # channels of input and output, height and width of the input, and batch: each value with some other
@@ -29,6 +30,8 @@ NETWORKS = [
     ("convolutional", (2, 4, 12), (9, 7), 3),
     ("convolutional", (8, 4, 2), (3,), 1),
     ("convolutional", (9, 4, 4), (1, 2), 3),
+    ("sequence", (8, 5), (7, 4), 3),
+    ("sequence", (6, 2), (3,), 1),
 ]
 
 
@@ -156,6 +159,22 @@ def test_arranged_network_gives_the_same_values_and_gradients(kind, network, sha
     same(parameter_gradients(arranged, losses[0]), parameter_gradients(plain, losses[1]))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_windows_and_a_linear_layer_are_a_convolution_of_three(stride):
+    linear = networks.initialise(networks.Linear(3 * 5, 4).double(), torch.Generator().manual_seed(0))
+    rows = random(2, 8, 5)
+    weight = linear.weight.view(4, 3, 5).transpose(1, 2)
+    expected = F.conv1d(rows.transpose(1, 2), weight, linear.bias, stride=stride, padding=1).transpose(1, 2)
+    same(linear(networks.Windows(stride)(rows)), expected)
+
+
+@pytest.mark.parametrize(("shape", "widths"), [((8,), (4,)), ((1, 8, 8), (4,)), ((6, 3), (4, 4)), ((8, 3), ())])
+def test_a_sequence_whose_places_cannot_be_halved_is_refused(shape, widths):
+    for kind in (networks.encoder, networks.decoder):
+        with pytest.raises(ValueError, match=r"a sequence .* is halved for each width, .*dense network"):
+            kind("sequence", shape, widths, latent=3)
+
+
 # Whole models
 
 MODALITIES = {  # channels of images and layers on both sides of the threshold, and images that are not square
@@ -212,7 +231,7 @@ def test_arranged_model_gives_the_same_loss_and_gradients(model, names, whole_ba
     compare_losses(small(model, *names), batch, torch.float64, layout, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["as-printed", "best", "dmvae", "jmvae-kl"])
+@pytest.mark.parametrize("name", ["as-printed", BEST, "dmvae", "jmvae-kl"])
 def test_arranged_networks_of_every_reading(name):
     compare_losses(READINGS[name], 2, torch.float64, torch.channels_last, rtol=1e-10, atol=1e-9)
 

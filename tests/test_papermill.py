@@ -18,6 +18,7 @@ import papermill
 import psutil
 import pytest
 
+from qmvae_core.names import BEST
 from qmvae_study import __main__ as command_line
 from qmvae_study import plan as study_plan
 from qmvae_study import runs as study_runs
@@ -28,7 +29,7 @@ from qmvae_study.evidence.pictures import panel_images
 from qmvae_study.evidence.records import Panel, config_hash, load_records
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN = study_plan.Run("smoke", "best", (0,))
+RUN = study_plan.Run("smoke", BEST, (0,))
 PATIENCE = 900  # seconds until a process counts as stuck, for machines that do much else
 
 pytestmark = pytest.mark.slow
@@ -103,7 +104,7 @@ def test_a_killed_run_is_started_and_goes_on_from_its_checkpoint(killed, output,
 
 def test_the_record_is_complete(record, evidence):
     assert record["status"] == "ok"
-    assert (record["profile"], record["reading"], record["seed"]) == ("smoke", "best", 0)
+    assert (record["profile"], record["reading"], record["seed"]) == ("smoke", BEST, 0)
     assert record["config"] == json.loads(json.dumps(RUN.config()))
     assert record["config_hash"] == config_hash(RUN.config())
     metrics, counts = record["metrics"], record["data"]["n_test"]

@@ -108,7 +108,8 @@ def test_the_loss_of_drawn_codes_is_the_models_own(small_config, rule):
     noise = {f"{name}/negatives": u for name, u in zip(mu, uniform, strict=True)}
     shared = {name: DiagonalGaussian(mean, torch.zeros_like(mean)) for name, mean in mu.items()}
     found = screened_loss(rule, *mu.values(), labels, uniform)
-    assert found.tolist() == pytest.approx(model._quadruplet(shared, labels, noise).tolist())
+    there = dict.fromkeys(mu, torch.ones(12, dtype=torch.bool))
+    assert found.tolist() == pytest.approx(model._quadruplet(shared, labels, noise, there).tolist())
 
 
 def test_codes_have_the_variance_and_the_share_that_are_asked_for():

@@ -16,12 +16,14 @@ from test_hunt import FIRST, SECOND, THIRD
 from test_hunt import records as hunted
 
 from qmvae_core.models import build_model, reading
+from qmvae_core.names import AS_PRINTED, BEST
 from qmvae_core.training import OutOfTime
 from qmvae_study import __main__ as command_line
 from qmvae_study import execution, hunt, queue
 from qmvae_study.evidence.records import RecordError
 from qmvae_study.execution import side_by_side
 from qmvae_study.plan import plan
+from qmvae_study.rows import PRINTED
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_the_order_before_the_hunt(folders):
     assert found[: 10 + len(hunt.PLAN)] == [*plan("precision"), *plan("hunt")]
     profiles = [run.profile for run in found]
     rest = profiles[10 + len(hunt.PLAN) + 10 :]  # after the second look at the precisions
-    assert rest == sorted(rest, key=("paper", "epoch", "published").index)
+    assert rest == sorted(rest, key=("paper", "epoch", "published", "text").index)
     assert [(run.reading, run.seeds) for run in found if run.profile == "published"] == [("dmvae", (0,))]
     assert {run.seeds[0] for run in found if run.profile == "precision"} == set(range(10))
     assert {run.reading for run in found if run.profile == "paper"} == {"mvae", "dmvae"}
@@ -81,6 +83,15 @@ def test_where_the_best_reading_is_the_printed_one_it_is_run_once(folders, monke
     assert len(set(found)) == len(found)
     long = [run.reading for run in found if run.profile == "paper"]
     assert long[:6] == [FIRST] * 3 + [f"{FIRST}+beta=0"] * 3
+
+
+def test_a_reading_that_has_a_name_is_run_under_it(folders, monkeypatch):
+    wide = f"{PRINTED}+all.scale=10.0"
+    assert [queue._named(name) for name in (wide, FIRST)] == [AS_PRINTED, FIRST]
+    hunt_is_over(monkeypatch, {wide: (95.0, 95.1, 95.0), SECOND: (80.0, 80.1, 80.0), THIRD: (70.0, 70.1, 70.0)})
+    long = [run.reading for run in queue.runs() if run.profile == "paper"]
+    assert long[:6] == [AS_PRINTED] * 3 + [f"{AS_PRINTED}+beta=0"] * 3
+    assert [run.reading for run in queue.runs() if run.profile == "quick"] == [AS_PRINTED, f"{AS_PRINTED}+beta=0"]
 
 
 def test_what_is_done_or_failed_is_not_begun_and_a_stage_that_waits_holds_up_no_other(folders, monkeypatch):
@@ -216,7 +227,7 @@ def test_a_disk_that_is_too_small_is_seen_before_anything_is_trained(tmp_path, m
     assert not (tmp_path / "new").exists()
     free += int(found[2].replace(",", ""))
     execution.check_room(plan("smoke", seeds=[0, 1]), lambda run: tmp_path)
-    weights = 4 * sum(each.numel() for each in build_model(reading("best")).parameters())
+    weights = 4 * sum(each.numel() for each in build_model(reading(BEST)).parameters())
     assert free == 2 * 4 * weights + 3 * weights  # weights and checkpoints of both, and one checkpoint twice
 
 

@@ -109,7 +109,7 @@ def test_centroids_spreads_and_places_are_the_records(measured):
     assert shares == pytest.approx([99.0, 61.0])
 
 
-def run(name="as-printed", seed=0, **fields):
+def run(name="unscreened", seed=0, **fields):
     found = trained(name, **fields) | {"status": "ok", "profile": "quick", "reading": name, "seed": seed}
     found["config"]["training"] = {"learning_rate": 0.001, "chunk": 100, "precision": "float32"}
     return found
@@ -118,7 +118,7 @@ def run(name="as-printed", seed=0, **fields):
 def test_runs_are_grouped_by_what_decides_when_the_loss_falls():
     given = [
         run(), run(seed=1, quadruplet=(4.8, 4.8, 4.8, 4.8)), run(seed=2, plateau={"left": 700}), run("default"),
-        run("as-printed+negatives=hardest", quadruplet=(4.8,)), run("as-printed+beta=0"),
+        run("unscreened+negatives=hardest", quadruplet=(4.8,)), run("unscreened+beta=0"),
     ]  # fmt: skip
     found = reasons.leavings(given)
     assert found["left by"].fillna(0).tolist() == [900, 0, 700, 900, 0]  # 0: it never did

@@ -64,7 +64,7 @@ def test_the_combination_takes_the_best_helping_value_of_each_point():
         *base(),
         record("default+all.private=4", 85), record("default+all.private=1", 86), record("default+all.private=20", 70),
         record("default+all.likelihood=normal+all.scale=0.5", 87), record("default+mnist.weight=1", 81),
-        record("default+beta=0", 89), record("as-printed", 89),
+        record("default+beta=0", 89), record("unscreened", 89),
     ]  # fmt: skip
     assert sensitivity.combination(records) == "default+all.private=1+all.likelihood=normal+all.scale=0.5"
     reading(sensitivity.combination(records))

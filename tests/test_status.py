@@ -6,6 +6,7 @@ import status
 from finished import finish
 from test_book import ROOT
 
+from qmvae_core.names import BEST
 from qmvae_study.plan import Run
 
 
@@ -30,7 +31,7 @@ SAID = (nbformat.v4.new_output("stream", text="x\n"),)
 
 def test_a_chapter_shows_the_records_that_it_was_given(chapter, tmp_path):
     for seed in (0, 1):
-        finish(Run("smoke", "best", (seed,)), seed, tmp_path, kind="stand-in", cost={"steps": 1600, "seconds": 1.0})
+        finish(Run("smoke", BEST, (seed,)), seed, tmp_path, kind="stand-in", cost={"steps": 1600, "seconds": 1.0})
     path = chapter("import pandas", 'evidence = "results"', f'evidence = "{tmp_path}"', seconds=7, outputs=SAID)
     data, shows, code, time = status.status(path)
     assert (data, shows, time) == ("stand-in", "smoke, 1,600 steps, two seeds", "7 s of a core")

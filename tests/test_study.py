@@ -18,6 +18,7 @@ from finished import finish
 from qmvae_core.data import MODALITIES, STAND_IN, DigitData, Digits
 from qmvae_core.evaluation import Context, evaluate
 from qmvae_core.models import MODELS, READINGS, build_model, reading
+from qmvae_core.names import BEST
 from qmvae_core.training import NonFiniteLoss, OutOfTime, Trained, TrainingConfig
 from qmvae_core.training.batches import Steps
 from qmvae_study import __main__ as command_line
@@ -53,7 +54,7 @@ def test_the_paper_profile_is_every_reading_with_five_seeds_in_one_stack():
 
 def test_the_other_profiles():
     assert [(run.reading, run.seeds) for run in plan("quick")] == [(name, (0,)) for name in MODELS_COMPARED]
-    assert [(run.reading, run.seeds) for run in plan("smoke")] == [("best", (0,))]
+    assert [(run.reading, run.seeds) for run in plan("smoke")] == [(BEST, (0,))]
     assert profile("smoke").data_root == STAND_IN
     assert profile("quick").data_root is profile("paper").data_root is None  # whatever data root there is
 
@@ -61,7 +62,7 @@ def test_the_other_profiles():
 def test_the_compared_models_cover_the_rows_of_the_tables_and_every_model():
     """Each row of the paper by a reading of the model's own name, as the claims need it, Q-MVAE by several."""
     assert {Run("quick", name, (0,)).model for name in MODELS_COMPARED} == set(MODELS)
-    assert {f"{name}{loss}" for name in ("best", "as-printed") for loss in ("", "+beta=0")} < set(MODELS_COMPARED)
+    assert {f"{name}{loss}" for name in (BEST, "as-printed") for loss in ("", "+beta=0")} < set(MODELS_COMPARED)
 
 
 def test_readings_and_seeds_replace_the_profiles_own():

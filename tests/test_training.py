@@ -614,7 +614,7 @@ def test_what_draws_no_negatives_trains_on_a_single_digit(small_config, small_di
 
 def test_images_of_another_shape_are_an_error_that_names_the_modality(small_config, small_digits):
     digits = small_digits()
-    with pytest.raises(ValueError, match="modality 'ink' must be"):
+    with pytest.raises(ValueError, match="data of 'ink' must be"):
         quiet(small_config(), SHORT, {"ink": digits["photo"], "photo": digits["ink"]})
 
 

@@ -47,8 +47,8 @@ def test_the_record_has_every_reading_and_who_made_it(tmp_path, monkeypatch, cap
     assert asked == [(name, 4, 2, ["mnist", "svhn"]) for name in plateau.READINGS]
     record = read_record(tmp_path / "plateau.json")
     assert list(record["runs"]) == sorted(plateau.READINGS)
-    assert record["runs"]["as-printed"] == {"histories": [[{"quadruplet": 4.8}]], "left": [None]}
+    assert record["runs"]["unscreened"] == {"histories": [[{"quadruplet": 4.8}]], "left": [None]}
     assert (record["steps"], record["every"], record["seeds"]) == (4, 2, [0, 1, 2])
     assert record["data"]["kind"] == "stand-in"
     assert record["provenance"]["device_type"] == "cpu"
-    assert "as-printed: left by [None]" in capsys.readouterr().out
+    assert "unscreened: left by [None]" in capsys.readouterr().out

@@ -18,6 +18,8 @@ class CrossReconstruction(QMVAE):
     It asks directly for what Table 1 measures. Raises like QMVAE.
     """
 
+    takes_missing = False
+
     def noise_spec(self, batch: int) -> dict[str, NoiseSpec]:
         """The draws of Q-MVAE, and private codes for the reconstructions from each other modality."""
         others = len(self.config.modalities) - 1

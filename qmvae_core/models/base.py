@@ -28,6 +28,9 @@ TEST_CODES = {
 }
 
 
+Tensors = Mapping[str, Tensor]  # one of each modality, or of each draw
+
+
 class Posteriors(NamedTuple):
     """q(z|x) and q(h|x) of one modality's batch."""
 
@@ -62,15 +65,18 @@ class MultimodalVAE(nn.Module, ABC):
     opponent: Opponent | None = None
     has_joint_code = True  # whether encode_shared takes several modalities
     has_private_codes = True  # whether a modality may have a private code
+    takes_missing = False  # whether `loss` takes as a fourth argument which modalities are there (`present`)
     checks = True  # of batches and images; `fit` makes them itself, from bytes, and does without
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         if not config.modalities:
             raise ValueError("a model needs at least one modality, got none")
-        reserved = sorted({"all", "joint", "training"} & set(config.modalities))
-        if reserved:
-            raise ValueError(f"a modality cannot be named {reserved[0]!r}: that name has another meaning here")
+        for name in config.modalities:
+            if name in ("all", "joint") or hasattr(nn.ModuleDict(), name):
+                raise ValueError(f"a modality cannot be named {name!r}: that name has another meaning here")
+            if not name.isidentifier():
+                raise ValueError(f"a modality's name is a word of letters, digits and _, not {name!r}")
         private = sorted(name for name, m in config.modalities.items() if m.private)
         if private and not self.has_private_codes:
             raise ValueError(f"{config.model} has no private codes; set private=0 for {private}")
@@ -133,6 +139,12 @@ class MultimodalVAE(nn.Module, ABC):
         wanted = {name: item.shape for name, item in self.noise_spec(max(sizes.values())).items()}
         if (given := {name: tuple(noise[name].shape) for name in wanted}) != wanted:
             raise ValueError(f"the draws must be those of noise_spec({max(sizes.values())}), {wanted}, got {given}")
+
+    def present(self, images: Tensors, there: Tensors | None) -> tuple[Tensors, Tensors]:
+        """The images, zeros for missing ones, and which are there, modality -> (batch,) booleans; None: all are."""
+        if there is None:
+            return images, {n: torch.ones(len(x), dtype=torch.bool, device=x.device) for n, x in images.items()}
+        return {n: torch.where(there[n].view(-1, *[1] * (x.dim() - 1)), x, 0.0) for n, x in images.items()}, there
 
     # Inference
 
@@ -200,10 +212,16 @@ class MultimodalVAE(nn.Module, ABC):
         takes the config's `test_code`. Returns (batch, c', h', w') in [0, 1], the mean images.
         Raises ValueError for an unknown modality, shape or code.
         """
+        return self.generate_from({source: images}, target, generator, code)
+
+    def generate_from(
+        self, images: Tensors, target: str, generator: torch.Generator | None = None, code: str | None = None
+    ) -> Tensor:
+        """`cross_generate` from the images (batch, *shape) of all modalities that are given."""
         self._known(target)
-        posterior = self.encode_shared({source: images})
+        posterior = self.encode_shared(images)
         shared = known(TEST_CODES, "test code", code or self.config.test_code)(self, posterior, generator)
-        return self.decode(target, shared, self.sample_private(target, len(images), generator))
+        return self.decode(target, shared, self.sample_private(target, len(shared), generator))
 
     def transfer(self, content: tuple[str, Tensor], style: tuple[str, Tensor]) -> Tensor:
         """Images with the shared code of `content` and the private code of `style`, both by their means.

@@ -60,8 +60,8 @@ class ModalityConfig(Checked):
 
     positive = ("shape", "widths", "scale")
 
-    shape: tuple[int, ...]  # (channels, height, width) of an image; (classes,) of a label, one-hot
-    network: str  # "dense" for MNIST and "convolutional" for SVHN in the paper
+    shape: tuple[int, ...]  # (channels, height, width); of one-hot (classes,) labels or (places, characters) text
+    network: str  # "dense" for MNIST and "convolutional" for SVHN in the paper; "sequence" for text
     widths: tuple[int, ...]  # hidden units or channels, from the image inwards (open)
     private: int = 10  # dimensions of the private code h (open; Figure 5 shows ten)
     encoders: str = "separate"  # networks for z and h: "separate", or "common" up to the last layer (open)

@@ -217,7 +217,4 @@ def _rank(values: Tensor) -> Tensor:
 
 def _product(experts: list[DiagonalGaussian], keep: Tensor) -> DiagonalGaussian:
     """The product of those experts that are kept, without the prior; keep: (..., experts), in no row all False."""
-    kept = [
-        DiagonalGaussian(q.mean, torch.where(keep[..., i, None], q.log_var, math.inf)) for i, q in enumerate(experts)
-    ]  # an expert of infinite variance has no say
-    return product_of_experts(kept, prior=False)
+    return product_of_experts([q.where(keep[..., i], math.inf) for i, q in enumerate(experts)], prior=False)

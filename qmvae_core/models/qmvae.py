@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,7 +13,7 @@ from torch import Tensor
 from qmvae_core import losses, negatives
 from qmvae_core.draws import NoiseSpec
 from qmvae_core.gaussians import DiagonalGaussian, product_of_experts, softmax_scales
-from qmvae_core.models.base import MultimodalVAE, Posteriors
+from qmvae_core.models.base import MultimodalVAE, Posteriors, Tensors
 from qmvae_core.models.configs import ModelConfig
 from qmvae_core.names import known
 from qmvae_core.stops import quadruplet_plateau
@@ -59,6 +60,8 @@ class QMVAE(MultimodalVAE):
     Raises ValueError for an unknown screening rule, kind of scales or of bounds, and like MultimodalVAE.
     """
 
+    takes_missing = True
+
     def __init__(self, config: QMVAEConfig):
         known(negatives.RULES, "screening rule", config.negatives)
         known(SHARED_SCALES, "shared_scales", config.shared_scales)
@@ -75,38 +78,42 @@ class QMVAE(MultimodalVAE):
         return spec
 
     def check_labels(self, labels: Tensor, batch: int) -> None:
-        """Raise ValueError if the quadruplet loss counts and no batch can ever hold a negative."""
+        """Raise ValueError if the quadruplet loss counts and there is one modality, or never a negative in a batch."""
+        if self.config.beta and len(self.config.modalities) < 2:
+            raise ValueError(f"a quadruplet needs two modalities, got {list(self.config.modalities)}; or set beta=0")
         if self.config.beta and (batch < 2 or not negatives.has_negatives(labels)):
             raise ValueError(
                 f"batches of {batch} from samples of the digits {labels.unique().tolist()} never hold a negative; "
                 "use batches of at least two and data with at least two digits, or beta=0"
             )
 
-    def loss(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> losses.LossTerms:
+    def loss(self, images: Tensors, labels: Tensor, noise: Tensors, there: Tensors | None = None) -> losses.LossTerms:
         """Equation (20) for a batch of matching images.
 
-        images: modality -> (batch, *shape) in [0, 1]; labels: (batch,) digits; noise: draws of `noise_spec`.
-        Returns LossTerms of (batch,) nats.
+        images: modality -> (batch, *shape) in [0, 1]; labels: (batch,) digits; noise: draws of `noise_spec`. there:
+        modality -> (batch,) booleans, one or more of a sample True, which then has the loss of the model of these
+        alone, with negatives among the images that are there; None: all are. Returns LossTerms of (batch,) nats.
         """
         self.check(images, labels, noise)
         config = self.config
+        images, there = self.present(images, there)
         posteriors = {name: self.posteriors(name, images[name]) for name in config.modalities}
-        shared = {name: both.shared for name, both in posteriors.items()}
-        private = {name: both.private for name, both in posteriors.items()}
-        joint = product_of_experts(list(shared.values()))
+        joint = product_of_experts([both.shared.where(there[name], math.inf) for name, both in posteriors.items()])
+        shared = {name: both.shared.where(there[name], 0.0) for name, both in posteriors.items()}
+        private = {name: both.private.where(there[name], 0.0) for name, both in posteriors.items()}
         joint_code = joint.sample(noise["joint/shared"])
 
         in_joint, unimodal = {}, {}
         for name, m in config.modalities.items():
             codes = torch.stack([joint_code, shared[name].sample(noise[f"{name}/shared"])])  # one pass for both bounds
             styles = private[name].sample(noise[f"{name}/private"])
-            in_joint[name], alone = self.log_likelihood(name, images[name], codes, styles)
+            in_joint[name], alone = there[name] * self.log_likelihood(name, images[name], codes, styles)
             unimodal[name] = losses.unimodal_elbo(
                 alone, shared[name], private[name], m.private_kl_weight, config.shared_kl_weight
             )
         kl_weights = {name: m.private_kl_weight for name, m in config.modalities.items()}
         joint_bound = losses.joint_elbo(in_joint, joint, private, kl_weights, config.shared_kl_weight)
-        quadruplet = self._quadruplet(shared, labels, noise)
+        quadruplet = self._quadruplet(shared, labels, noise, there)
 
         terms = {"elbo/joint": joint_bound, "quadruplet": quadruplet, "kl/joint": joint.kl_to_prior()}
         terms["single_digit"] = (~negatives.has_negatives(labels)).to(joint_bound.dtype).expand_as(joint_bound)
@@ -122,14 +129,15 @@ class QMVAE(MultimodalVAE):
         return found._replace(shared=SHARED_SCALES[self.config.shared_scales](found.shared))
 
     def _quadruplet(
-        self, shared: Mapping[str, DiagonalGaussian], labels: Tensor, noise: Mapping[str, Tensor]
+        self, shared: Mapping[str, DiagonalGaussian], labels: Tensor, noise: Tensors, there: Tensors
     ) -> Tensor:
         """Equation (19) summed over the pairs of modalities, with the screened negatives of the batch: (batch,).
 
-        Zero where the batch shows a single digit, and so has no negatives.
+        A pair counts where both are there, and the batch has a negative of each.
         """
         config = self.config
-        picks = {name: negatives.draw_negatives(labels, noise[f"{name}/negatives"]) for name in shared}
+        picks = {name: negatives.draw_negatives(labels, noise[f"{name}/negatives"], there[name]) for name in shared}
+        counts = {name: there[name] & negatives.other_digits(labels, there[name]).any(dim=-1) for name in shared}
         total = torch.zeros_like(labels, dtype=torch.get_default_dtype())
         for x, y in combinations(shared, 2):
             mu_x, mu_y = shared[x].mean, shared[y].mean
@@ -140,5 +148,5 @@ class QMVAE(MultimodalVAE):
                 positive = losses.distance(mu_x, mu_y).expand_as(each)
                 nearer = torch.minimum(losses.distance(mu_x, mu_y_neg), losses.distance(mu_x_neg, mu_y))
             weights = negatives.screen(config.negatives, negatives.Candidates(each, positive, nearer, config.alpha1))
-            total = total + (weights * each).sum(dim=0)
-        return torch.where(negatives.has_negatives(labels), total, 0.0)
+            total = total + torch.where(counts[x] & counts[y], (weights * each).sum(dim=0), 0.0)
+        return total

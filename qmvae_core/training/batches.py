@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
-from qmvae_core.data import Digits, tuple_indices
+from qmvae_core.data import Digits, missing_at_random, most_classes, tuple_indices
 from qmvae_core.draws import draw_noise, seed_for
 from qmvae_core.training.config import TrainingConfig
 from qmvae_core.training.learners import put_back, stored
@@ -22,11 +23,17 @@ class Steps:
         labels = {name: digits.labels.cpu() for name, digits in train.items()}
         self.pairs = {
             name: index.to(device)
-            for name, index in tuple_indices(labels, rounds=training.rounds, seed=training.pair_seed).items()
+            for name, index in tuple_indices(labels, training.rounds, training.pair_seed, most_classes(train)).items()
         }
         first = next(iter(self.pairs))
         self.labels = self.digits[first].labels[self.pairs[first].long()]
         learner.model.check_labels(self.labels, training.batch_size)
+        self.there = {}
+        if training.missing:
+            if not learner.model.takes_missing:
+                raise ValueError(f"{learner.config.model} cannot train with missing modalities; leave missing at 0")
+            there = missing_at_random(list(self.pairs), len(self.labels), training.missing, training.pair_seed)
+            self.there = {name: mask.to(device) for name, mask in there.items()}
         self.steps = training.steps_per_epoch or -(-len(self.labels) // training.batch_size)
         self.order = torch.zeros((len(seeds), self.steps, training.batch_size), dtype=torch.int32, device=device)
         self.step_in_epoch = torch.zeros(1, dtype=torch.int64, device=device)
@@ -36,6 +43,12 @@ class Steps:
         self.names: list[str] = []
         self.means = torch.zeros(0, device=device)  # of the terms in each step of this epoch: (steps, terms, seeds)
         self.graph: torch.cuda.CUDAGraph | None = None
+
+    @property
+    def paired(self) -> float:
+        """The share of the pairs of modalities that are there together."""
+        both = [(self.there[x] & self.there[y]).double().mean().item() for x, y in combinations(self.there, 2)]
+        return sum(both) / len(both) if both else 1.0
 
     def start_epoch(self, epoch: int) -> None:
         """Shuffle the pairs of each seed; a last short batch is filled up from the start of the same shuffle."""
@@ -96,7 +109,8 @@ class Steps:
         rows = self.order.index_select(1, self.step_in_epoch).squeeze(1).long()
         images = {name: digits.batch(self.pairs[name][rows].long()) for name, digits in self.digits.items()}
         noise = {name: value.index_select(0, self.step_in_chunk).squeeze(0) for name, value in self.noise.items()}
-        means = self.learner.update(images, self.labels[rows], noise)
+        there = [{name: mask[rows] for name, mask in self.there.items()}] if self.there else []
+        means = self.learner.update(images, self.labels[rows], noise, *there)
         if not self.names:
             self.names = list(means)
         if not len(self.means):

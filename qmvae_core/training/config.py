@@ -20,7 +20,7 @@ PRECISIONS = {"float32": "ieee", "tf32": "tf32", "bfloat16": "ieee"}
 class TrainingConfig(Checked):
     """How long and how fast to train; the defaults are the paper's (section 4.1).
 
-    Raises ValueError like models.Checked, and for an unknown precision.
+    Raises ValueError like models.Checked, for an unknown precision, and for a share above 1.
     """
 
     positive = ("epochs", "steps_per_epoch", "batch_size", "learning_rate", "rounds", "chunk", "reports")
@@ -34,10 +34,13 @@ class TrainingConfig(Checked):
     chunk: int = 100  # steps whose draws are made together
     precision: str = "float32"  # or "tf32", on a GPU's tensor cores, or "bfloat16", in the layers on a CPU
     reports: int = 1  # entries of the history an epoch
+    missing: float = 0.0  # share of the pairs of which some modalities are hidden (`data.missing_at_random`)
 
     def __post_init__(self):
         super().__post_init__()
         known(PRECISIONS, "precision", self.precision)
+        if self.missing > 1:
+            raise ValueError(f"TrainingConfig: missing must be a share from 0 to 1, not {self.missing}")
 
 
 def default_loop(device: torch.device) -> str:

@@ -15,6 +15,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from qmvae_core.kernels import arrange_for_cpu
 from qmvae_core.losses import LossTerms
 from qmvae_core.models import ModelConfig, MultimodalVAE, Opponent, build_model
+from qmvae_core.models.base import Tensors
 from qmvae_core.training.config import TrainingConfig
 
 
@@ -27,12 +28,13 @@ class Plain:
         self.optimisers = [Optimisers(dict(each.named_parameters()), each.opponent, training) for each in self.built]
         self.model = self.built[0]  # for what all seeds have in common
 
-    def update(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def update(self, images: Tensors, labels: Tensor, noise: Tensors, *there: Tensors) -> dict[str, Tensor]:
         """One step; every input has a leading dimension of seeds. Returns the mean terms, (seeds,) each."""
         means = []
         for i, (model, optimisers) in enumerate(zip(self.built, self.optimisers, strict=True)):
             batch = {name: self._arranged(value[i]) for name, value in images.items()}
-            result = model.loss(batch, labels[i], {name: value[i] for name, value in noise.items()})
+            named = [{name: value[i] for name, value in each.items()} for each in (noise, *there)]
+            result = model.loss(batch, labels[i], *named)
             optimisers.step(result)
             means.append(_means(result))
         return {name: torch.stack([each[name] for each in means]) for name in means[0]}
@@ -73,14 +75,14 @@ class Stacked:
         self.model = built[0].to("meta")
         self.optimisers = [Optimisers(self.stack, self.model.opponent, training)]
 
-    def update(self, images: Mapping[str, Tensor], labels: Tensor, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """One step; every input has a leading dimension of seeds. Returns the mean terms, (seeds,) each."""
-        result = LossTerms(*vmap(self._one)(self.stack, images, labels, noise))
+    def update(self, *batch) -> dict[str, Tensor]:
+        """One step; arguments and result as of Plain's."""
+        result = LossTerms(*vmap(self._one)(self.stack, *batch))
         self.optimisers[0].step(result)
         return _means(result)
 
-    def _one(self, parameters, images, labels, noise):
-        result = functional_call(self.model, parameters, (images, labels, noise))
+    def _one(self, parameters, *batch):
+        result = functional_call(self.model, parameters, batch)
         return tuple(value for value in result if value is not None)  # vmap returns tensors only
 
     def state(self) -> dict[str, list[Tensor]]:

@@ -104,6 +104,10 @@ def _check(model: ModelConfig, train: Mapping[str, Digits], seeds: Sequence[int]
     missing = sorted(set(model.modalities) - set(train))
     if missing:
         raise ValueError(f"the model has modalities that the data lacks: {missing}; the data has {sorted(train)}")
+    for name, modality in model.modalities.items():
+        if (given := tuple(train[name].images.shape)) != (len(train[name]), *modality.shape):
+            wanted = ", ".join(map(str, modality.shape))
+            raise ValueError(f"the data of {name!r} must be (n, {wanted}), as its config says, not {given}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"fit needs at least one seed and none twice, got {list(seeds)}")
     if torch.get_default_dtype() != torch.float32:
@@ -153,6 +157,7 @@ def _add_to_history(loop: Steps, at: Position, before: int, measure) -> None:
     row = dict(zip(loop.names, means.double().mean(dim=0).tolist(), strict=True))
     if loop.learner.config.plateau:
         name, value = loop.learner.config.plateau
+        value = value * loop.paired
         for number, part in enumerate(means[:, loop.names.index(name)].split(chunk), start=before + 1):
             for seed in (part.mean(dim=0) < LEFT * value).nonzero().flatten().tolist():
                 at.left.setdefault(seed, at.epoch * steps + min(number * chunk, steps))

@@ -1,10 +1,7 @@
 """Electroencephalograms from files: the eye-state recording, a stand-in for it, and DEAP's preprocessed format.
 
 The recording: Rösler and Suendermann 2013, OpenML data set 1471. DEAP: Koelstra et al. 2012; its files are lent under a
-licence, so none is here, and the loader is for those who hold one.
-"""
-
-from __future__ import annotations
+licence, so none is here, and the loader is for those who hold one."""
 
 import hashlib
 import io
@@ -45,8 +42,7 @@ DEAP_SHAPES = {"data": (40, 40, 8064), "labels": (40, 4)}
 class Recording:
     """One electroencephalogram. samples: (time, channels) in microvolts. closed: (time,), 1 where the eyes are shut.
 
-    identity (JSON): kind "real" or "stand-in"; notes, sentences for a reader; counts; content_hash of all values.
-    """
+    identity (JSON): kind "real" or "stand-in"; notes, sentences for a reader; counts; content_hash of all values."""
 
     samples: np.ndarray
     closed: np.ndarray
@@ -57,8 +53,7 @@ class Recording:
 def load_eye_state(root: str | Path | None = None) -> Recording:
     """The eye-state recording below a data root, checked; a stand-in where the root has none (`series_file`).
 
-    Raises DataError for a file that is damaged.
-    """
+    Raises DataError for a file that is damaged."""
     path = series_file(root, *FILES)
     if path is None:
         return synthetic(f"no {' or '.join(FILES)} was found or wanted")
@@ -72,8 +67,7 @@ def read_eye_state(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Samples (time, 14) and states (time,), 1 for closed, of data set 1471 as ARFF or CSV, by any names of STATES.
 
     Raises DataError that names file, line and column: other columns or fields, what is no finite number or stands for
-    a gap (such as -999 or ?), another state, or one state only.
-    """
+    a gap (such as -999 or ?), another state, or one state only."""
     lines = lines_of(path, REMEDY)
     columns, start = _header(lines)
     if columns not in STATES:
@@ -116,10 +110,7 @@ def _header(lines: Sequence[str]) -> tuple[tuple[str, ...], int]:
 
 def content_hash(*arrays: np.ndarray) -> str:
     """SHA-256, in hexadecimal, of the values as little-endian float64, one array after the other."""
-    digest = hashlib.sha256()
-    for values in arrays:
-        digest.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(values.astype("<f8").tobytes() for values in arrays)).hexdigest()
 
 
 def _identity(kind: str, notes: list[str], samples: np.ndarray, closed: np.ndarray) -> dict:
@@ -130,8 +121,7 @@ def _identity(kind: str, notes: list[str], samples: np.ndarray, closed: np.ndarr
 def synthetic(reason: str, seconds: int = 40, seed: int = 0) -> Recording:
     """A made-up recording: slow noise in all channels, and with the eyes shut a 10 Hz wave, strongest at the back.
 
-    The state changes every 2.5 seconds. Two spikes are in it, because the real recording has some.
-    """
+    The state changes every 2.5 seconds. Two spikes are in it, because the real recording has some."""
     random = np.random.RandomState(seed)  # its stream is frozen: a seed gives the same values everywhere
     time = np.arange(seconds * 128) / 128
     closed = (np.floor(time / 2.5) % 2).astype(np.int64)
@@ -159,15 +149,13 @@ class Deap:
 
     def quadrants(self, boundary: float = 5.0) -> np.ndarray:
         """The four classes of the thesis: 2 * (valence above the boundary) + (arousal above it), (videos,)."""
-        valence, arousal = self.ratings[:, 0] > boundary, self.ratings[:, 1] > boundary
-        return 2 * valence.astype(np.int64) + arousal.astype(np.int64)
+        return (self.ratings[:, :2] > boundary) @ (2, 1)
 
 
 class _ArraysOnly(pickle.Unpickler):
     """Reads pickles of dictionaries, numbers, texts and NumPy arrays, and nothing else that has a name.
 
-    A pickle can call whatever it names, so a file from elsewhere could run any program.
-    """
+    A pickle can call whatever it names, so a file from elsewhere could run any program."""
 
     ALLOWED = {
         ("numpy", "ndarray"): np.ndarray,
@@ -195,8 +183,7 @@ def read_deap(path: str | Path) -> Deap:
     """One file sXX.dat of DEAP's data_preprocessed_python: a pickled dictionary with "data" and "labels".
 
     Only the 32 channels of the head are kept. Nothing that the file names is called, NumPy's arrays excepted.
-    Raises DataError for a file that is no such pickle, names anything else, or lacks a key, a shape or a range.
-    """
+    Raises DataError for a file that is no such pickle, names anything else, or lacks a key, a shape or a range."""
     path = Path(path)
     remedy = "take it from data_preprocessed_python.zip of DEAP again"
     if not os.path.isfile(path):

@@ -1,9 +1,7 @@
-"""The experiment of chapter B6: all methods, each block of the recording in turn the one that is judged."""
-
-from __future__ import annotations
+"""The experiment of chapter B6, each block of the recording in turn the one that is judged, and one of B4."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +16,8 @@ from qmvae_neighbours.eeg.data import Recording, load_eye_state, synthetic
 from qmvae_neighbours.eeg.frames import Cut, frames, log_band_powers, robust_limits, standard_of
 from qmvae_neighbours.eeg.model import Centre, ConvolutionalClassifier, SequenceClassifier, frame_loss
 from qmvae_neighbours.experiments import Validation, Workshop, fit
+from qmvae_neighbours.factors.experiment import kept_factors, only
+from qmvae_neighbours.factors.model import information, mixture_information
 from qmvae_neighbours.vae import VAE, VAEConfig, nats_by_dimension
 
 SVM, AUTO, CONVOLUTION, BETA = "PSD-SVM", "AE-LSTM", "CNN-LSTM", "β-VAE-LSTM"
@@ -29,11 +29,10 @@ MODELS = (SVM, AUTO, CONVOLUTION, BETA, DRAWN, PLAIN)
 class Settings:
     """How large the experiment of chapter B6 is; all fixed beforehand.
 
-    window, hop, length, blocks: of a Cut. widths, latent, beta, frame_steps: of the models of frames. channels: of the
-    convolutional network. hidden, sequence_steps: of the LSTM; `check`: steps between two looks at the validation
-    block. strengths: the SVM's C, chosen on that block. random_splits: how many, to show what a leak does.
-    validations: for each test block, so many of the blocks after it, round the end, are the validation block in turn.
-    """
+    window, hop, length, blocks: of a Cut. widths, latent, beta: of the models of frames. channels: of the convolutional
+    network. hidden: of the LSTM; `check`: steps between two looks at the validation block. strengths: the SVM's C,
+    chosen on that block. random_splits: how many, to show what a leak does. validations: so many of the blocks after a
+    test block, round the end, are the validation block in turn."""
 
     window: int = 128
     hop: int = 32
@@ -85,8 +84,7 @@ class Part(NamedTuple):
 def prepare(recording: Recording, cut: Cut, roles: Mapping[str, Sequence[int]]) -> dict[str, Part]:
     """The blocks of each role as a Part; limits, means and deviations are those of the role "train" alone.
 
-    Raises ValueError for a block in which the eyes are in one state only: nothing could be judged on it.
-    """
+    Raises ValueError for a block in which the eyes are in one state only: nothing could be judged on it."""
     spans = cut.block_spans(len(recording.samples))
     limits = robust_limits(np.concatenate([recording.samples[slice(*spans[block])] for block in roles["train"]]))
     powers, labels = [], []
@@ -96,28 +94,21 @@ def prepare(recording: Recording, cut: Cut, roles: Mapping[str, Sequence[int]]) 
         if len(set(labels[-1].tolist())) < 2:
             raise ValueError(f"block {number} of {len(spans)} holds one state of the eyes only; cut fewer blocks")
     standard = standard_of(np.concatenate([powers[block] for block in roles["train"]]))
-    return {role: _part(recording, cut, standard, powers, labels, blocks) for role, blocks in roles.items()}
 
+    def part(blocks: Sequence[int]) -> Part:
+        each = [standard.apply(powers[block]) for block in blocks]
+        offsets, together = np.cumsum([0, *map(len, each)]), np.concatenate(each)
+        sequences = [cut.sequences(len(one)) + offset for one, offset in zip(each, offsets, strict=False)]
+        parts = frames(together, recording.channels), *map(np.concatenate, (sequences, [labels[b] for b in blocks]))
+        return Part(together, *map(torch.from_numpy, parts))
 
-def _part(recording, cut, standard, powers, labels, blocks) -> Part:
-    standardised = [standard.apply(powers[block]) for block in blocks]
-    offsets = np.cumsum([0, *map(len, standardised)])
-    sequences = [cut.sequences(len(part)) + offset for part, offset in zip(standardised, offsets, strict=False)]
-    together = np.concatenate(standardised)
-    return Part(
-        together,
-        torch.from_numpy(frames(together, recording.channels)),
-        torch.from_numpy(np.concatenate(sequences)),
-        torch.from_numpy(np.concatenate([labels[block] for block in blocks])),
-    )
+    return {role: part(blocks) for role, blocks in roles.items()}
 
 
 def frame_model(part: Part, beta: float, settings: Settings, workshop: Workshop, seed: int, name: str, data) -> VAE:
     """A β-VAE of single frames, trained without labels on the frames of a part; beta 0: a plain auto-encoder.
 
-    The noise of a pixel is normal, its scale is learned and starts at 1/6, the standard deviation of a frame's pixels
-    by construction. data: what the part is, for the workshop.
-    """
+    The learned scale of the normal noise starts at 1/6, a pixel's deviation. data: what the part is (workshop)."""
     config = VAEConfig((3, 32, 32), settings.widths, settings.latent, noise="learned", scale=1 / 6, beta=beta)
     model = VAE(config, torch.Generator().manual_seed(seed))
     model.body.insert(0, Centre())
@@ -144,8 +135,7 @@ def train_sequences(
 
     inputs: what each sequence shows, (n, length, ...); of a DiagonalGaussian a new draw is taken each step, as the
     expectation in (4-10) asks for.
-    Returns the step of those weights, and the share of training sequences that were right after the last step.
-    """
+    Returns the step of those weights, and the share of training sequences that were right after the last step."""
     weights, judge = balance(train.labels), balance(held_out.labels)
     means = inputs.mean if isinstance(inputs, DiagonalGaussian) else inputs
 
@@ -197,17 +187,29 @@ def support_vectors(train: np.ndarray, labels: Tensor, held_out: np.ndarray, jud
 # The experiment
 
 
+def pairs(settings: Settings) -> list[tuple[int, int]]:
+    """The test and the validation block of each fold."""
+    after = range(1, settings.validations + 1)
+    return [(test, (test + a) % settings.blocks) for test in range(settings.blocks) for a in after]
+
+
+def fold(recording: Recording, test: int, validation: int, settings: Settings) -> tuple[int, str, str, dict[str, Part]]:
+    """Seed of a fold, which blocks do not train in it, what the others are (for the workshop), and its parts."""
+    # Two blocks that change roles leave the same training blocks, so they share seed and models of frames.
+    first, second = sorted((test, validation))
+    rest = [block for block in range(settings.blocks) if block not in (test, validation)]
+    parts = prepare(recording, settings.cut, {"train": rest, "validation": [validation], "test": [test]})
+    where, data = f"without blocks {first + 1} and {second + 1}", f"{recording.identity['content_hash']}, blocks {rest}"
+    return settings.seed + settings.blocks * first + second, where, data, parts
+
+
 def run_fold(
     recording: Recording, test: int, validation: int, settings: Settings, workshop: Workshop
 ) -> tuple[dict[str, dict[str, float]], dict[str, VAE], dict[str, Part]]:
     """All models trained on all blocks but two, chosen on one of the two, judged on the other.
 
-    Returns the metrics of each model, the models of frames, both by name, and the parts.
-    """
-    # Two blocks that change roles leave the same training blocks, so they share seed and models of frames.
-    seed = settings.seed + settings.blocks * min(test, validation) + max(test, validation)
-    rest = [block for block in range(settings.blocks) if block not in (test, validation)]
-    parts = prepare(recording, settings.cut, {"train": rest, "validation": [validation], "test": [test]})
+    Returns the metrics of each model, the models of frames, both by name, and the parts."""
+    seed, where, data, parts = fold(recording, test, validation, settings)
     train, held_out, judged = parts["train"], parts["validation"], parts["test"]
     most = int(train.labels.float().mean() > 0.5)
     metrics = {"majority": accuracies(torch.full_like(judged.labels, most), judged.labels)}
@@ -224,33 +226,25 @@ def run_fold(
         metrics[name] |= {"step": step, "training_at_the_end": last}
 
     images = {role: part.in_sequences(part.frames) for role, part in parts.items()}
-    generator = torch.Generator().manual_seed(seed)
-    network = ConvolutionalClassifier(settings.channels, settings.latent, settings.hidden, generator)
+    sizes = settings.latent, settings.hidden
+    network = ConvolutionalClassifier(settings.channels, *sizes, torch.Generator().manual_seed(seed))
     judge(CONVOLUTION, network, images, images["train"])
 
     models = {}
     for name, beta in ((AUTO, 0.0), (BETA, settings.beta), (PLAIN, 1.0)):
-        data = f"{recording.identity['content_hash']}, blocks {rest}"
-        where = f"{name}, without blocks {min(test, validation) + 1} and {max(test, validation) + 1}"
-        model = models[name] = frame_model(train, beta, settings, workshop, seed, where, data)
-        with torch.no_grad():
-            posteriors = {role: model.encode(part.frames) for role, part in parts.items()}
+        model = models[name] = frame_model(train, beta, settings, workshop, seed, f"{name}, {where}", data)
+        posteriors = {role: model.encode(part.frames) for role, part in parts.items()}
         codes = {role: parts[role].in_sequences(posterior.mean) for role, posterior in posteriors.items()}
         drawn = DiagonalGaussian(codes["train"], train.in_sequences(posteriors["train"].log_var))
-        for which, inputs in ((name, codes["train"]), (DRAWN, drawn)):
-            if which == DRAWN and name != BETA:
-                continue
-            classifier = SequenceClassifier(settings.latent, settings.hidden, torch.Generator().manual_seed(seed))
-            judge(which, classifier, codes, inputs)
+        for which, inputs in ({name: codes["train"]} | ({DRAWN: drawn} if name == BETA else {})).items():
+            judge(which, SequenceClassifier(*sizes, torch.Generator().manual_seed(seed)), codes, inputs)
         metrics[name] |= _frame_metrics(model, judged, posteriors["test"])
     return metrics, models, parts
 
 
-@torch.no_grad()
 def _frame_metrics(model: VAE, part: Part, posterior: DiagonalGaussian) -> dict[str, float]:
     """On the test block: the root mean squared error of a pixel, nats a frame, and factors with more than 0.01 nats."""
-    rebuilt = model.decode(posterior.mean).sigmoid()
-    each = nats_by_dimension(posterior)
+    rebuilt, each = model.decode(posterior.mean).sigmoid(), nats_by_dimension(posterior)
     result = {"pixel_error": float((rebuilt - part.frames).square().mean().sqrt())}
     if model.config.beta > 0:
         result |= {"divergence": float(each.sum()), "active": int((each > 0.01).sum())}
@@ -261,12 +255,10 @@ def leaks(recording: Recording, settings: Settings) -> dict[str, dict[str, list[
     """Balanced accuracy of two models when test data are picked at random, and when they are blocks of time.
 
     "windows": the SVM; at random half of all sequences train, a quarter chooses, a quarter tests. "samples": the
-    nearest neighbour of single samples (14 voltages), three quarters against one.
-    """
+    nearest neighbour of single samples (14 voltages), three quarters against one."""
     cut, found = settings.cut, {"windows": {"random": []}, "samples": {"random": [], "blocks": []}}
     whole = prepare(recording, cut, {"train": range(settings.blocks)})["train"]
-    features = power_features(whole)
-    spans = cut.block_spans(len(recording.samples))
+    features, spans = power_features(whole), cut.block_spans(len(recording.samples))
     voltages, states = recording.samples, torch.from_numpy(recording.closed)
 
     def nearest(train: np.ndarray, test: np.ndarray) -> float:
@@ -294,8 +286,7 @@ def leaks(recording: Recording, settings: Settings) -> dict[str, dict[str, list[
 def blocks_possible(recording: Recording, cut: Cut, most: int = 8) -> dict[str, int]:
     """Number of equal blocks -> sequences of the rarer state in the block that has fewest of them.
 
-    As many as the recording is long enough for, at most `most`.
-    """
+    As many as the recording is long enough for, at most `most`."""
     counts = {}
     longest = (len(recording.closed) + cut.span) // (2 * cut.span)  # blocks of one sequence each, and gaps as long
     for blocks in range(2, min(most, longest) + 1):
@@ -305,7 +296,6 @@ def blocks_possible(recording: Recording, cut: Cut, most: int = 8) -> dict[str, 
     return counts
 
 
-@torch.no_grad()
 def _drawn(models: Mapping[str, VAE], part: Part) -> dict[str, Tensor]:
     """Five frames of a part with open eyes and five with closed, rebuilt, and the three busiest factors moved."""
     last = part.sequences[:, -1]
@@ -326,8 +316,7 @@ def _drawn(models: Mapping[str, VAE], part: Part) -> dict[str, Tensor]:
 def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
     """Chapter B6: each block is the test block in turn, with several validation blocks.
 
-    And a control: one fold of a made-up recording as long as the real one, in which the answer is known to be.
-    """
+    And a control: one fold of a made-up recording as long as the real one, in which the answer is known to be."""
     recording = load_eye_state(workshop.data_root)
     cut, spans = settings.cut, settings.cut.block_spans(len(recording.samples))
     labels = [cut.labels(recording.closed, *span) for span in spans]
@@ -347,13 +336,11 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
         "closed": torch.from_numpy(recording.closed).to(torch.uint8),
     }
     folds = []
-    for test in range(settings.blocks):
-        for after in range(1, settings.validations + 1):
-            validation = (test + after) % settings.blocks
-            found, models, parts = run_fold(recording, test, validation, settings, workshop)
-            folds.append({"test": test, "validation": validation, "models": found})
-            if len(folds) == 1:
-                tensors |= _drawn(models, parts["test"])
+    for test, validation in pairs(settings):
+        found, models, parts = run_fold(recording, test, validation, settings, workshop)
+        folds.append({"test": test, "validation": validation, "models": found})
+        if len(folds) == 1:
+            tensors |= _drawn(models, parts["test"])
     control = run_fold(synthetic("a control", seconds=117), 0, 1, settings, workshop)[0]
     return recording.identity, {**metrics, "folds": folds, "control": control}, tensors
 
@@ -365,3 +352,43 @@ def alpha_gain(recording: Recording, cut: Cut, start: int, stop: int, back: Sequ
     alpha = alpha[cut.sequences(len(alpha))].mean(axis=1)
     labels = cut.labels(recording.closed, start, stop)
     return float(alpha[labels == 1].mean() - alpha[labels == 0].mean())
+
+
+# Table 3-3 of the thesis, for chapter B4: 128 factors, of which some are kept
+
+SHARES = (100, 50, 10, 7, 5, 3, 1, 0)  # in per cent
+OF_SHARES = {profile: replace(settings, latent=128) for profile, settings in SETTINGS.items()}
+
+
+def run_shares(
+    recording: Recording, test: int, validation: int, settings: Settings, workshop: Workshop
+) -> tuple[list[dict], dict[str, Tensor]]:
+    """A row a share: nats of the factors that are kept, and how well an LSTM reads the test block from these alone.
+
+    Nats are of the training frames. Tensors: the estimate of each factor, what each share reads, and the states."""
+    seed, where, data, parts = fold(recording, test, validation, settings)
+    train, held_out, judged = parts["train"], parts["validation"], parts["test"]
+    model = frame_model(train, settings.beta, settings, workshop, seed, f"{settings.latent} factors, {where}", data)
+    posteriors = {role: model.encode(part.frames) for role, part in parts.items()}
+    nats, mixture = information(posteriors["train"]), mixture_information(posteriors["train"])
+    rows, read = [], []
+    for share in SHARES:
+        kept = kept_factors(nats, share)
+        codes = {role: part.in_sequences(only(posteriors[role].mean, kept)) for role, part in parts.items()}
+        reader = SequenceClassifier(settings.latent, settings.hidden, torch.Generator().manual_seed(seed))
+        train_sequences(reader, train, codes["train"], held_out, codes["validation"], settings, seed)
+        read.append(predict(reader, codes["test"]))
+        sums = {"information": float(nats[kept].sum()), "mixture": float(mixture[kept].sum())}
+        rows.append({"share": share, "kept": len(kept)} | sums | accuracies(read[-1], judged.labels))
+    return rows, {"nats": nats, "read": torch.stack(read).to(torch.uint8), "closed": judged.labels.to(torch.uint8)}
+
+
+def carry_out_shares(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
+    """Table 3-3: each fold of chapter B6, and as a control one of a made-up recording in which the answer is."""
+    recording, folds, tensors = load_eye_state(workshop.data_root), [], {}
+    for test, validation in pairs(settings):
+        rows, found = run_shares(recording, test, validation, settings, workshop)
+        folds.append({"test": test, "validation": validation, "shares": rows})
+        tensors |= {f"{test}-{validation}/{name}": values for name, values in found.items()}
+    control = run_shares(synthetic("a control", seconds=117), 0, 1, settings, workshop)[0]
+    return recording.identity, {"folds": folds, "control": control}, tensors

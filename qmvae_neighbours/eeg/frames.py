@@ -1,10 +1,7 @@
 """From an electroencephalogram to small images: clipped samples, band powers, a flat map of the head, frames.
 
 Follows section 4.4 of the thesis behind chapter B6, which follows Bashivan et al. 2016 (arXiv:1511.06448). Everything
-that is fitted (limits, means, deviations) is fitted on the rows that the caller passes, and applied to others.
-"""
-
-from __future__ import annotations
+that is fitted (limits, means, deviations) is fitted on the rows that the caller passes, and applied to others."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,8 +37,7 @@ ELECTRODES = {
 def positions(names: Sequence[str]) -> np.ndarray:
     """Electrodes on the unit sphere: (n, 3), x to the right ear, y to the nose, z to the vertex.
 
-    Raises ValueError for an electrode that is not in ELECTRODES.
-    """
+    Raises ValueError for an electrode that is not in ELECTRODES."""
     unknown = [name for name in names if name not in ELECTRODES]
     if unknown:
         raise ValueError(f"no position is known for electrode {unknown[0]!r}; add it to ELECTRODES")
@@ -52,9 +48,8 @@ def positions(names: Sequence[str]) -> np.ndarray:
 def azimuthal_equidistant(points: np.ndarray) -> np.ndarray:
     """The plane map of directions (..., 3) that keeps distance and bearing from the vertex: (..., 2), in radians.
 
-    A direction at the angle a from the vertex goes to the distance a from the origin, in the same bearing. Lengths do
-    not matter. Raises ValueError for the zero vector, and for the direction opposite the vertex, which has no bearing.
-    """
+    A direction at the angle a from the vertex goes to the distance a from the origin, in the same bearing.
+    Raises ValueError for the zero vector, and for the direction opposite the vertex, which has no bearing."""
     points = np.asarray(points, dtype=float)
     across = np.hypot(points[..., 0], points[..., 1])
     if ((across == 0) & (points[..., 2] <= 0)).any():
@@ -79,8 +74,7 @@ def inside(places: np.ndarray, side: int = SIDE) -> np.ndarray:
 def interpolate(values: np.ndarray, places: np.ndarray, side: int = SIDE) -> np.ndarray:
     """Values (..., n) at places (n, 2) -> (..., side, side), by Clough and Tocher's smooth piecewise cubic.
 
-    Outside the hull of the places the scheme is not defined, and the value is 0: the mean, for standardised values.
-    """
+    Outside the hull of the places the scheme is not defined, and the value is 0: the mean, for standardised values."""
     flat = np.asarray(values, dtype=float).reshape(-1, len(places)).T
     # Tight, so that the numerical estimate of gradients leaves a linear map: frames do not depend on their company.
     surface = CloughTocher2DInterpolator(places, flat, fill_value=0.0, tol=1e-10, maxiter=2000)
@@ -106,8 +100,7 @@ def robust_limits(samples: np.ndarray, deviations: float = 6.0) -> Limits:
 
     The deviation is 1.4826 times the median absolute one: equal to the standard deviation for a normal distribution,
     and untouched by a few spikes of any height. Of a channel that is flat most of the time, whose median absolute
-    deviation is 0, only the samples off the median count; one that is flat all the time is not limited.
-    """
+    deviation is 0, only the samples off the median count; one that is flat all the time is not limited."""
     middle = np.median(samples, axis=0)
     apart = np.abs(samples - middle)
     spread = np.median(apart, axis=0)
@@ -126,8 +119,7 @@ def log_band_powers(
     window, takes the mean out of each window, and pads nothing: window k sees samples k * hop to k * hop + window only.
     A band holds its lower edge and not its upper one. A sine of amplitude A has the power A²/2, at half the rate and at
     0 Hz the mean of its squares. The logarithm is of the power plus 1e-6 square microvolts, so silence stays finite.
-    Raises ValueError for fewer samples than a window, a hop that is none, or a band without a frequency.
-    """
+    Raises ValueError for fewer samples than a window, a hop that is none, or a band without a frequency."""
     samples = np.asarray(samples, dtype=float)
     if not 1 <= hop <= window <= len(samples):
         raise ValueError(f"needs 1 <= hop <= window <= samples, got {hop}, {window} and {len(samples)}")
@@ -167,8 +159,7 @@ def standard_of(values: np.ndarray) -> Standard:
 def frames(standardised: np.ndarray, names: Sequence[str], side: int = SIDE, reach: float = 3.0) -> np.ndarray:
     """Standardised log powers (..., 3, electrodes) -> images (..., 3, side, side), float32 in [0, 1].
 
-    The mean is 0.5, `reach` standard deviations below and above it are 0 and 1, and beyond that it is clipped.
-    """
+    The mean is 0.5, `reach` standard deviations below and above it are 0 and 1, and beyond that it is clipped."""
     images = interpolate(standardised, azimuthal_equidistant(positions(names)), side)
     return np.clip(0.5 + images / (2 * reach), 0.0, 1.0).astype(np.float32)
 
@@ -193,8 +184,7 @@ class Cut:
     def block_spans(self, samples: int) -> list[tuple[int, int]]:
         """First sample and end of each block. Blocks are equally long; between two lie `span` samples of nobody.
 
-        Raises ValueError where a block would not hold one sequence.
-        """
+        Raises ValueError where a block would not hold one sequence."""
         each = (samples - self.span * (self.blocks - 1)) // self.blocks
         if each < self.span:
             raise ValueError(f"{samples} samples are too few for {self.blocks} blocks of sequences of {self.span}")

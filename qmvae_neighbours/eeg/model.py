@@ -4,8 +4,6 @@ Source: chapter 4 of the thesis behind chapter B6, with its ablations (an auto-e
 baseline (a support vector machine on band powers) and its Theorem 4.1. The recording is another one than the thesis's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,8 +20,7 @@ from qmvae_neighbours.vae import VAE
 class SequenceClassifier(nn.Module):
     """Equations (4-2) to (4-9): an LSTM over factors, and a softmax on its last hidden state.
 
-    forward: (batch, length, factors) -> log probabilities of the classes, (batch, classes).
-    """
+    forward: (batch, length, factors) -> log probabilities of the classes, (batch, classes)."""
 
     def __init__(self, factors: int, hidden: int, generator: torch.Generator, classes: int = 2):
         super().__init__()
@@ -42,8 +39,7 @@ class SequenceClassifier(nn.Module):
 class Centre(nn.Module):
     """Takes 0.5 from each pixel, so that the mean frame is 0.
 
-    Frames are mostly near 0.5: uncentred, the first steps move all inputs of a unit one way and most units fall silent.
-    """
+    Frames are near 0.5: uncentred, the first steps move all inputs of a unit one way and most units fall silent."""
 
     def forward(self, images: Tensor) -> Tensor:  # noqa: D102
         return images - 0.5
@@ -52,8 +48,7 @@ class Centre(nn.Module):
 class ConvolutionalClassifier(nn.Module):
     """The ablation without a model of frames: convolutions in the encoder's place, trained with the LSTM as one.
 
-    forward: frames (batch, length, 3, 32, 32) -> log probabilities, (batch, 2).
-    """
+    forward: frames (batch, length, 3, 32, 32) -> log probabilities, (batch, 2)."""
 
     def __init__(self, channels: Sequence[int], latent: int, hidden: int, generator: torch.Generator):
         super().__init__()
@@ -71,8 +66,7 @@ class ConvolutionalClassifier(nn.Module):
 def frame_loss(model: VAE, images: Tensor, noise: Tensor) -> Tensor:
     """Minus equation (4-1), mean over images (batch, 3, 32, 32), in nats; noise: (batch, latent), standard normal.
 
-    beta 0 is the plain auto-encoder: the same network with neither a divergence nor, so noise is not looked at, a draw.
-    """
+    beta 0 is the plain auto-encoder: neither a divergence nor a draw, so noise is not looked at."""
     return model.free_energy(images, noise if model.config.beta > 0 else torch.zeros_like(noise)).total.mean()
 
 
@@ -94,8 +88,7 @@ def discrete_bound(log_q: Tensor, log_prior: Tensor, log_emission: Tensor, log_l
     """All terms of Theorem 4.1 where a factor has k values, by summing over all k^M sequences of factors.
 
     log_q: ln q(z|x_i), (M, k). log_prior: ln p(z), (k,). log_emission: ln p(x_i|z), (M, k). log_label: ln p(y|Z) for
-    the label that was seen, (k,) * M. Raises ValueError for another shape of log_label.
-    """
+    the label that was seen, (k,) * M. Raises ValueError for another shape of log_label."""
     length, k = log_q.shape
     if log_label.shape != (k,) * length:
         raise ValueError(f"log_label must be {(k,) * length}, one entry a sequence, got {tuple(log_label.shape)}")

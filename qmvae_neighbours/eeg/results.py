@@ -1,7 +1,5 @@
 """What chapter B6 finds: each method on each block of time, intervals over the blocks, verdicts; and its figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,7 +11,7 @@ from qmvae_neighbours.eeg.experiment import AUTO, BETA, CONVOLUTION, MODELS, PLA
 from qmvae_neighbours.eeg.frames import BANDS, RATE, azimuthal_equidistant, inside, positions
 from qmvae_neighbours.eeg.model import Bound
 from qmvae_neighbours.experiments import Found
-from qmvae_neighbours.report import INCOMPARABLE, listed
+from qmvae_neighbours.report import listed
 from qmvae_study.report import figures
 from qmvae_study.report.intervals import Interval, Says, Verdict
 
@@ -31,8 +29,7 @@ def by_block(found: Found, model: str, measure: str = "balanced") -> np.ndarray:
 def compare(found: Found, first: str, second: str | None = None) -> Verdict:
     """Two models' balanced accuracy, or one's and that of a constant answer, by the paired interval over test blocks.
 
-    Its evidence is the mean difference in points, with the interval.
-    """
+    Its evidence is the mean difference in points, with the interval."""
     apart = Interval.of_mean(100 * (by_block(found, first) - (by_block(found, second) if second else 0.5)))
     return Verdict(apart.against(), evidence=apart.in_full("+.1f"))
 
@@ -64,13 +61,14 @@ def blocks(found: Found) -> pd.DataFrame:
 
 
 def accuracies(found: Found) -> pd.DataFrame:
-    """Balanced and plain accuracy of each method over the test blocks, in per cent."""
+    """Balanced and plain accuracy of each method over the test blocks, and the thesis' on its emotions, in per cent."""
     rows = {}
     for name in (*MODELS, "majority"):
         of, plain = (100 * by_block(found, name, key) for key in ("balanced", "accuracy"))
         rows[name] = [of.mean(), of.std(ddof=1), of.min(), of.max(), plain.mean(), plain.std(ddof=1)]
     columns = ["balanced, %", "spread", "lowest", "highest", "accuracy, %", "its spread"]
-    return pd.DataFrame(rows, index=columns).T.round(1)
+    table = pd.DataFrame(rows, index=columns).T.round(1)
+    return table.assign(thesis=[f"{100 * THESIS[name]:.0f}" if name in THESIS else "" for name in rows])
 
 
 def above_chance(found: Found) -> str:
@@ -78,11 +76,10 @@ def above_chance(found: Found) -> str:
     against = {name: compare(found, name) for name in MODELS}
     above = [name for name, result in against.items() if result.says is Says.ABOVE]
     said = listed({name: result.evidence for name, result in against.items()}, "{} {}")
-    outcome = f"Better than a constant answer, by these intervals: {', '.join(above)}."
-    if not above:
-        outcome = "No interval lies above zero: **no model can be said to see the state of the eyes in a new block.**"
-    count = found.settings["blocks"]
-    return f"Points above 50 % balanced accuracy over the {count} test blocks: {said}. {outcome}"
+    outcome = "No interval lies above zero: **no model can be said to see the state of the eyes in a new block.**"
+    if above:
+        outcome = f"Better than a constant answer, by these intervals: {', '.join(above)}."
+    return f"Points above 50 % balanced accuracy over the {found.settings['blocks']} test blocks: {said}. {outcome}"
 
 
 def leaks(found: Found) -> dict[str, np.ndarray]:
@@ -95,19 +92,6 @@ def leaks(found: Found) -> dict[str, np.ndarray]:
         "nearest neighbour, blocks": kept["samples"]["blocks"],
     }
     return {name: 100 * np.asarray(each) for name, each in values.items()}
-
-
-def numbers(found: Found) -> pd.DataFrame:
-    """The thesis' accuracies beside ours, of other data and another task."""
-    return pd.DataFrame({
-        name: {
-            "thesis: DEAP, 4 emotions, %": f"{100 * value:.0f}",
-            "ours: eye state, balanced, %": f"{100 * by_block(found, name).mean():.1f}",
-            "ours, accuracy, %": f"{100 * by_block(found, name, 'accuracy').mean():.1f}",
-            "verdict on the number": f"{INCOMPARABLE}: other data, other task",
-        }
-        for name, value in THESIS.items()
-    }).T  # fmt: skip
 
 
 def verdicts(found: Found) -> pd.DataFrame:
@@ -125,23 +109,20 @@ def verdicts(found: Found) -> pd.DataFrame:
 
 def trainings(found: Found) -> pd.DataFrame:
     """Shares of training sequences that are right, means over the folds, and when the weights were kept."""
-    folds, settings = found.metrics["folds"], Settings(**found.settings)
-    rows = {
-        name: {
-            "after the last step, %": f"{100 * mean_of(found, name, 'training_at_the_end'):.0f}",
-            "at the step kept, %": f"{100 * mean_of(found, name, 'training'):.0f}",
-            "step kept": f"{mean_of(found, name, 'step'):.0f} of {settings.sequence_steps}",
-            "kept at the first look":
-                f"{sum(fold['models'][name]['step'] == settings.check for fold in folds)} of {len(folds)}",
-        }
-        for name in MODELS
-        if name != SVM
-    }  # fmt: skip
-    table = pd.DataFrame(rows).T
-    for name in MODELS:  # both states half right: nearly always the same answer to all
-        constant = sum(fold["models"][name]["balanced"] == 0.5 for fold in folds)
-        table.loc[name, "constant on the test block"] = f"{constant} of {len(folds)}"
-    return table.fillna("")
+    folds, settings, rows = found.metrics["folds"], Settings(**found.settings), {}
+    for name in MODELS:
+        of = [fold["models"][name] for fold in folds]
+        # both states half right: nearly always the same answer to all
+        rows[name] = {"constant on the test block": f"{sum(each['balanced'] == 0.5 for each in of)} of {len(of)}"}
+        if name != SVM:
+            first = sum(each["step"] == settings.check for each in of)
+            rows[name] |= {
+                "after the last step, %": f"{100 * mean_of(found, name, 'training_at_the_end'):.0f}",
+                "at the step kept, %": f"{100 * mean_of(found, name, 'training'):.0f}",
+                "step kept": f"{mean_of(found, name, 'step'):.0f} of {settings.sequence_steps}",
+                "kept at the first look": f"{first} of {len(of)}",
+            }
+    return pd.DataFrame(rows).T.fillna("")
 
 
 # Figures

@@ -1,7 +1,5 @@
 """The experiment of chapter B4: a code of many factors, which of them carry information, and Q-MVAE's codes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from qmvae_core.data import Digits, load_digits
 from qmvae_core.evaluation import linear_probe
 from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.models import build_model, reading
+from qmvae_core.names import FIRST_BEST
 from qmvae_neighbours.experiments import Workshop
 from qmvae_neighbours.factors.model import factors_of, information, total_correlation
 from qmvae_neighbours.vae import VAE, VAEConfig, train
@@ -43,17 +42,16 @@ def only(codes: Tensor, factors: Tensor) -> Tensor:
 # The experiment of chapter B4
 
 SHARES = (100, 20, 10, 7, 5, 3, 1, 0)  # of table 3-2, in per cent
-READINGS = ("best", "best+beta=0")  # of Q-MVAE: with the quadruplet loss and without
+INDICATORS = ("information", "mixture", "variance", "variance_of_mean")
+READINGS = (FIRST_BEST, f"{FIRST_BEST}+beta=0")  # of Q-MVAE: with the quadruplet loss and without
 
 
 @dataclass(frozen=True)
 class Settings:
     """How large the experiment is.
 
-    scale: where the learned scale of the noise starts; 0.25 is about the deviation of MNIST's pixels. unit_steps: of
-    the training with a scale of one. judged: test images; probed: training images for the classifiers; removed: test
-    images on which factors are taken away one by one.
-    """
+    scale: where that of the noise starts, about the deviation of MNIST's pixels. unit_steps: of the training with a
+    scale of one. judged, removed: test images, the latter to take a factor away. probed: images for the classifiers."""
 
     steps: int = 10_000
     batch_size: int = 128
@@ -75,8 +73,7 @@ SETTINGS = {"smoke": SMOKE, "quick": Settings()}
 def error(model: VAE, codes: Tensor, images: Tensor) -> float:
     """Mean over the images of the squared error of a decoded code, summed over the pixels in [0, 1]."""
     parts = zip(codes.split(1000), images.split(1000), strict=True)
-    sums = [float((model.decode(c).sigmoid() - x).square().sum()) for c, x in parts]
-    return sum(sums) / len(images)
+    return sum(float((model.decode(c).sigmoid() - x).square().sum()) for c, x in parts) / len(images)
 
 
 def judged_vae(model: VAE, fit: Digits, test: Digits, settings: Settings) -> tuple[dict, dict[str, Tensor]]:
@@ -97,8 +94,8 @@ def judged_vae(model: VAE, fit: Digits, test: Digits, settings: Settings) -> tup
     for share in SHARES:
         kept = kept_factors(nats, share)
         rows.append({
-            "share": share, "kept": len(kept), "information": float(nats[kept].sum()),
-            "mixture": float(mixture[kept].sum()),
+            "share": share, "kept": len(kept),
+            "information": float(nats[kept].sum()), "mixture": float(mixture[kept].sum()),
             "error": error(model, only(posterior.mean, kept), images),
             "error_of_sample": error(model, only(sample, kept), images),
             "accuracy": accuracy(kept) if len(kept) else None,
@@ -107,21 +104,18 @@ def judged_vae(model: VAE, fit: Digits, test: Digits, settings: Settings) -> tup
         tensors[f"kept/{share}"] = (255 * shown).round().to(torch.uint8)
 
     few, codes = images[: settings.removed], posterior.mean[: settings.removed]
-    whole = error(model, codes, few)
-    ranked = kept_factors(nats, 100)
+    whole, ranked = error(model, codes, few), kept_factors(nats, 100)
     removed = [error(model, only(codes, ranked[ranked != h]), few) - whole for h in range(len(nats))]
-    walk = torch.linspace(-3, 3, 7)
-    drawn = torch.cat([ranked[:6], ranked[-1:]])
+    walk, drawn = torch.linspace(-3, 3, 7), torch.cat([ranked[:6], ranked[-1:]])
     traversed = posterior.mean[0].repeat(len(drawn), len(walk), 1)
     for row, h in enumerate(drawn.tolist()):
         traversed[row, :, h] = walk
     tensors["traversed"] = (255 * model.decode(traversed).sigmoid()).round().to(torch.uint8)
-    indicators = ("information", "mixture", "variance", "variance_of_mean")
     return {
         "factors": factors | {"removed": removed},
         "shares": rows,
         "single": [{"factor": h, "accuracy": accuracy(ranked[i : i + 1])} for i, h in enumerate(ranked[:30].tolist())],
-        "ranks": {name: float(spearmanr(factors[name], removed).statistic) for name in indicators},
+        "ranks": {name: float(spearmanr(factors[name], removed).statistic) for name in INDICATORS},
         "scale": float(model.log_scale.exp()),
         "total_correlation": total_correlation(posterior),
     }, tensors
@@ -130,31 +124,24 @@ def judged_vae(model: VAE, fit: Digits, test: Digits, settings: Settings) -> tup
 def qmvae_models(real: bool) -> Iterable[tuple[str, nn.Module]]:
     """Q-MVAE's readings, with the committed weights that their records name.
 
-    Without real data: one untrained model with small networks, so that the code runs.
-    """
+    Without real data: one untrained model with small networks, so that the code runs."""
     if not real:
-        small = f"{READINGS[0]}+mnist.widths=[8]+svhn.widths=[2,2]"
-        yield "untrained", build_model(reading(small)).eval()
-        return
-    evidence = REPOSITORY / "results"
-    for name in READINGS:
-        record = read_record(evidence / "runs" / f"quick-qmvae-{name}-seed0.json")
-        yield name, load_model(record, evidence)
+        yield "untrained", build_model(reading(f"{READINGS[0]}+mnist.widths=[8]+svhn.widths=[2,2]")).eval()
+    for name in READINGS if real else ():
+        evidence = REPOSITORY / "results"
+        yield name, load_model(read_record(evidence / "runs" / f"quick-qmvae-{name}-seed0.json"), evidence)
 
 
 def judged_qmvae(model: nn.Module, test: dict[str, Digits]) -> dict[str, dict]:
     """The factors of the shared and the private code of each modality: "shared mnist" and so on."""
     found = {}
     for modality, digits in test.items():
-        parts = [
-            (model.encode_shared({modality: images}), model.encode_private(modality, images))
-            for images in digits.batch().split(1000)
-        ]
+        parts = [(model.encode_shared({modality: images}), model.encode_private(modality, images))
+                 for images in digits.batch().split(1000)]  # fmt: skip
         for name, posteriors in zip(("shared", "private"), zip(*parts, strict=True), strict=True):
-            joined = DiagonalGaussian(*(torch.cat(value) for value in zip(*posteriors, strict=True)))
-            found[f"{name} {modality}"] = factors_of(joined, digits.labels) | {
-                "total_correlation": total_correlation(joined)
-            }
+            joined = DiagonalGaussian(*map(torch.cat, zip(*posteriors, strict=True)))
+            found[f"{name} {modality}"] = factors_of(joined, digits.labels)
+            found[f"{name} {modality}"]["total_correlation"] = total_correlation(joined)
     return found
 
 
@@ -168,14 +155,12 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
     digits, told = data.train["mnist"], {"data": data.identity["content_hash"]}
     with torch.enable_grad():
         model = train(config, digits, settings, workshop, "β-VAE", told)
-        shorter = replace(settings, steps=settings.unit_steps)
-        plain = train(unit, digits, shorter, workshop, "β-VAE, unit scale", told)
+        plain = train(unit, digits, replace(settings, steps=settings.unit_steps), workshop, "β-VAE, unit scale", told)
     found, tensors = judged_vae(model, digits.select(slice(0, settings.probed)), test["mnist"], settings)
-    images = test["mnist"].batch()
-    flat = images.flatten(1).double()
+    images, generator = test["mnist"].batch(), torch.Generator().manual_seed(settings.seed)
     posterior = plain.encode(images)
-    noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(settings.seed))
-    values = torch.linalg.eigvalsh(flat.T.cov(correction=0)).flip(0)
+    noise = torch.randn(posterior.mean.shape, generator=generator)
+    values = torch.linalg.eigvalsh(images.flatten(1).double().T.cov(correction=0)).flip(0)
     tensors["eigenvalues"] = values.float()
     metrics = {
         "vae": found,

@@ -1,11 +1,7 @@
 """Which factors of a code carry information: mutual information as an indicator, and what it bounds.
 
-Source: chapter 3 of Liu's thesis, whose equations are named here by its numbers; its results are those of Liu et al.
-(arXiv:1809.01804). A "factor" is one dimension of a code z, drawn from a diagonal Gaussian q(z|x). Its sigma is a
-variance. Everything is in nats and in double precision.
-"""
-
-from __future__ import annotations
+Source: chapter 3 of Liu's thesis, by its equations' numbers; its results are those of Liu et al. (arXiv:1809.01804). A
+"factor" is a dimension of a code z, drawn from a diagonal Gaussian q(z|x); nats and double precision everywhere."""
 
 import math
 
@@ -23,8 +19,7 @@ from qmvae_core.gaussians import DiagonalGaussian
 def aggregate(posterior: DiagonalGaussian) -> DiagonalGaussian:
     """Equation (3-26): the Gaussian q* with mean zero that is nearest to the posteriors of n images on average.
 
-    Its variance is the mean over the images of variance plus squared mean. posterior: (n, d). Returns (d,).
-    """
+    Its variance is the mean over the images of variance plus squared mean. posterior: (n, d). Returns (d,)."""
     second = (posterior.log_var.double().exp() + posterior.mean.double().square()).mean(dim=0)
     return DiagonalGaussian(torch.zeros_like(second), second.log())
 
@@ -32,20 +27,16 @@ def aggregate(posterior: DiagonalGaussian) -> DiagonalGaussian:
 def divergences(posterior: DiagonalGaussian, other: DiagonalGaussian | None = None) -> Tensor:
     """The terms of (3-11): the mean over n images of KL(q(z_h|x) ‖ other_h), one a factor: (d,).
 
-    posterior: (n, d). other: (d,), or None for the prior N(0, 1).
-    """
+    posterior: (n, d). other: (d,), or None for the prior N(0, 1)."""
     each = DiagonalGaussian(*(value.double().unsqueeze(-1) for value in posterior))
-    if other is None:
-        return each.kl_to_prior().mean(dim=0)
-    return each.kl_to(DiagonalGaussian(*(value.unsqueeze(-1) for value in other))).mean(dim=0)
+    to_other = each.kl_to(DiagonalGaussian(*(value.unsqueeze(-1) for value in other))) if other else each.kl_to_prior()
+    return to_other.mean(dim=0)
 
 
 def information(posterior: DiagonalGaussian) -> Tensor:
     """Equation (3-22), Algorithm 3-1: the estimate of I(x; z_h) from n images, (d,). Its sum is the total of (3-21).
 
-    It exceeds I(x; z_h) by KL(q(z_h) ‖ q*_h), lemma 3.1, so it is exact only where the aggregate is a Gaussian with
-    mean zero. posterior: (n, d).
-    """
+    By lemma 3.1 it is exact only where the aggregate is a Gaussian of mean zero, else too large. posterior: (n, d)."""
     return divergences(posterior, aggregate(posterior))
 
 
@@ -56,8 +47,7 @@ def mixture_entropy(posterior: DiagonalGaussian, finest: int = 40_000) -> Tensor
     """Entropy of the aggregate (1/n) Σ_i N(mean_i, variance_i) in nats, each factor on its own, by quadrature: (d,).
 
     The steps are half the least deviation of a factor, for which the trapezoidal rule is all but exact. posterior:
-    (n, d). Raises ValueError where that takes more than `finest` points.
-    """
+    (n, d). Raises ValueError where that takes more than `finest` points."""
     mean, log_var = (value.double() for value in posterior)
     deviation = (0.5 * log_var).exp()
     low, high = (mean - 9 * deviation).amin(dim=0), (mean + 9 * deviation).amax(dim=0)
@@ -80,8 +70,7 @@ def mixture_entropy(posterior: DiagonalGaussian, finest: int = 40_000) -> Tensor
 def mixture_information(posterior: DiagonalGaussian) -> Tensor:
     """I(x; z_h) where x is one of n images, all equally likely: (d,), each at most ln n; the I of (3-10) and (3-12).
 
-    The entropy of the aggregate minus that of the posteriors. posterior: (n, d).
-    """
+    The entropy of the aggregate minus that of the posteriors. posterior: (n, d)."""
     noise = 0.5 * (math.log(2 * math.pi * math.e) + posterior.log_var.double()).mean(dim=0)
     return mixture_entropy(posterior) - noise
 
@@ -89,18 +78,16 @@ def mixture_information(posterior: DiagonalGaussian) -> Tensor:
 def label_information(posterior: DiagonalGaussian, labels: Tensor) -> Tensor:
     """I(y; z_h) of the labels of n images, (d,): what a factor tells of the label. posterior: (n, d); labels: (n,)."""
     within = 0.0
-    for label in labels.unique():
-        rows = labels == label
-        share = rows.double().mean()
-        within = within + share * mixture_entropy(DiagonalGaussian(posterior.mean[rows], posterior.log_var[rows]))
+    for rows in (labels == label for label in labels.unique()):
+        part = DiagonalGaussian(*(value[rows] for value in posterior))
+        within = within + rows.double().mean() * mixture_entropy(part)
     return mixture_entropy(posterior) - within
 
 
 def total_correlation(posterior: DiagonalGaussian) -> float:
     """What theorem 3.3 leaves out: the sum of I(x; z_h) minus I(x; z), if the aggregate were jointly Gaussian, in nats.
 
-    Minus half the log determinant of the aggregate's correlations. posterior: (n, d).
-    """
+    Minus half the log determinant of the aggregate's correlations. posterior: (n, d)."""
     mean = posterior.mean.double()
     covariance = mean.T.cov(correction=0) + posterior.log_var.double().exp().mean(dim=0).diag()
     return 0.5 * float(covariance.diagonal().log().sum() - torch.logdet(covariance))
@@ -122,11 +109,22 @@ def factors_of(posterior: DiagonalGaussian, labels: Tensor) -> dict[str, list[fl
 def linear_information(weights: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
     """The known case: z = W y + noise, y ~ N(0, I). I(y; z) in nats as one number, and I(y; z_h): (d,).
 
-    ½ ln det(I + W Wᵀ / variances), and ½ ln(1 + |w_h|² / variance_h). weights: (d, p). variances: (d,), of the noise.
-    """
+    ½ ln det(I + W Wᵀ / variances), and ½ ln(1 + |w_h|² / variance_h). weights: (d, p); variances: (d,), of noise."""
     scaled = weights.double() / variances.double().sqrt()[:, None]
     together = torch.eye(len(scaled), dtype=torch.float64) + scaled @ scaled.T
     return 0.5 * torch.logdet(together), 0.5 * together.diagonal().log()
+
+
+# Which factors: section 3.5
+
+
+def turned(codes: Tensor, turn: Tensor) -> Tensor:
+    """Equation (3-42), y = Q z, for codes (..., d); with Q transposed (3-43) and (3-44), z = Qᵀ y.
+
+    Raises ValueError for a turn Q (d, d) that is not orthogonal: factors would not stay independent."""
+    if not torch.allclose(turn @ turn.T, torch.eye(len(turn), dtype=turn.dtype), atol=1e-6):
+        raise ValueError("the matrix is not orthogonal, so independent factors would not stay independent")
+    return codes @ turn.T
 
 
 # What information bounds
@@ -135,9 +133,7 @@ def linear_information(weights: Tensor, variances: Tensor) -> tuple[Tensor, Tens
 def error_bound(entropy: float, nats: float, dimensions: int = 1) -> float:
     """Equation (3-16): least squared error, summed over the dimensions, of a guess at x from a code with I(x; z) nats.
 
-    d / (2 π e) · exp(2 (h(x) - I) / d). The thesis prints d = 1 for any x, which does not hold for vectors. entropy:
-    the differential entropy of x in nats.
-    """
+    d / (2 π e) · exp(2 (h(x) - I) / d), h the entropy. As printed, d = 1 for any x, it does not hold for vectors."""
     return dimensions / (2 * math.pi * math.e) * math.exp(2 * (entropy - nats) / dimensions)
 
 
@@ -145,24 +141,19 @@ def gaussian_distortion(variances: np.ndarray, nats: float) -> float:
     """The least squared error at which a Gaussian x with these variances can be known from `nats` of information.
 
     Reverse water-filling (Cover and Thomas, theorem 10.3.3): variances above a level are cut to it, Σ ½ ln(v / level)
-    over those is the information. Raises ValueError for negative nats or variances that are not positive.
-    """
-    variances = np.sort(np.asarray(variances, dtype=float))[::-1]
-    if nats < 0 or not len(variances) or variances[-1] <= 0:
+    over those is the information. Raises ValueError for negative nats or variances that are not positive."""
+    variances = np.asarray(variances, dtype=float)
+    if nats < 0 or not len(variances) or variances.min() <= 0:
         raise ValueError("nats must not be negative and variances must be positive: leave out what is constant")
-    # With the k largest cut, the level follows from the nats; the right k is the one whose level lies below them only.
-    counts = np.arange(1, len(variances) + 1)
-    levels = np.exp((np.cumsum(np.log(variances)) - 2 * nats) / counts)
-    below = np.append(variances[1:], 0.0)
-    k = int(np.argmax(levels >= below))
-    return float((k + 1) * levels[k] + variances[k + 1 :].sum())
+    lowest, highest = np.log(variances.min()) - 2 * nats, np.log(variances.max())
+    level = brentq(lambda level: np.maximum(np.log(variances) - level, 0).sum() / 2 - nats, lowest, highest)
+    return float(np.minimum(variances, math.exp(level)).sum())
 
 
 def fano_error(entropy: float, nats: float, choices: float) -> float:
     """Equation (3-18): the least P with H(P) + P ln(choices) ≥ H(y) - I, H the binary entropy, all in nats.
 
-    choices: |Y| as printed, or |Y| - 1 for the sharp inequality. nats: I(y; z), or I(x; z), which is not less.
-    """
+    choices: |Y| as printed, or |Y| - 1 for the sharp inequality. nats: I(y; z), or I(x; z), which is not less."""
     missing = entropy - nats
 
     def surplus(error: float) -> float:

@@ -1,7 +1,5 @@
 """What chapter B4 finds: the factors of a code, what is kept of them, Q-MVAE's codes, verdicts; and its figures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 
@@ -13,11 +11,17 @@ from qmvae_neighbours.factors.experiment import SHARES
 from qmvae_neighbours.factors.model import error_bound, fano_error, gaussian_distortion, weak_fano_error
 from qmvae_neighbours.report import BESIDE, INCOMPARABLE, claims, holds, images, listed
 from qmvae_study.report import figures
+from qmvae_study.report.intervals import Interval, Says
 
-THESIS = pd.DataFrame({
-    "share": [100, 20, 10, 7, 5, 3, 1, 0],
-    "information": [24.3, 24.3, 24.3, 19.6, 16.5, 10.6, 5.8, 0.0],
+COLUMNS = ["claim", "thesis", "ours", "verdict", "rule or reason"]
+
+THESIS = pd.DataFrame({  # table 3-2
+    "share": [100, 20, 10, 7, 5, 3, 1, 0], "information": [24.3, 24.3, 24.3, 19.6, 16.5, 10.6, 5.8, 0.0],
     "error": [5.6, 5.6, 5.6, 13.4, 15.0, 27.6, 44.4, 71.7],
+})  # fmt: skip
+THESIS_EEG = pd.DataFrame({  # table 3-3
+    "share": [100, 50, 10, 7, 5, 3, 1, 0], "information": [53.8, 53.5, 38.3, 28.0, 22.5, 13.5, 7.0, 0.0],
+    "accuracy": [0.53, 0.52, 0.46, 0.32, 0.34, 0.29, 0.30, 0.23],
 })  # fmt: skip
 INDICATORS = {
     "information": "estimate of Algorithm 3-1", "mixture": "information by quadrature",
@@ -89,9 +93,7 @@ def qmvae(found: Found) -> pd.DataFrame:
     }
     table = pd.DataFrame(rows).T.astype({"factors": int}).rename_axis(["model", "code"])
     share = 100 * table["of the label"] / table["by quadrature"]
-    table["label's share of the sum"] = [
-        f"{s:.0f} %" if nats > 0.05 else "" for s, nats in zip(share, table["by quadrature"], strict=True)
-    ]
+    table["label's share of the sum"] = share.map("{:.0f} %".format).where(table["by quadrature"] > 0.05, "")
     return table.round(2)
 
 
@@ -131,7 +133,41 @@ def verdicts(found: Found) -> pd.DataFrame:
         ("the variance of the mean misses them too", "not said which", f"{of_mean:.0%}", holds(of_mean < 0.9),
          "fewer than nine tenths"),
     ]  # fmt: skip
-    return claims(rows, ["claim", "thesis", "ours", "verdict", "rule or reason"])
+    return claims(rows, COLUMNS)
+
+
+def by_share(eeg: Found, measure: str) -> pd.DataFrame:
+    """A measure of each share of the factors on each test block of the EEG, mean over the validation blocks."""
+    rows = [{"test": fold["test"], **row} for fold in eeg.metrics["folds"] for row in fold["shares"]]
+    return pd.DataFrame(rows).pivot_table(measure, "test", "share", sort=False)
+
+
+def of_eeg(eeg: Found) -> pd.DataFrame:
+    """Table 3-3 on our EEG beside the thesis': means over the folds, and the control's accuracy."""
+    columns = {"kept": "factors", "information": "information", "mixture": "by quadrature", "balanced": "balanced"}
+    table = pd.DataFrame({title: by_share(eeg, measure).mean() for measure, title in columns.items()})
+    table["lowest block"], table["highest"] = by_share(eeg, "balanced").min(), by_share(eeg, "balanced").max()
+    table["control"] = [row["balanced"] for row in eeg.metrics["control"]]
+    return table.join(THESIS_EEG.set_index("share").add_suffix(", thesis")).round(2).rename_axis("kept, %")
+
+
+def eeg_verdicts(eeg: Found) -> pd.DataFrame:
+    """What the thesis claims of its EEG, beside our numbers."""
+    nats, right = by_share(eeg, "information").mean(), 100 * by_share(eeg, "balanced")
+    told, lost = Interval.of_mean(right[100] - 50), Interval.of_mean(right[50] - right[100])
+    tells = {Says.ABOVE: True, Says.BELOW: False}.get(told.against())
+    enough = {Says.ABOVE: True, Says.BELOW: False}.get(lost.against(-2)) if tells else None
+    rows = [
+        ("EEG: 50 % of the factors hold all nats", "53.5 of 53.8", f"{nats[50]:.1f} of {nats[100]:.1f}",
+         holds(nats[50] > 0.98 * nats[100]), "98 % of the nats"),
+        ("EEG: all factors tell the label", "0.53; with none 0.23", f"{told.in_full('+.1f')} points above 50 %",
+         holds(tells), "the interval over test blocks is above 0"),
+        ("EEG: 50 % of the factors tell nearly as much", "0.52 of 0.53", f"{lost.in_full('+.1f')} points",
+         holds(enough), "all tell something, and by the interval at most 2 points are lost"),
+        ("EEG: nats and accuracies of table 3-3", "53.8, 0.53", f"{nats[100]:.1f}, {right[100].mean() / 100:.2f}",
+         INCOMPARABLE, "other data, other task"),
+    ]  # fmt: skip
+    return claims(rows, COLUMNS)
 
 
 # Figures
@@ -165,15 +201,10 @@ def all_factors(found: Found) -> figures.Picture:
         f"The variance of the mean: {table['variance_of_mean'][0]:.2f} to {table['variance_of_mean'].min():.3f}."
     )
     picture, panels = figures.blank(6.4, 5.6, alt, rows=3, sharex=True)
-    place = np.arange(1, len(table) + 1)
-    rows = [
-        ("information", figures.BLUE, 1.4, "information, nats"),
-        ("variance", figures.BLACK, 1.2, "total variance"),
-        ("variance_of_mean", figures.GREEN, 1.4, "variance of the mean"),
-    ]
-    for axes, (name, colour, width, label) in zip(panels, rows, strict=True):
-        axes.vlines(place, 0, table[name], color=colour, linewidth=width)
-        axes.set_ylabel(label)
+    place, colours = np.arange(1, len(table) + 1), (figures.BLUE, figures.BLACK, figures.GREEN)
+    for axes, colour, name in zip(panels, colours, ("information", "variance", "variance_of_mean"), strict=True):
+        axes.vlines(place, 0, table[name], color=colour, linewidth=1.2 if name == "variance" else 1.4)
+        axes.set_ylabel("information, nats" if name == "information" else INDICATORS[name])
     panels[0].plot(place, table["mixture"], "D", markersize=2.5, color=figures.VERMILLION)
     panels[2].set_xlabel("factors, ordered by the estimate")
     return picture
@@ -221,9 +252,8 @@ def error_bounds(found: Found) -> figures.Picture:
     picture, axes = figures.blank(6.4, 3.8, alt)
     blue = {"color": figures.BLUE, "markersize": 5}
     axes.plot(ours["information"], ours["error"], "o-", label="ours, mean code", **blue)
-    axes.plot(
-        ours["information"], ours["error_of_sample"], "o--", label="ours, a draw", markerfacecolor="white", **blue
-    )
+    blue |= {"label": "ours, a draw", "markerfacecolor": "white"}
+    axes.plot(ours["information"], ours["error_of_sample"], "o--", **blue)
     axes.plot(theirs["information"], theirs["error"], "D-", color=figures.ORANGE, label="thesis", markersize=5)
     axes.plot(nats, gaussian, linestyle="-.", color=figures.GREEN, label="Gaussian source, least error")
     axes.plot(nats, flat, linestyle="--", color=figures.GREY, label=f"bound, d = {pixels}, at its highest")
@@ -237,11 +267,9 @@ def fano(found: Found) -> figures.Picture:
     """Wrong labels against information, from one factor and from the best few, above the bounds of Fano."""
     alone, ours, entropy = single(found), of_shares(found), found.metrics["label_entropy"]
     axis = np.linspace(0, entropy, 120)
-    forms = {
-        "sharp": [fano_error(entropy, value, 9) for value in axis],
-        "(3-18)": [fano_error(entropy, value, 10) for value in axis],
-        "(3-20)": [max(0.0, weak_fano_error(entropy, value, 10)) for value in axis],
-    }
+    of = {"sharp": 9, "(3-18)": 10}.items()
+    forms = {name: [fano_error(entropy, value, choices) for value in axis] for name, choices in of}
+    forms["(3-20)"] = [max(0.0, weak_fano_error(entropy, value, 10)) for value in axis]
     errors, several = 1 - alone["accuracy"], ours[ours["kept"] > 0]
     wrong = dict(zip(several["kept"], 1 - several["accuracy"], strict=True))
     alt = (

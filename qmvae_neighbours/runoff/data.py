@@ -1,7 +1,5 @@
 """Daily runoff of a river from a CAMELS-US file, checked, and a stand-in for it."""
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 from collections.abc import Sequence
@@ -15,8 +13,15 @@ from torch import Tensor
 from qmvae_core.data import STAND_IN, DataError
 from qmvae_neighbours.series import content_notes, lines_of, number, series_file
 
-FILE = "river/usgs_01031500_daily.txt"  # below a data root
-KNOWN_CONTENT = "9fa4f7f850a9d29d7074b37fb529f12ea5b401bc0d9a6f3438b765a26f713567"
+RIVER = "01031500"  # the gauge of all networks but those of the table of stations
+FILE = f"river/usgs_{RIVER}_daily.txt"  # below a data root
+KNOWN_CONTENT = {  # gauge -> hash of what the committed records are of
+    RIVER: "9fa4f7f850a9d29d7074b37fb529f12ea5b401bc0d9a6f3438b765a26f713567",
+    "01022500": "9ad3b7526870580ba46cd65fc516c55e89a0479f7c95a8e6b144c9a6adee3b84",
+    "01547700": "01cf9707bb7764fea296807419711a2602bbc75d79d1af338544eef8acc09c4a",
+    "02064000": "46621bb59fdc8b9474d9cf3ec700efe9859388cb278a30dfff19cad3dd21bd86",
+    "03015500": "995c5dcaebea08a7728c80624ac54861dd66fc2d9945092b11d82a84c1123c01",
+}
 DATE = ("YR", "MNTH", "DY")
 GAUGE_FILE = ("GAUGE", *DATE, "FLOW", "FLAG")  # the columns of usgs_streamflow, whose files have no header
 UNITS = {"OBS_RUN": "mm a day", "FLOW": "cubic feet a second"}
@@ -28,8 +33,7 @@ REMEDY = "get the file anew"
 class Runoff(NamedTuple):
     """Daily runoff without gaps. first: the first day. values: (days,) in `unit`. kind: real or stand-in.
 
-    notes: sentences for a reader, on what was left out or is not known.
-    """
+    notes: sentences for a reader, on what was left out or is not known."""
 
     first: datetime.date
     values: Tensor
@@ -71,8 +75,7 @@ def read_runoff(path: Path, longest: bool = False) -> Runoff:
     longest: where days are missing or cannot be judged (a mark such as -999, NaN, a flag of a value that is not
     approved), take the longest stretch without one, and say in `notes` how many days are left out.
     Raises DataError, with file and line, for such days without `longest`, and for a file that is doubtful as a whole:
-    other columns or fields, days twice or out of order, two gauges, a last line that was cut.
-    """
+    other columns or fields, days twice or out of order, two gauges, a last line that was cut."""
     lines = lines_of(path, REMEDY)
     header = lines[0].split()
     of_gauge = bool(header) and header[0].isdigit()
@@ -89,14 +92,11 @@ def read_runoff(path: Path, longest: bool = False) -> Runoff:
     kept = max(_stretches(days, longest), key=len)
     if not kept:
         raise DataError(f"{path} has no day that can be judged; {REMEDY}")
-    total, estimated, notes = (days[-1].date - days[0].date).days + 1, sum(day.flag == "A:e" for day in kept), []
-    if len(kept) < total:
-        notes.append(
-            f"{total - len(kept):,} of {total:,} days are left out; the rest is the longest stretch without a gap"
-        )
-    if estimated:
-        notes.append(f"{estimated:,} of {len(kept):,} days are estimates that were approved")
-    return Runoff(kept[0].date, torch.tensor([day.value for day in kept]), "real", tuple(notes), UNITS[column])
+    total, estimated = (days[-1].date - days[0].date).days + 1, sum(day.flag == "A:e" for day in kept)
+    left = f"{total - len(kept):,} of {total:,} days are left out; the rest is the longest stretch without a gap"
+    notes = (left,) * (len(kept) < total)
+    notes += (f"{estimated:,} of {len(kept):,} days are estimates that were approved",) * (estimated > 0)
+    return Runoff(kept[0].date, torch.tensor([day.value for day in kept]), "real", notes, UNITS[column])
 
 
 def _day(where: str, names: Sequence[str], fields: Sequence[str], column: str) -> _Day:
@@ -137,22 +137,21 @@ def _stretches(days: Sequence[_Day], longest: bool) -> list[list[_Day]]:
 def standin_runoff(seed: int = 0) -> Runoff:
     """Thirty-four made-up years: storms at random, more of them in spring, and water that leaves slowly."""
     first, last = datetime.date(1980, 10, 1), datetime.date(2015, 1, 1)
-    days = np.arange((last - first).days)
-    generator = np.random.default_rng(seed)
+    days, generator = np.arange((last - first).days), np.random.default_rng(seed)
     season = 1.2 + np.sin(2 * np.pi * (days + 180) / 365.25)
     storms = generator.gamma(0.6, 4.0, len(days)) * (generator.random(len(days)) < 0.15) * season
     water, values = 5.0, []
     for storm in storms:
         water = 0.93 * water + storm
         values.append(0.1 + 0.07 * water)
-    notes = ("The runoff is made up: no evidence about any river",)
-    return Runoff(first, torch.tensor(values, dtype=torch.float32), STAND_IN, notes)
+    values, note = torch.tensor(values, dtype=torch.float32), "The runoff is made up: no evidence about any river"
+    return Runoff(first, values, STAND_IN, (note,))
 
 
-def load_runoff(root: str | None = None) -> Runoff:
-    """The runoff below a data root, or the stand-in where the root has none (`series_file`)."""
-    path = series_file(root, FILE)
+def load_runoff(root: str | None = None, gauge: str = RIVER) -> Runoff:
+    """The runoff of a known gauge below a data root, or the stand-in where the root has none (`series_file`)."""
+    path = series_file(root, FILE if gauge == RIVER else f"river/usgs_streamflow/{gauge}_streamflow_qc.txt")
     if path is None:
-        return standin_runoff()
+        return standin_runoff([*KNOWN_CONTENT].index(gauge))
     runoff = read_runoff(path)
-    return runoff._replace(notes=(*runoff.notes, *content_notes(runoff.content_hash(), KNOWN_CONTENT)))
+    return runoff._replace(notes=(*runoff.notes, *content_notes(runoff.content_hash(), KNOWN_CONTENT[gauge])))

@@ -1,19 +1,22 @@
-"""The experiment of chapter B5: one and two layers of memory, short and long histories, beside simpler forecasts."""
-
-from __future__ import annotations
+"""The experiments of chapter B5: layers of memory, histories, simpler forecasts; and four stations."""
 
 import datetime
 import functools
+import hashlib
+import itertools
 import math
-from dataclasses import asdict, dataclass
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from qmvae_core.data import DataError
 from qmvae_neighbours.experiments import Best, Validation, Workshop, fit
-from qmvae_neighbours.runoff.data import Runoff, load_runoff
-from qmvae_neighbours.runoff.model import BackPropagation, DeepLSTM, Scale, indices, skill, squared_error
+from qmvae_neighbours.runoff.data import KNOWN_CONTENT, RIVER, Runoff, load_runoff
+from qmvae_neighbours.runoff.model import BackPropagation, Recurrent, Scale, indices, skill, squared_error
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,7 @@ class Settings:
     """How long the trainings of chapter B5 are, and on which years.
 
     sequence: days that are unrolled in training, from a state of zeros. check: steps between two looks at the
-    validation half-year; the weights that forecast it best are kept.
-    """
+    validation half-year; the weights that forecast it best are kept."""
 
     layers: tuple[int, ...] = (1, 2)
     units: int = 128
@@ -48,41 +50,54 @@ class Settings:
         return datetime.date(self.after, 7, 1)
 
 
+@dataclass(frozen=True)
+class Stations:
+    """Of the four stations: rate and length nearer the source's; the seed of each is one above that of the last.
+
+    river: of the plain recurrent network, which is judged on the river of the other networks, as they are."""
+
+    stations: Settings = Settings(
+        steps=2000, learning_rate=5e-4, check=100, short=2000, long=2000, after=2002, last=2002, seeds=(0,)
+    )
+    river: Settings = Settings()
+
+
 SMOKE = Settings(units=8, steps=4, steps_without_memory=4, check=2, short=2008, long=2007, seeds=(0,))
 SETTINGS = {"smoke": SMOKE, "quick": Settings()}
+STATIONS = {"smoke": Stations(replace(SMOKE, short=2000, long=2000, after=2002, last=2002), SMOKE), "quick": Stations()}
 
 
-def flood_months(runoff: Runoff, settings: Settings) -> list[datetime.date]:
-    """The first day of the wettest month of each test year, after the half-year of validation."""
-    found = []
-    for year in range(settings.after, settings.last + 1):
-        months = [datetime.date(year, month, 1) for month in range(1, 13)]
-        months = [month for month in months if month >= settings.test]
-        found.append(max(months, key=lambda month: float(runoff.values[runoff.between(month, _next(month))].mean())))
-    return found
+def flood_months(runoff: Runoff, settings: Settings) -> dict[str, slice]:
+    """The wettest month of each test year, after the half-year of validation: "2010-12" and so on -> its days."""
+    years = range(settings.after, settings.last + 1)
+    months = [datetime.date(year, month, 1) for year in years for month in range(1, 13)]
+    ends = itertools.pairwise([*months, datetime.date(settings.last + 1, 1, 1)])
+    spans = {f"{first:%Y-%m}": runoff.between(first, after) for first, after in ends if first >= settings.test}
+    by_year = itertools.groupby(spans, key=lambda month: month[:4])
+    wettest = [max(of, key=lambda month: float(runoff.values[spans[month]].mean())) for _, of in by_year]
+    return {month: spans[month] for month in wettest}
 
 
-def _next(month: datetime.date) -> datetime.date:
-    return (month.replace(day=28) + datetime.timedelta(days=4)).replace(day=1)
+def judged_days(runoff: Runoff, settings: Settings) -> slice:
+    """From the day after the validation half-year to the last of the test years."""
+    return runoff.between(settings.test, datetime.date(settings.last + 1, 1, 1))
 
 
 def check_river(runoff: Runoff, settings: Settings) -> list[str]:
     """What a reader must know of the river. Raises DataError, before anything is trained, where nothing can be judged:
 
-    years that the series does not have, years of training or a test whose runoff never changes, a dry flood month.
-    """
-    years = {f"the years from {first}": (datetime.date(first, 1, 1), settings.validation)
-             for first in (settings.long, settings.short)}  # fmt: skip
-    test = settings.test, datetime.date(settings.last + 1, 1, 1)
-    for name, span in {**years, "the test": test}.items():
-        days = runoff.values[runoff.between(*span)]
+    years that the series does not have, years of training or a test whose runoff never changes, a dry flood month."""
+    spans = {f"the years from {first}": runoff.between(datetime.date(first, 1, 1), settings.validation)
+             for first in (settings.long, settings.short)} | {"the test": judged_days(runoff, settings)}  # fmt: skip
+    for name, span in spans.items():
+        days = runoff.values[span]
         if days.min() == days.max():
             raise DataError(f"the runoff of {name} is always {float(days[0]):g}: nothing can be learned or judged; "
                             "choose other years in the settings")  # fmt: skip
-    for month in flood_months(runoff, settings):
-        if not runoff.values[runoff.between(month, _next(month))].any():
-            raise DataError(f"no water flows in the test days of {month.year}; choose other years in the settings")
-    days = runoff.values[runoff.between(*test)]
+    for month, span in flood_months(runoff, settings).items():
+        if not runoff.values[span].any():
+            raise DataError(f"no water flows in the test days of {month[:4]}; choose other years in the settings")
+    days = runoff.values[spans["the test"]]
     dry = int((days == 0).sum())
     return [f"{dry:,} of {len(days):,} test days are without flow and have no relative error"] if dry else []
 
@@ -92,8 +107,7 @@ def train(
 ) -> tuple[Best, Scale]:
     """Fit on the years from `first`, a sequence each, and keep the weights that forecast the validation half-year best.
 
-    Returns which weights those are, with their mean squared error, and the scale.
-    """
+    Returns which weights those are, with their mean squared error, and the scale."""
     start = datetime.date(first, 1, 1)
     days = runoff.values[runoff.between(start, settings.validation)]
     scale = Scale(float(days.min()), float(days.max()))
@@ -126,42 +140,71 @@ def forecasts(model: nn.Module, scale: Scale, runoff: Runoff, first: int) -> Ten
     return torch.cat([torch.full((start + 1,), math.nan), made])
 
 
-def networks(settings: Settings) -> dict[str, tuple[int, int]]:
-    """Name of each model of the chapter -> (layers of memory, 0 for 4-4-1; first year of its history)."""
-    named = {f"LSTM, {n} layer{'s' * (n > 1)}, short": (n, settings.short) for n in settings.layers}
+def networks(settings: Settings) -> dict[str, tuple[Callable[..., nn.Module], int]]:
+    """Name of each network of the chapter -> (what makes it of a generator, first year of its history)."""
+    lstm = {n: functools.partial(Recurrent, n, settings.units) for n in settings.layers}
+    named = {f"LSTM, {n} layer{'s' * (n > 1)}, short": (make, settings.short) for n, make in lstm.items()}
     last = settings.layers[-1]
-    return named | {f"LSTM, {last} layers, long": (last, settings.long), "4-4-1": (0, settings.short)}
+    named[f"LSTM, {last} layers, long"] = lstm[last], settings.long
+    return named | {"4-4-1": (BackPropagation, settings.short)}
+
+
+def judged(
+    runoff: Runoff, settings: Settings, made: Mapping, seeds: Sequence[int], workshop: Workshop
+) -> tuple[dict, dict[str, Tensor]]:
+    """Networks and persistence on a river, by the indices; and its days, with each forecast of the first seed."""
+    metrics, drawn = defaultdict(lambda: defaultdict(dict)), {"observed": runoff.values}
+    spans, test = flood_months(runoff, settings), judged_days(runoff, settings)
+
+    def judge(name: str, seed: int, found: Tensor) -> None:
+        of = {key: indices(found[days], runoff.values[days])._asdict() for key, days in (spans | {"": test}).items()}
+        metrics["indices of all test days"][name][str(seed)] = of.pop("")
+        metrics["indices"][name][str(seed)] = of
+        metrics["skill"][name][str(seed)] = skill(found[test], runoff.values[test])
+        drawn.setdefault(name, found)
+
+    for name, (make, first) in made.items():
+        for seed in seeds:
+            model = make(generator=torch.Generator().manual_seed(seed))
+            best, scale = train(model, runoff, first, settings, seed, f"{name}, seed {seed}", workshop)
+            metrics["kept"][name][str(seed)] = {"step": best.step, "validation error": best.error}
+            judge(name, seed, forecasts(model, scale, runoff, first))
+    judge("persistence", seeds[0], forecasts(nn.Identity(), Scale(0.0, 1.0), runoff, settings.short))
+    return metrics, drawn
 
 
 def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
     """Chapter B5: networks of one and two layers, short and long histories, 4-4-1 and persistence, by the indices."""
     runoff = load_runoff(workshop.data_root)
     notes = [*runoff.notes, *check_river(runoff, settings)]
-    stretches = {f"{month:%Y-%m}": runoff.between(month, _next(month)) for month in flood_months(runoff, settings)}
-    test = runoff.between(settings.test, datetime.date(settings.last + 1, 1, 1))
-    metrics: dict = {"indices": {}, "indices of all test days": {}, "skill": {}, "kept": {}}
-    tensors = {f"{month}/observed": runoff.values[days] for month, days in stretches.items()}
-
-    def judge(name: str, seed: int, made: Tensor) -> None:
-        found = {month: indices(made[days], runoff.values[days])._asdict() for month, days in stretches.items()}
-        metrics["indices"].setdefault(name, {})[str(seed)] = found
-        metrics["indices of all test days"].setdefault(name, {})[str(seed)] = indices(
-            made[test], runoff.values[test]
-        )._asdict()
-        metrics["skill"].setdefault(name, {})[str(seed)] = skill(made[test], runoff.values[test])
-        if seed == settings.seeds[0]:
-            tensors.update({f"{month}/{name}": made[days] for month, days in stretches.items()})
-
-    for name, (layers, first) in networks(settings).items():
-        for seed in settings.seeds:
-            generator = torch.Generator().manual_seed(seed)
-            model = DeepLSTM(layers, settings.units, generator) if layers else BackPropagation(generator)
-            best, scale = train(model, runoff, first, settings, seed, f"{name}, seed {seed}", workshop)
-            metrics["kept"].setdefault(name, {})[str(seed)] = {"step": best.step, "validation error": best.error}
-            judge(name, seed, forecasts(model, scale, runoff, first))
-    judge("persistence", settings.seeds[0], forecasts(nn.Identity(), Scale(0.0, 1.0), runoff, settings.short))
+    metrics, drawn = judged(runoff, settings, networks(settings), settings.seeds, workshop)
+    months = flood_months(runoff, settings).items()
+    tensors = {f"{month}/{name}": values[days] for month, days in months for name, values in drawn.items()}
     identity = {
         "kind": runoff.kind, "days": len(runoff.values), "first": str(runoff.first), "notes": notes,
         "content_hash": runoff.content_hash(),
+    }  # fmt: skip
+    return identity, metrics, tensors
+
+
+def carry_out_stations(settings: Stations, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
+    """Chapter B5: LSTMs of one and two layers on four gauges, and the plain recurrent network on the river of the rest.
+
+    Metrics by gauge, as those of `carry_out`; tensors: all test days."""
+    rivers = {gauge: load_runoff(workshop.data_root, gauge) for gauge in KNOWN_CONTENT}
+    chosen = {gauge: settings.river if gauge == RIVER else settings.stations for gauge in rivers}
+    notes = {gauge: [*runoff.notes, *check_river(runoff, chosen[gauge])] for gauge, runoff in rivers.items()}
+    metrics, tensors, hashes = {}, {}, {gauge: runoff.content_hash() for gauge, runoff in rivers.items()}
+    for number, (gauge, runoff) in enumerate(rivers.items()):
+        of, seeds = chosen[gauge], [number + seed for seed in chosen[gauge].seeds]
+        made = {"RNN, short": (functools.partial(Recurrent, 1, of.units, memory=nn.RNN), of.short)}
+        if gauge != RIVER:
+            made = {name: network for name, network in networks(of).items() if re.match("LSTM.*short", name)}
+        metrics[gauge], drawn = judged(runoff, of, made, seeds, workshop)
+        tensors |= {f"{gauge}/{name}": values[judged_days(runoff, of)] for name, values in drawn.items()}
+    identity = {
+        "kind": next((runoff.kind for runoff in rivers.values() if runoff.kind != "real"), "real"),
+        "notes": [f"{gauge}: {note}" for gauge, said in notes.items() for note in said],
+        "gauges": hashes, "content_hash": hashlib.sha256("".join(hashes.values()).encode()).hexdigest(),
     }  # fmt: skip
     return identity, metrics, tensors

@@ -1,11 +1,7 @@
 """Deep LSTM networks that forecast the next day's runoff of a river, beside what they are compared with.
 
-Source: chapter 2 of a thesis on deep representation learning, whose equations have the numbers (2-7) to (2-21). Its
-gauges on the Yangtze are not public; here it is USGS 01031500 (CAMELS-US, Addor et al. 2017, doi:10.5065/D6G73C3Q).
-Runoff is in mm a day over the catchment.
-"""
-
-from __future__ import annotations
+Source: chapter 2 of a thesis on deep representation learning, whose equations have the numbers (2-3) to (2-21). Its
+gauges on the Yangtze are not public; here are five of CAMELS-US (Addor et al. 2017, doi:10.5065/D6G73C3Q)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,21 +16,24 @@ def lstm_step(x: Tensor, hidden: Tensor, cell: Tensor, weights: Tensor, bias: Te
 
     x: (batch, inputs). hidden, cell: (batch, units). weights: (4, units, units + inputs), bias: (4, units), both in the
     order forget, input, output, new. Returns the next (hidden, cell). The output gate sees the new cell, as in every
-    implementation; (2-12) and (2-19) print the index of the old one.
-    """
+    implementation; (2-12) and (2-19) print the index of the old one."""
     gates = torch.einsum("guv,bv->gbu", weights, torch.cat([hidden, x], dim=-1)) + bias[:, None]
     forget, enter, leave = gates[:3].sigmoid()
     cell = forget * cell + enter * gates[3].tanh()
     return leave * cell.tanh(), cell
 
 
-class DeepLSTM(nn.Module):
-    """Layers of long short-term memory and a linear output, equation (2-20): every day a forecast of the next."""
+class Recurrent(nn.Module):
+    """Layers of memory and a linear output: every day a forecast of the next.
 
-    def __init__(self, layers: int = 2, units: int = 128, generator: torch.Generator | None = None):
+    memory: nn.LSTM, with the output (2-20); nn.RNN is the A of (2-3) to (2-5), whose output W has no constant."""
+
+    def __init__(
+        self, layers: int = 2, units: int = 128, generator: torch.Generator | None = None, memory: type = nn.LSTM
+    ):
         super().__init__()
-        self.memory = nn.LSTM(1, units, num_layers=layers, batch_first=True)
-        self.output = nn.Linear(units, 1)
+        self.memory = memory(1, units, num_layers=layers, batch_first=True)
+        self.output = nn.Linear(units, 1, bias=memory is nn.LSTM)
         bound = units**-0.5
         with torch.no_grad():
             for value in self.parameters():
@@ -58,25 +57,23 @@ class BackPropagation(nn.Module):
                 value.uniform_(-0.5, 0.5, generator=generator)
 
     def forward(self, values: Tensor) -> Tensor:
-        """As DeepLSTM.forward; before the first day stands its own value."""
+        """As Recurrent.forward; before the first day stands its own value."""
         before = values[:, :1].expand(-1, self.DAYS - 1)
         windows = torch.cat([before, values], dim=1).unfold(1, self.DAYS, 1)
         return self.layers(windows).squeeze(-1)
 
 
 def squared_error(forecasts: Tensor, values: Tensor) -> Tensor:
-    """Equation (2-21): Σ (forecast of day t + 1 - value of day t + 1)², over days and sequences, both (batch, days)."""
+    """Equations (2-6) and (2-21): Σ (forecast of day t + 1 - value of day t + 1)²; both (batch, days)."""
     return (forecasts[:, :-1] - values[:, 1:]).square().sum()
 
 
 class Indices(NamedTuple):
     """The five indices of the thesis, in per cent but for `m_printed`.
 
-    m: mean of (y - x) / x. The thesis prints a sum of absolute values, which cannot be negative, while its tables have
-    negative m: `m_printed` is the printed one. s: root of Σ (y - x)² / (n - 1), relative to the mean of x. largest,
-    smallest: the largest positive and negative relative error, 0 where there is none; range: their difference.
-    A day without flow, x = 0, has no relative error: it counts in s alone.
-    """
+    m: mean of (y - x) / x; the thesis prints a sum of absolute values, `m_printed`, while its tables have negative m.
+    s: root of Σ (y - x)² / (n - 1), relative to the mean of x. largest, smallest: the largest positive and negative
+    relative error, 0 where there is none; range: their difference. A day of x = 0 has none: it counts in s alone."""
 
     m: float
     s: float
@@ -89,8 +86,7 @@ class Indices(NamedTuple):
 def indices(forecast: Sequence[float] | Tensor, observed: Sequence[float] | Tensor) -> Indices:
     """The indices of a stretch of days; forecast, observed: (days,), at least two, some of them with flow.
 
-    Raises ValueError for other shapes, observations below zero or without any flow, and what is not a finite number.
-    """
+    Raises ValueError for other shapes, observations below zero or without any flow, and what is not a finite number."""
     y, x = (torch.as_tensor(each, dtype=torch.float64) for each in (forecast, observed))
     if y.shape != x.shape or x.ndim != 1 or len(x) < 2:
         raise ValueError(f"forecast and observed must be one row of at least two days, got {y.shape} and {x.shape}")
@@ -115,8 +111,7 @@ def _check_finite(forecast: Tensor, observed: Tensor) -> None:
 def skill(forecast: Tensor, observed: Tensor) -> float:
     """1 - Σ (y - x)² / Σ (yesterday - x)², from the second day on: 0 for persistence, 1 for no error; (days,).
 
-    Raises ValueError for what is not finite, and for observations that never change, where persistence has no error.
-    """
+    Raises ValueError for what is not finite, and for observations that never change, where persistence has no error."""
     y, x = forecast[1:].double(), observed.double()
     _check_finite(y, x)
     changes = (x[1:] - x[:-1]).square().sum()
@@ -129,8 +124,7 @@ def skill(forecast: Tensor, observed: Tensor) -> float:
 class Scale:
     """A linear map of runoff to about [0, 1], by the lowest and the highest value of the training days.
 
-    Raises ValueError where the two are not apart.
-    """
+    Raises ValueError where the two are not apart."""
 
     low: float
     high: float

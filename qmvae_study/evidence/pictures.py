@@ -31,10 +31,10 @@ def load_panel(path: Path, rows: int, columns: int) -> np.ndarray:
 def panel_images(panel: Panel, folder: Path) -> dict[str, np.ndarray]:
     """The images of one panel of a record, each part (rows, columns, c, h, w) uint8: conditions, generated, styles.
 
+    A part of another name, as those of triples have, is one row.
     Raises RecordError for a file that is missing or is not the one that the record names.
     """
-    shapes = {
-        "conditions": (1, len(panel.digits)),
+    shapes = dict.fromkeys(panel.files, (1, len(panel.digits))) | {
         "generated": (len(panel.read), len(panel.read[0])),
         "styles": (1, len(panel.style_positions)),
     }

@@ -75,7 +75,7 @@ class Panel(NamedTuple):
     """What a panel of images shows. digits: of its conditions; read: (rows, columns) digits that the judge reads.
 
     files: name of a part -> its PNG; sha256: of each. positions, style_positions: of the images chosen. rows: what is
-    drawn for a row.
+    drawn for a row. texts: of triples, whose rows of `read` are modalities.
     """
 
     digits: Sequence[int]
@@ -85,6 +85,7 @@ class Panel(NamedTuple):
     positions: Sequence[int] = ()
     style_positions: Sequence[int] = ()
     rows: str = ""
+    texts: Sequence[str] = ()
 
     @property
     def draws_of(self) -> str:
@@ -292,11 +293,15 @@ class Record(dict):
         """Whether a finished run has a plateau and never left it."""
         return ("plateau" in self or self.plateau is not None) and self.left_after() is None
 
-    def panel(self, kind: str, source: str, target: str) -> Panel:
-        """One of its panels; kinds: "cross_generation", "transfer", "traversal". Raises RecordError without it."""
-        found = (self.get("panels") or {}).get(kind, {}).get(f"{source}->{target}")
+    def panel(self, kind: str, *ends: str) -> Panel:
+        """One of its panels: "cross_generation", "transfer" or "traversal" from a source to a target, or "triples".
+
+        Of triples with what is given, such as "mnist+text", or "prior". Raises RecordError without it.
+        """
+        name = "->".join(ends)
+        found = (self.get("panels") or {}).get(kind, {}).get(name)
         if found is None:
-            raise RecordError(f"record {self.id} has no panel {kind}, {source}->{target}; run it again")
+            raise RecordError(f"record {self.id} has no panel {kind}, {name}; run it again")
         return _typed(Panel, found)
 
 

@@ -79,7 +79,7 @@ def load(evidence: str | Path, **wanted) -> list[Record]:
 
 def own_up(profile: str, kind: str) -> None:
     """Let each picture of this process say so if what it shows is of a smoke run, or of data that are not real."""
-    what = "smoke run" if profile == "smoke" else "" if kind == "real" else f"{kind} data"
+    what = "smoke run" if profile.endswith("smoke") else "" if kind == "real" else f"{kind} data"
     if what:
         from qmvae_study.report import figures
 
@@ -103,9 +103,9 @@ class Page:
         """Name of a reading -> the record that pictures show of it (`tables.to_show`)."""
         return tables.to_show(self.records, BEST)
 
-    def images(self, record: Record, kind: str, source: str, target: str) -> tuple[Panel, dict[str, np.ndarray]]:
+    def images(self, record: Record, kind: str, *ends: str) -> tuple[Panel, dict[str, np.ndarray]]:
         """A panel of a record and its images, as of `Record.panel` and `pictures.panel_images`."""
-        panel = record.panel(kind, source, target)
+        panel = record.panel(kind, *ends)
         return panel, panel_images(panel, self.folder / "panels")
 
     def picture(self, record: Record, kind: str, source: str, target: str, title: str | None = None):

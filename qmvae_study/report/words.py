@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from qmvae_core.names import TITLES
+from qmvae_core.names import AS_PRINTED, DEFAULT, FIRST_BEST, TITLES, UNSCREENED
 
 NAMES = {
-    "best": "Q-MVAE best", "as-printed": "Q-MVAE as printed", "default": "Q-MVAE default", "jmvae-kl": "JMVAE-kl",
+    FIRST_BEST: "Q-MVAE best", AS_PRINTED: "Q-MVAE as printed", UNSCREENED: "Q-MVAE unscreened, scale 0.75",
+    DEFAULT: "Q-MVAE default", "jmvae-kl": "JMVAE-kl",
     **TITLES,
 }  # fmt: skip
-MODALITIES = {"mnist": "MNIST", "svhn": "SVHN", "joint": "joint"}
+MODALITIES = {"mnist": "MNIST", "svhn": "SVHN", "text": "Text", "joint": "joint"}
 CELLS = {"MNIST": "codes of MNIST", "SVHN": "codes of SVHN", "MNIST-SVHN": "joint codes"}  # columns of Table 2
 # A change of a reading, or the name that it changes -> its words; braces hold the value.
 CHANGES = {
@@ -28,6 +29,8 @@ CHANGES = {
     "mask_equal_negatives=true": "equal negatives masked",
     "beta_against=sum": "β against the sum",
     "training.learning_rate": "learning rate {}",
+    "training.missing=0.5": "half of the pairs incomplete",
+    "training.missing": "{} of the pairs incomplete",
     "particles": "{} particles",
 }
 # In front of a verdict on a number, so that it is told by more than a word, and by no colour.
@@ -48,8 +51,8 @@ def _part(part: str) -> str:
 
 
 def direction(key: str) -> str:
-    """A direction of cross generation: "mnist->svhn" is "MNIST→SVHN"."""
-    return "→".join(MODALITIES.get(name, name) for name in key.split("->"))
+    """A direction of cross generation: "mnist+svhn->text" is "MNIST+SVHN→Text"."""
+    return "→".join("+".join(MODALITIES.get(name, name) for name in part.split("+")) for part in key.split("->"))
 
 
 def marked(verdict: str) -> str:
