@@ -44,15 +44,10 @@ def holds(*states: bool | None, otherwise: str = "does not hold") -> str:
     return Verdict(says).spelled({Says.FAILS: otherwise})
 
 
-def apart(first: Sequence[float], second: Sequence[float]) -> Interval | None:
-    """Of the mean difference of values that are paired, as by seed."""
-    return Interval.of_mean([one - other for one, other in zip(first, second, strict=True)])
-
-
-def over_seeds(models: Mapping[str, Sequence[Mapping]], names: Iterable[str], form: str = ".2f") -> pd.DataFrame:
+def over_seeds(models: Mapping[str, Sequence[Mapping]], names: Iterable[str]) -> pd.DataFrame:
     """Of each model the means of the named numbers over seeds, and half their intervals; it has one mapping a seed."""
     said = {
-        model: [Interval.of_mean([row[name] for row in rows]).plus_minus(form) for name in names]
+        model: [Interval.of_mean([row[name] for row in rows]).plus_minus(".2f") for name in names]
         for model, rows in models.items()
     }
     return pd.DataFrame.from_dict(said, "index", columns=names)

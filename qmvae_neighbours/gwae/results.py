@@ -14,7 +14,7 @@ from qmvae_neighbours.experiments import Found
 from qmvae_neighbours.gwae.experiment import DRAWN
 from qmvae_neighbours.gwae.model import PRIORS, Objective, gromov_cost
 from qmvae_neighbours.gwae.scenes import FACTORS, LIGHT
-from qmvae_neighbours.report import INCOMPARABLE, above, apart, claims, holds, images, listed, over_seeds
+from qmvae_neighbours.report import INCOMPARABLE, above, claims, holds, images, listed, over_seeds
 from qmvae_study.report import figures
 from qmvae_study.report.intervals import Interval
 
@@ -91,7 +91,7 @@ def verdicts(found: Found) -> pd.DataFrame:
         """By how much a number of one model is above the best of the others that begin so, by seed; and in words."""
         values = {name: [row[key] for row in rows] for name, rows in models.items()}
         best = max((name for name in values if name != of and name.startswith(rivals)), key=lambda n: sum(values[n]))
-        gain = apart(values[of], values[best])
+        gain = Interval.of_mean(np.subtract(values[of], values[best]))
         return gain, f"{gain.plus_minus('+.2f')} against {best}"
 
     here = partial(holds, otherwise="does not hold here")

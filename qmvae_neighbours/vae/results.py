@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from qmvae_neighbours.experiments import Found
-from qmvae_neighbours.report import INCOMPARABLE, above, apart, claims, holds, images, listed, over_seeds, two_errors
+from qmvae_neighbours.report import INCOMPARABLE, above, claims, holds, images, listed, over_seeds, two_errors
 from qmvae_neighbours.vae.experiment import BITS, KINDER, REPEATS, Settings, variants
 from qmvae_study.evidence.folder import RESULTS
 from qmvae_study.judges import load_oracle
 from qmvae_study.report import figures
+from qmvae_study.report.intervals import Interval
 
 FIXED, LEARNED = "normal noise, scale 1", "normal noise, learned scale"
 
@@ -63,9 +65,8 @@ def verdicts(found: Found, repeats: Found) -> pd.DataFrame:
     full, diagonal = (tensors[f"{name}/log_evidence"] - tensors[f"{name}/bound"] for name in ("full covariance", "VAE"))
     narrower = two_errors(diagonal - full)
     bounds = {name: [row["bound"] for row in rows] for name, rows in repeats.metrics.items()}
-    alike = apart(bounds["isotropic covariance"], bounds["VAE"])
-    network = apart(bounds["scale by a network"], bounds["one learned scale"])
-    bits, kinder = (apart(bounds[BITS[0]], bounds[name]) for name in (BITS[1], KINDER))
+    pairs = ("isotropic covariance", "VAE"), ("scale by a network", "one learned scale"), BITS, (BITS[0], KINDER)
+    alike, network, bits, kinder = (Interval.of_mean(np.subtract(*(bounds[name] for name in pair))) for pair in pairs)
     rows = [
         ("1. the covariance can be σ(x)² I", f"bound {alike.plus_minus('+.2f')} nats against a diagonal one",
          here(above(alike, -1.0))),
