@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, permutations
+from itertools import permutations
 from typing import Protocol
 
 import numpy as np
@@ -77,14 +77,6 @@ class Context:
         return {f"{source}->{target}": (source, target) for source, target in permutations(self.judged, 2)}
 
     @cached_property
-    def joined(self) -> tuple[dict[str, dict[str, Tensor]], np.ndarray]:
-        """Some modalities together, "mnist+text" -> their rows in one round of the tuples of all, and the digits."""
-        rows, digits = one_round(self.judged, self.seed)
-        sizes = range(2, len(rows)) if self.model.has_joint_code else ()
-        subsets = (names for size in sizes for names in combinations(rows, size))
-        return {"+".join(names): {name: rows[name] for name in names} for names in subsets}, digits
-
-    @cached_property
     def private(self) -> list[str]:
         """The modalities that have a private code."""
         return [name for name in self.judged if self.model.config.modalities[name].private]
@@ -119,12 +111,7 @@ class Context:
 
 @torch.no_grad()
 def cross_generated(
-    model: nn.Module,
-    source: str,
-    digits: Digits,
-    target: str,
-    generator: torch.Generator,
-    code: str = "mean",
+    model: nn.Module, source: str, digits: Digits, target: str, generator: torch.Generator, code: str = "mean"
 ) -> Tensor:
     """An image of the target for each of the source's digits: (n, c, h, w) in [0, 1].
 
@@ -144,13 +131,9 @@ def shared_posteriors(
     model: nn.Module, digits: Mapping[str, Digits], index: Mapping[str, Tensor]
 ) -> Iterator[DiagonalGaussian]:
     """q(z | the given modalities) in batches: index tensors (n,) into each modality's digits."""
-    for images in _batches(digits, index):
-        yield model.encode_shared(images)
-
-
-def _batches(digits: Mapping[str, Digits], index: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    for part in zip(*(rows.split(BATCH) for rows in index.values()), strict=True):
-        yield {name: digits[name].batch(i.long()) for name, i in zip(index, part, strict=True)}
+    parts = zip(*(rows.split(BATCH) for rows in index.values()), strict=True)
+    for part in parts:
+        yield model.encode_shared({name: digits[name].batch(i.long()) for name, i in zip(index, part, strict=True)})
 
 
 def linear_probe(codes: np.ndarray, labels: np.ndarray):
@@ -227,32 +210,6 @@ METRICS: dict[str, Callable[[Context], dict]] = {
     "joint_coherence": joint_coherence,
     "oracle": own_accuracy,
 }
-
-
-@torch.no_grad()
-def generation_by_subset(of: Context) -> dict[str, dict]:
-    """`cross_generation`, and the same from two modalities or more to each other one: "mnist+svhn->text"."""
-    found, (subsets, digits) = cross_generation(of), of.joined
-    for subset, rows in subsets.items():
-        for target in (name for name in of.judged if name not in rows):
-            direction, read = f"{subset}->{target}", {}
-            for code in TEST_CODES:
-                generator = of.generator("cross", direction, code)
-                made = [of.model.generate_from(each, target, generator, code) for each in _batches(of.judged, rows)]
-                read[code] = share(of.judges[target].predict(torch.cat(made)).cpu().numpy() == digits)
-            found[direction] = read
-    return found
-
-
-def probe_by_subset(of: Context) -> dict[str, dict]:
-    """`probe_accuracies`, and the same on codes of two modalities or more that are not all."""
-    subsets, digits = of.joined
-    read = {subset: of.probe.predict(shared_codes(of.model, of.judged, rows)) for subset, rows in subsets.items()}
-    return probe_accuracies(of) | {subset: share(found == digits) for subset, found in read.items()}
-
-
-# For three modalities or more.
-BY_SUBSET = {"generation_by_subset": generation_by_subset, "probe_by_subset": probe_by_subset}
 
 
 @torch.no_grad()

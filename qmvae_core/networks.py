@@ -143,8 +143,7 @@ DECODERS = {"dense": _dense_decoder, "convolutional": _convolutional_decoder, "s
 def encoder(network: str, shape: Sequence[int], widths: Sequence[int], latent: int) -> GaussianEncoder:
     """An encoder of observations of `shape`, (c, h, w) of an image, into a posterior over `latent` dimensions.
 
-    network: "dense", "convolutional", or "sequence" of (places, channels), such as one-hot characters; widths: hidden
-    units, or channels, from the image inwards.
+    network: "dense", "convolutional", or "sequence" of (places, channels); widths: hidden units, or channels, inwards.
     Raises ValueError for another network or a shape that the convolutions cannot halve.
     """
     body, features = known(BODIES, "network", network)(shape, widths)

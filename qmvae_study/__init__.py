@@ -3,5 +3,5 @@
 `python -m qmvae_study plan | run | queue | status | collect | amend | render | oracles | published`.
 
 Read the modules in this order: paper, rows, shell, signals, evidence, report, sensitivity, hunt, plateau, oracles,
-text, harness, plan, validation, judges, panels, codes, diagnosis, runs, execution, cluster, queue.
+text, harness, plan, validation, judges, panels, codes, diagnosis, subsets, runs, execution, cluster, queue.
 """

@@ -60,10 +60,10 @@ STAGES = (
     lambda: _of("paper", ("mvae", "dmvae")),
     lambda: _of("epoch", [*_found(), *map(WITHOUT_LOSS.format, _found())]),
     lambda: _of("epoch", (*_OTHERS, *KIN, DEFAULT, _WIDE)),
-    lambda: _of("published", ("dmvae",), SEEDS[:1]),  # as its authors train it: about a day of one thread
     lambda: _of("text", [name for best in _found()[-1:] for name in (best, WITHOUT_LOSS.format(best))]),
     lambda: _of("text", TEXT_RIVALS),
     lambda: _of("text", [INCOMPLETE.format(best) for best in _found()[-1:]]),
+    lambda: _of("published", ("dmvae",), SEEDS[:1]),  # as its authors train it: about a day of one thread
 )
 
 

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from qmvae_core.data import STAND_IN, DigitData, Digits, load_digits
-from qmvae_core.evaluation import BY_SUBSET, METRICS, Context, Judge, evaluate
+from qmvae_core.evaluation import METRICS, Context, Judge, evaluate
 from qmvae_core.files import file_hash
 from qmvae_core.models import ModelConfig, build_model, from_known_fields
 from qmvae_core.training import LOOPS, NonFiniteLoss, Trained, TrainingConfig, check_precision, fit
 from qmvae_core.training.batches import Steps
 from qmvae_core.training.config import default_loop, in_precision
-from qmvae_study import diagnosis, harness
+from qmvae_study import diagnosis, harness, subsets
 from qmvae_study.diagnosis import at_a_glance
 from qmvae_study.evidence.folder import RESULTS, alone, remove_parts
 from qmvae_study.evidence.provenance import provenance, trainer
@@ -149,7 +149,7 @@ def published_for(
 def metrics_of(panel: Mapping[int, Mapping[str, DigitClassifier]], name: str) -> dict[str, Callable[[Context], dict]]:
     """All that is measured of a run of a profile, by name; panel: the judges of the paper's harness."""
     if profile(name).text:
-        return METRICS | BY_SUBSET | {"leakage": diagnosis.leakage}
+        return METRICS | subsets.METRICS | {"leakage": diagnosis.leakage}
     passes = profile(name).harness_passes
     return diagnosis.METRICS | (harness.metrics(panel, passes) if passes else {})
 
@@ -347,7 +347,7 @@ def not_of_other_data(found: str, evidence: Path) -> str:
 def _whole(record: Record, evidence: Path) -> bool:
     """Whether what a finished record names is there: its weights, its panels, and the judges that would judge today."""
     of_files = {
-        evidence / "panels" / file: panel["sha256"][part]
+        evidence / "panels" / file: panel.get("sha256", {}).get(part)
         for panels in record["panels"].values()
         for panel in panels.values()
         for part, file in panel["files"].items()

@@ -12,12 +12,12 @@ from test_evaluation import Judge
 from torch.nn.functional import one_hot
 
 from qmvae_core.data import Digits
-from qmvae_core.evaluation import BY_SUBSET, METRICS, Context, evaluate, one_round, share
+from qmvae_core.evaluation import METRICS, Context, evaluate, one_round, share
 from qmvae_core.kernels import bfloat16_here
 from qmvae_core.likelihoods import LIKELIHOODS, Likelihood
 from qmvae_core.models import TEST_CODES, ModalityConfig, build_model
 from qmvae_core.training import LOOPS, TrainingConfig, fit
-from qmvae_study import diagnosis
+from qmvae_study import diagnosis, subsets
 from qmvae_study.oracles import DigitClassifier, OracleConfig
 
 TRAINING = TrainingConfig(epochs=2, steps_per_epoch=3, batch_size=12, chunk=2)
@@ -105,7 +105,7 @@ def test_every_subset_is_generated_from_and_probed_as_by_hand(bring, name):
     config, data = bring(TEXT, name)
     model = build_model(config, 0)
     of = Context(model.eval(), data, data, dict.fromkeys(data, Reader()))
-    single, found = METRICS["cross_generation"](of), BY_SUBSET["generation_by_subset"](of)
+    single, found = METRICS["cross_generation"](of), subsets.METRICS["generation_by_subset"](of)
     assert found.keys() - single.keys() == {"ink+photo->mine", "ink+mine->photo", "photo+mine->ink"}
     assert single == {name: found[name] for name in single}
     rows, digits = one_round(data, 0)
@@ -121,7 +121,7 @@ def test_every_subset_is_generated_from_and_probed_as_by_hand(bring, name):
                 z = z.mean if code == "mean" else z.sample(torch.randn(z.mean.shape, generator=draws))
                 made = model.decode(target, z, torch.randn(len(z), styles, generator=draws))
             assert by_code[code] == share(Reader().predict(made) == truth), (direction, code)
-    probed, before = BY_SUBSET["probe_by_subset"](of), METRICS["probe"](of)
+    probed, before = subsets.METRICS["probe_by_subset"](of), METRICS["probe"](of)
     assert probed.keys() == {*before, "ink+photo", "ink+mine", "photo+mine"}
     assert before == {name: probed[name] for name in before}
     codes = model.encode_shared({n: data[n].batch(rows[n]) for n in ("ink", "mine")}).mean.detach().numpy()
@@ -131,8 +131,8 @@ def test_every_subset_is_generated_from_and_probed_as_by_hand(bring, name):
 def test_a_model_without_joint_codes_has_single_conditions_alone(bring):
     config, data = bring(TEXT, "mmvae")
     of = Context(build_model(config).eval(), data, data, dict.fromkeys(data, Reader()))
-    assert BY_SUBSET["generation_by_subset"](of) == METRICS["cross_generation"](of)
-    assert BY_SUBSET["probe_by_subset"](of) == METRICS["probe"](of)
+    assert subsets.METRICS["generation_by_subset"](of) == METRICS["cross_generation"](of)
+    assert subsets.METRICS["probe_by_subset"](of) == METRICS["probe"](of)
 
 
 def test_judges_that_see_no_digit_do_not_agree(bring):

@@ -53,7 +53,7 @@ def test_the_order_before_the_hunt(folders):
     assert found[: 10 + len(hunt.PLAN)] == [*plan("precision"), *plan("hunt")]
     profiles = [run.profile for run in found]
     rest = profiles[10 + len(hunt.PLAN) + 10 :]  # after the second look at the precisions
-    assert rest == sorted(rest, key=("paper", "epoch", "published", "text").index)
+    assert rest == sorted(rest, key=("paper", "epoch", "text", "published").index)
     assert [(run.reading, run.seeds) for run in found if run.profile == "published"] == [("dmvae", (0,))]
     assert {run.seeds[0] for run in found if run.profile == "precision"} == set(range(10))
     assert {run.reading for run in found if run.profile == "paper"} == {"mvae", "dmvae"}

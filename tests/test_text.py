@@ -18,6 +18,7 @@ from qmvae_study.evidence.records import Record
 from qmvae_study.panels import make_panels
 from qmvae_study.plan import PROFILES, Run, plan
 from qmvae_study.report import three
+from qmvae_study.rows import WITH_TEXT
 from qmvae_study.runs import data_for, judge, metrics_of, oracles_for, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -118,16 +119,14 @@ def test_a_profile_with_text_has_it_in_every_run_and_no_other_has():
         Run("text", "mopoe+training.missing=0.5", (0,))
 
 
-def test_the_queue_has_the_runs_with_text_last(monkeypatch):
+def test_the_queue_has_the_runs_with_text_after_the_epochs(monkeypatch):
     monkeypatch.setattr(queue, "_found", lambda: ["printed", BEST])
     monkeypatch.setattr(queue, "plan", lambda name, readings=(), *_, **__: [(name, each) for each in readings])
     found = queue.runs()
-    assert found[-5:] == [
-        ("text", n) for n in (BEST, f"{BEST}+beta=0", "mvae", "mopoe", f"{BEST}+training.missing=0.5")
-    ]
-    assert "text" not in {name for name, _ in found[:-5]}
+    assert found[-6:] == [*(("text", name) for name in WITH_TEXT), ("published", "dmvae")]
+    assert "text" not in {name for name, _ in found[:-6]}
     monkeypatch.setattr(queue, "_found", list)  # the hunt goes on
-    assert queue.runs()[-2:] == [("text", "mvae"), ("text", "mopoe")]
+    assert queue.runs()[-3:-1] == [("text", "mvae"), ("text", "mopoe")]
 
 
 def test_data_judges_and_metrics_of_a_profile_with_text(monkeypatch, tmp_path):
@@ -145,7 +144,7 @@ def test_data_judges_and_metrics_of_a_profile_with_text(monkeypatch, tmp_path):
 def test_triples_hold_what_is_given_and_generate_the_rest(tmp_path, name):
     data = text.with_text(standin_digits())
     few = {n: d.select(slice(300)) for n, d in data.test.items()}
-    model = build_model(text.with_text_modality(reading(name + "+svhn.widths=[4,4,4]"))).eval()
+    model = build_model(text.with_text_modality(reading(f"{name}+svhn.widths=[4,4,4]"))).eval()
     of = Context(model, {}, few, {"mnist": Reader(), "svhn": Reader(), "text": text.TextJudge()})
     panels = make_panels(of, tmp_path, "run")
     assert set(panels["cross_generation"]) == {"mnist->svhn", "svhn->mnist"}

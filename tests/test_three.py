@@ -7,9 +7,11 @@ from test_tables import hits
 from qmvae_core.names import BEST
 from qmvae_study.evidence.records import Record, config_hash
 from qmvae_study.plan import Run
-from qmvae_study.report import three
+from qmvae_study.report import three, words
 from qmvae_study.report.pages import Page
 from qmvae_study.rows import WITH_TEXT
+
+TITLE = words.reading(BEST)
 
 HIGH = dict.fromkeys(three.DIRECTIONS, 0.9) | {way: 0.97 for way in three.DIRECTIONS if "+" in way}
 LOW = dict.fromkeys(three.DIRECTIONS, 0.7) | {way: 0.78 for way in three.DIRECTIONS if "+" in way}
@@ -41,7 +43,8 @@ def several(reading: str, shares=HIGH, seeds=(0, 1, 2), **fields) -> list[Record
 
 OWN = several(BEST)
 ALL = [
-    *OWN, *several(f"{BEST}+beta=0", LOW, joint=0.3), *several("mvae", LOW, joint=0.3), *several("mopoe", LOW, joint=0.3),
+    *OWN, *several(f"{BEST}+beta=0", LOW, joint=0.3),
+    *several("mvae", LOW, joint=0.3), *several("mopoe", LOW, joint=0.3),
     *several(f"{BEST}+training.missing=0.5", {way: share - 0.05 for way, share in HIGH.items()}),
 ]  # fmt: skip
 
@@ -84,11 +87,11 @@ def test_one_subset_below_is_enough_for_above_from_every_subset_to_fail():
 
 def test_what_is_missing_is_said():
     assert {str(each) for each in three.findings([]).values()} == {
-        "undecided: for want of runs of Q-MVAE best",
-        "undecided: for want of runs of Q-MVAE best, Q-MVAE best, without the loss",
-        "undecided: for want of runs of Q-MVAE best, MVAE",
-        "undecided: for want of runs of Q-MVAE best, MoPoE",
-        "undecided: for want of runs of Q-MVAE best, Q-MVAE best, half of the pairs incomplete",
+        f"undecided: for want of runs of {TITLE}",
+        f"undecided: for want of runs of {TITLE}, {TITLE}, without the loss",
+        f"undecided: for want of runs of {TITLE}, MVAE",
+        f"undecided: for want of runs of {TITLE}, MoPoE",
+        f"undecided: for want of runs of {TITLE}, {TITLE}, half of the pairs incomplete",
     }
     without = [each for each in ALL if each.reading != "mopoe"]
     assert says(without, "above-mopoe") == "undecided: for want of runs of MoPoE"
@@ -104,8 +107,8 @@ def test_unreal_and_stalled_runs_decide_nothing():
     unreal = [each for each in ALL if each.reading != "mvae"] + several("mvae", LOW, kind="stand-in")
     assert says(unreal, "above-mvae") == "undecided: for want of runs on real data"
     stalled = [each | {"plateau": {"left": None}} if each.seed == 1 else each for each in OWN] + ALL[3:]
-    assert says(stalled, "above-mvae") == "undecided: since Q-MVAE best stalled"
-    assert says(stalled, "more-into-text") == "undecided: since Q-MVAE best stalled"
+    assert says(stalled, "above-mvae") == f"undecided: since {TITLE} stalled"
+    assert says(stalled, "more-into-text") == f"undecided: since {TITLE} stalled"
 
 
 def test_holm_counts_all_ten_whether_their_runs_are_there_or_not():
@@ -137,7 +140,7 @@ def test_the_reading_of_the_hunt_is_found_and_named():
 def test_tables_have_every_direction_and_subset_and_say_what_is_not_run():
     shown = three.generation(ALL[:9])
     assert shown.shape == (10, 5)
-    assert shown.columns[0] == "Q-MVAE best (bfloat16)"
+    assert shown.columns[0] == f"{TITLE} (bfloat16)"
     assert shown.iloc[8, 0] == "96.9 ± 0.5"
     assert set(shown["MoPoE"]) == {"not run yet"}
     assert shown.index[-1] == "all three from the prior"
@@ -151,13 +154,13 @@ def test_tables_have_every_direction_and_subset_and_say_what_is_not_run():
 def test_the_answer_says_what_is_there_first():
     assert three.answer([]) == "**The runs of this chapter are not run yet** (none of 15), so nothing is claimed."
     some = three.answer(OWN)
-    assert some.startswith("3 of 15 runs are done; not run yet: Q-MVAE best, without the loss (0 of 3), MVAE (0 of 3)")
+    assert some.startswith(f"3 of 15 runs are done; not run yet: {TITLE}, without the loss (0 of 3), MVAE (0 of 3)")
     assert three.answer(ALL).startswith("15 of 15 runs are done.\n\n- ")
     assert three.answer(ALL).count("**holds**") == 10
 
 
 def test_triples_that_are_not_there_are_a_sentence():
-    assert three.triples(Page(None, []), BEST, "prior") == "Q-MVAE best: not run yet."
+    assert three.triples(Page(None, []), BEST, "prior") == f"{TITLE}: not run yet."
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from qmvae_core import networks
 from qmvae_core.draws import DRAWS, NoiseSpec
@@ -186,25 +186,20 @@ class MultimodalVAE(nn.Module, ABC):
         found = self.likelihoods[modality].log_prob(self.logits(modality, shared, private), images)
         return self.config.modalities[modality].weight * found
 
-    def sample_shared(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample_shared(self, count: int, generator: Generator | None = None) -> Tensor:
         """`count` draws of z from its prior N(0, I): (count, shared), on the device of the model."""
         return self._draw((count, self.config.shared), generator)
 
-    def sample_posterior(self, posterior: DiagonalGaussian, generator: torch.Generator | None = None) -> Tensor:
+    def sample_posterior(self, posterior: DiagonalGaussian, generator: Generator | None = None) -> Tensor:
         """One draw from each posterior: (batch, shared)."""
         return posterior.sample(self._draw(posterior.mean.shape, generator))
 
-    def sample_private(self, modality: str, count: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample_private(self, modality: str, count: int, generator: Generator | None = None) -> Tensor:
         """`count` draws of h_m from its prior N(0, I): (count, private), on the device of the model."""
         return self._draw((count, self._known(modality).private), generator)
 
     def cross_generate(
-        self,
-        source: str,
-        images: Tensor,
-        target: str,
-        generator: torch.Generator | None = None,
-        code: str | None = None,
+        self, source: str, images: Tensor, target: str, generator: Generator | None = None, code: str | None = None
     ) -> Tensor:
         """Images of the target that show what the source shows, with a style drawn from the prior.
 
@@ -215,7 +210,7 @@ class MultimodalVAE(nn.Module, ABC):
         return self.generate_from({source: images}, target, generator, code)
 
     def generate_from(
-        self, images: Tensors, target: str, generator: torch.Generator | None = None, code: str | None = None
+        self, images: Tensors, target: str, generator: Generator | None = None, code: str | None = None
     ) -> Tensor:
         """`cross_generate` from the images (batch, *shape) of all modalities that are given."""
         self._known(target)
@@ -233,7 +228,7 @@ class MultimodalVAE(nn.Module, ABC):
             modality, self.encode_shared(dict([content])).mean, self.encode_private(modality, images).mean
         )
 
-    def generate(self, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def generate(self, count: int, generator: Generator | None = None) -> dict[str, Tensor]:
         """`count` joint draws from the priors: modality -> mean images (count, c, h, w) in [0, 1]."""
         shared = self.sample_shared(count, generator)
         return {
@@ -241,7 +236,7 @@ class MultimodalVAE(nn.Module, ABC):
             for name in self.config.modalities
         }
 
-    def _draw(self, shape: Sequence[int], generator: torch.Generator | None, kind: str = "normal") -> Tensor:
+    def _draw(self, shape: Sequence[int], generator: Generator | None, kind: str = "normal") -> Tensor:
         where = generator.device if generator is not None else self._device
         return DRAWS[kind](tuple(shape), generator=generator, device=where).to(self._device)
 

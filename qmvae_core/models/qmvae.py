@@ -91,8 +91,7 @@ class QMVAE(MultimodalVAE):
         """Equation (20) for a batch of matching images.
 
         images: modality -> (batch, *shape) in [0, 1]; labels: (batch,) digits; noise: draws of `noise_spec`. there:
-        modality -> (batch,) booleans, one or more of a sample True, which then has the loss of the model of these
-        alone, with negatives among the images that are there; None: all are. Returns LossTerms of (batch,) nats.
+        modality -> (batch,) booleans, True of what a sample has, one or more; None: all. Returns LossTerms of (batch,).
         """
         self.check(images, labels, noise)
         config = self.config

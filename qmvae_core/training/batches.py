@@ -34,6 +34,8 @@ class Steps:
                 raise ValueError(f"{learner.config.model} cannot train with missing modalities; leave missing at 0")
             there = missing_at_random(list(self.pairs), len(self.labels), training.missing, training.pair_seed)
             self.there = {name: mask.to(device) for name, mask in there.items()}
+        both = [(self.there[x] & self.there[y]).double().mean().item() for x, y in combinations(self.there, 2)]
+        self.paired = sum(both) / len(both) if both else 1.0  # the share of modalities' pairs that are there together
         self.steps = training.steps_per_epoch or -(-len(self.labels) // training.batch_size)
         self.order = torch.zeros((len(seeds), self.steps, training.batch_size), dtype=torch.int32, device=device)
         self.step_in_epoch = torch.zeros(1, dtype=torch.int64, device=device)
@@ -43,12 +45,6 @@ class Steps:
         self.names: list[str] = []
         self.means = torch.zeros(0, device=device)  # of the terms in each step of this epoch: (steps, terms, seeds)
         self.graph: torch.cuda.CUDAGraph | None = None
-
-    @property
-    def paired(self) -> float:
-        """The share of the pairs of modalities that are there together."""
-        both = [(self.there[x] & self.there[y]).double().mean().item() for x, y in combinations(self.there, 2)]
-        return sum(both) / len(both) if both else 1.0
 
     def start_epoch(self, epoch: int) -> None:
         """Shuffle the pairs of each seed; a last short batch is filled up from the start of the same shuffle."""

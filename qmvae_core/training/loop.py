@@ -157,9 +157,8 @@ def _add_to_history(loop: Steps, at: Position, before: int, measure) -> None:
     row = dict(zip(loop.names, means.double().mean(dim=0).tolist(), strict=True))
     if loop.learner.config.plateau:
         name, value = loop.learner.config.plateau
-        value = value * loop.paired
         for number, part in enumerate(means[:, loop.names.index(name)].split(chunk), start=before + 1):
-            for seed in (part.mean(dim=0) < LEFT * value).nonzero().flatten().tolist():
+            for seed in (part.mean(dim=0) < LEFT * value * loop.paired).nonzero().flatten().tolist():
                 at.left.setdefault(seed, at.epoch * steps + min(number * chunk, steps))
     if measure is not None:
         found = [measure(model, seed) for model, seed in zip(loop.learner.models(), loop.seeds, strict=True)]

@@ -141,8 +141,7 @@ def synthetic(reason: str, seconds: int = 40, seed: int = 0) -> Recording:
 
 @dataclass(frozen=True, eq=False)
 class Deap:
-    """One participant. samples: (videos, 32, time) in microvolts, at 128 Hz. ratings: (videos, 4), 1 to 9: valence,
-    arousal, dominance, liking."""
+    """samples: (videos, 32, time), microvolts, 128 Hz. ratings: (videos, 4), 1 to 9: valence, arousal and two more."""
 
     samples: np.ndarray
     ratings: np.ndarray
