@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -42,6 +42,20 @@ def holds(*states: bool | None, otherwise: str = "does not hold") -> str:
         return Says.HOLDS
     says = Says.IN_PART if any(states) else Says.UNDECIDED if None in states else Says.FAILS
     return Verdict(says).spelled({Says.FAILS: otherwise})
+
+
+def over_seeds(models: Mapping[str, Sequence[Mapping]], names: Iterable[str]) -> pd.DataFrame:
+    """Of each model the means of the named numbers over seeds, and half their intervals; it has one mapping a seed."""
+    said = {
+        model: [Interval.of_mean([row[name] for row in rows]).plus_minus(".2f") for name in names]
+        for model, rows in models.items()
+    }
+    return pd.DataFrame.from_dict(said, "index", columns=names)
+
+
+def above(interval: Interval | None, bar: float = 0.0) -> bool | None:
+    """Whether all of an interval lies above a bar, or below it; None where it holds the bar, or there is none."""
+    return {Says.ABOVE: True, Says.BELOW: False}.get(interval and interval.against(bar))
 
 
 def claims(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> pd.DataFrame:

@@ -18,11 +18,12 @@ from small_notebooks import run
 
 from qmvae_core import data
 from qmvae_core.stops import CheckpointError
-from qmvae_neighbours import experiments, runoff
+from qmvae_neighbours import experiments, gwae, runoff
 from qmvae_neighbours.eeg import data as eeg_data
 from qmvae_neighbours.eeg import experiment as eeg
 from qmvae_neighbours.factors import experiment as factors
 from qmvae_neighbours.runoff import data as rivers
+from qmvae_neighbours.vae import experiment as vae
 from qmvae_study.evidence import notebooks
 from qmvae_study.evidence.records import RecordError
 
@@ -37,6 +38,8 @@ COMMITTED = {
     path.stem: {path.stem: (importlib.import_module(f"qmvae_neighbours.{path.stem.split('_')[1]}").SETTINGS, 6)}
     for path in notebook_kinds.neighbours()
 }
+COMMITTED["B1_vae"]["B1_seeds"] = vae.REPEATED, 60
+COMMITTED["B3_gwae"] = {"B3_gwae": (gwae.SETTINGS, 90)}
 COMMITTED["B4_factors"]["B4_eeg"] = eeg.OF_SHARES, 60
 COMMITTED["B5_runoff"]["B5_stations"] = runoff.STATIONS, 60
 
@@ -101,7 +104,7 @@ def test_a_chapter_runs_on_the_stand_in_and_says_so(notebook, tmp_path, monkeypa
 TINY = {
     "vae": ({"steps": 3, "betas": (1.0,), "judged": 10}, 5),
     "jmvae": ({"steps": 2, "judged": 6, "draws": 3, "generated": 2, "pair_steps": 2, "pair_judged": 3}, 7),
-    "gwae": ({"steps": 1, "judged": 12, "trees": 1}, 7),
+    "gwae": ({"steps": 1, "judged": 12, "mixed": 60, "trees": 1}, 16),
     "factors": ({"steps": 2, "unit_steps": 2, "latent": 4, "judged": 30, "probed": 30, "removed": 5}, 2),
     "runoff": ({"units": 3}, 4),
     "eeg": ({"frame_steps": 2, "sequence_steps": 2, "check": 1, "random_splits": 1}, 12),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
+from qmvae_core.data import Digits
 from qmvae_neighbours import experiments
 from qmvae_neighbours.vae import experiment
 from qmvae_neighbours.vae import model as vae
@@ -37,13 +38,81 @@ def small(**choices) -> vae.VAE:
 def test_the_normal_noise_is_torchs_and_its_scale_has_a_gradient_only_where_it_is_learned(noise, generator):
     model = small(noise=noise, scale=0.3)
     images = torch.rand(5, 1, 4, 4, generator=generator, dtype=torch.float64)
-    logits = model.decode(torch.randn(3, 5, 2, generator=generator, dtype=torch.float64))
+    codes = torch.randn(3, 5, 2, generator=generator, dtype=torch.float64)
+    logits = model.decode(codes)
     assert logits.shape == (3, 5, 1, 4, 4)
-    ours = model.log_likelihood(logits, images)
+    ours = model.log_likelihood(codes, images)
     theirs = Normal(logits.sigmoid(), 0.3).log_prob(images).sum(dim=(-3, -2, -1))
     torch.testing.assert_close(ours, theirs)
     ours.sum().backward()
     assert (model.log_scale.grad is not None) == (noise == "learned")
+
+
+def test_a_network_gives_each_code_its_variance_and_is_moved_by_the_likelihood(generator):
+    model = small(noise="network", scale=0.3)
+    images = torch.rand(5, 1, 4, 4, generator=generator, dtype=torch.float64)
+    codes = torch.randn(3, 5, 2, generator=generator, dtype=torch.float64)
+    first, _, second = model.spread
+    by_hand = 0.3 * ((codes @ first.weight.T + first.bias).clamp(min=0) @ second.weight.T + second.bias).exp()
+    theirs = Normal(model.decode(codes).sigmoid(), by_hand[..., None, None]).log_prob(images).sum(dim=(-3, -2, -1))
+    ours = model.log_likelihood(codes, images)
+    torch.testing.assert_close(ours, theirs)
+    ours.sum().backward()
+    assert first.weight.grad.abs().sum() > 0
+    assert model.log_scale.grad is None
+
+
+def grid(reach: float, points: int) -> tuple[torch.Tensor, float]:
+    """Points (n, 2) of a plane in double precision, and the area of each."""
+    axis = torch.linspace(-reach, reach, points, dtype=torch.float64)
+    return torch.cartesian_prod(axis, axis), float(axis[1] - axis[0]) ** 2
+
+
+def test_the_isotropic_divergence_is_the_sources_formula_and_an_integral(generator):
+    posterior = small(covariance="isotropic").encode(torch.rand(4, 1, 4, 4, generator=generator, dtype=torch.float64))
+    mean, sigma = posterior.mean, posterior.log_var[:, 0].mul(0.5).exp()
+    assert posterior.log_var.var(dim=1).max() == 0
+    formula = 0.5 * (2 * sigma**2 + mean.square().sum(-1) - 2 * 2 * sigma.log() - 2)
+    points, area = grid(9.0, 361)
+    q = Normal(mean, sigma[:, None]).log_prob(points[:, None]).sum(-1)
+    integral = (q.exp() * (q - Normal(0.0, 1.0).log_prob(points[:, None]).sum(-1))).sum(dim=0) * area
+    torch.testing.assert_close(posterior.kl_to_prior(), formula)
+    torch.testing.assert_close(integral, formula)
+
+
+@pytest.mark.parametrize("noise", ["bernoulli", "bits"])
+def test_the_probabilities_of_all_black_and_white_images_add_up_to_one_and_grey_ones_are_no_density(noise):
+    model = small(shape=(1, 2, 2), noise=noise, scale=0.4).requires_grad_(False)
+    points, area = grid(7.0, 71)
+    prior = Normal(0.0, 1.0).log_prob(points).sum(-1)
+    every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0]).double()] * 4).view(16, 1, 1, 2, 2)
+    evidence = torch.logsumexp(torch.stack([model.log_likelihood(points, x) for x in every]) + prior, 1) + math.log(
+        area
+    )
+    assert float(evidence.exp().sum()) == pytest.approx(1.0, abs=1e-6)
+    energy = [model.free_energy(every[:, 0], torch.randn(16, 2, dtype=torch.float64)).total for _ in range(2000)]
+    assert (-torch.stack(energy).mean(dim=0) <= evidence + 0.05).all()
+    if noise == "bits":  # what torch's normal densities of nothing and ink say of one pixel
+        mean = model.decode(points).sigmoid().unsqueeze(-1)
+        pair = Normal(mean, 0.4).log_prob(torch.tensor([0.0, 1.0])).log_softmax(-1)
+        torch.testing.assert_close(model.log_likelihood(points, every[-1]), pair[..., 1].sum(dim=(-3, -2, -1)))
+    else:
+        grey = torch.linspace(0, 1, 201).double().view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+        one = model.log_likelihood(points[:1, None], grey).div(4).exp()  # of a pixel, were all four alike
+        assert float(torch.trapezoid(one, dx=1 / 200)) < 0.95
+
+
+def test_black_and_white_digits_are_drawn_by_their_greys_and_keep_the_mean_likelihood(generator):
+    grey = Digits(torch.randint(256, (6, 1, 4, 4), generator=generator).byte(), torch.arange(6))
+    many = [experiment.binarised(grey, seed) for seed in range(400)]
+    assert set(many[0].images.unique().tolist()) == {0, 255}
+    assert torch.equal(many[0].images, experiment.binarised(grey, 0).images)
+    assert torch.equal(many[0].labels, grey.labels)
+    drawn = torch.stack([digits.batch() for digits in many])
+    torch.testing.assert_close(drawn.mean(0), grey.batch(), atol=0.12, rtol=0)
+    model, code = small().float(), torch.zeros(6, 2)
+    mean = torch.stack([model.log_likelihood(code, images) for images in drawn]).mean(0)
+    torch.testing.assert_close(mean, model.log_likelihood(code, grey.batch()), atol=0.3, rtol=0)
 
 
 def test_beta_weighs_the_divergence_alone(generator):
@@ -64,7 +133,7 @@ def test_a_condition_reaches_encoder_and_decoder(generator):
         model.encode(images)
 
 
-@pytest.mark.parametrize(("covariance", "labels"), [("diagonal", 0), ("full", 0), ("diagonal", 3)])
+@pytest.mark.parametrize(("covariance", "labels"), [("diagonal", 0), ("isotropic", 0), ("full", 0), ("diagonal", 3)])
 def test_what_is_measured_is_that_of_a_grid(covariance, labels, generator, monkeypatch):
     monkeypatch.setattr(vae, "PART", 2)
     model = small(covariance=covariance, noise="normal", scale=0.5, labels=labels).float().requires_grad_(False)
@@ -74,7 +143,8 @@ def test_what_is_measured_is_that_of_a_grid(covariance, labels, generator, monke
     told = known if labels else None
     decoded = model.decode(grid, None if told is None else told.expand(len(grid), -1))
     prior = Normal(0.0, 1.0).log_prob(grid).sum(-1)
-    evidence = torch.logsumexp(model.log_likelihood(decoded, images) + prior, dim=0) + 2 * math.log(axis[1] - axis[0])
+    likelihood = Normal(decoded.sigmoid(), 0.5).log_prob(images).sum(dim=(-3, -2, -1))
+    evidence = torch.logsumexp(likelihood + prior, dim=0) + 2 * math.log(axis[1] - axis[0])
     found, each = experiment.measured(model, images, known, experiment.Settings(draws=20_000))
     torch.testing.assert_close(each["log_evidence"], evidence, atol=0.02, rtol=0)
     assert found["log_evidence"] == pytest.approx(float(evidence.mean()), abs=0.02)
@@ -82,7 +152,7 @@ def test_what_is_measured_is_that_of_a_grid(covariance, labels, generator, monke
     assert found["bound"] == pytest.approx(found["log_likelihood"] - found["divergence"], abs=1e-4)
     energy = [model.free_energy(images, torch.randn(3, 2, generator=generator), told).total for _ in range(2000)]
     assert (-torch.stack(energy).mean(dim=0) <= evidence + 0.05).all()
-    if covariance == "diagonal":
+    if covariance != "full":
         by_dimension = experiment.nats_by_dimension(model.encode(images, told))
         assert float(by_dimension.sum()) == pytest.approx(found["divergence"], rel=1e-5)
         assert found["active"] == int((by_dimension > 0.01).sum())

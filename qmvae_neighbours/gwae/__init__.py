@@ -4,4 +4,4 @@ Read the modules in this order: model, scenes, experiment, results.
 """
 
 from qmvae_neighbours.gwae.experiment import SETTINGS, Settings, carry_out
-from qmvae_neighbours.gwae.model import GWAE, PRIORS, GWAEConfig, best_scale, distances, gromov_cost, gumbel_max
+from qmvae_neighbours.gwae.model import GWAE, PRIORS, GWAEConfig, distances, gromov_cost, gumbel_max

@@ -44,11 +44,6 @@ def gromov_cost(first: Tensor, second: Tensor, power: float = 1.0) -> Tensor:
     return (first - second).abs().pow(power).mean()
 
 
-def best_scale(first: Tensor, second: Tensor) -> Tensor:
-    """The factor c at which gromov_cost(first, c * second, power=2) is least: <first, second> / <second, second>."""
-    return (first * second).sum() / second.square().sum()
-
-
 def reconstruction_cost(images: Tensor, rebuilt: Tensor) -> Tensor:
     """Half the squared error of images (batch, c, h, w): a sum over pixels, a mean over the batch."""
     return 0.5 * (images - rebuilt).square().flatten(1).sum(dim=1).mean()
@@ -76,7 +71,7 @@ def gradient_penalty(critic: Callable[[Tensor, Tensor], Tensor], x: Tensor, z: T
 class Prior(nn.Module):
     """Draws of codes, each dimension brought to mean 0 and variance 1, so that the scale is the objective's alone.
 
-    In training the moments are the batch's, in evaluation the running ones.
+    In training the moments are the batch's, in evaluation the running ones. What is standardised comes from `raw`.
     """
 
     def __init__(self, latent: int):
@@ -87,10 +82,6 @@ class Prior(nn.Module):
     def forward(self, count: int, generator: torch.Generator) -> Tensor:
         """(count, latent)."""
         return self.standardise(self.raw(count, generator))
-
-    def raw(self, count: int, generator: torch.Generator) -> Tensor:
-        """The draws before they are standardised: (count, latent)."""
-        raise NotImplementedError
 
 
 class NeuralPrior(Prior):

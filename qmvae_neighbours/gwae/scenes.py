@@ -6,52 +6,48 @@ representations", ICLR 2018. Nothing here depends on what the machine has instal
 
 from __future__ import annotations
 
+import colorsys
 import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
-SIDE = 28  # pixels
+SIDE = 20  # of a scene, in pixels
 FINER = 4  # a pixel is the mean of FINER x FINER points
-HORIZON = 4.0  # where the wall ends and the floor begins, in pixels below the middle of the image
+HORIZON = 3.0  # where the wall ends and the floor begins, in pixels below the middle of the image
 SHAPES = ("square", "disc", "triangle")
-# Factor -> its values. Wall, floor and figure are grey values; size and place are in pixels, the place from the middle.
+HUES = tuple(i / 6 for i in range(6))  # red, yellow, green, cyan, blue, magenta: places on a circle
+LIGHT = {"wall hue": 0.6, "floor hue": 0.35, "figure hue": 1.0}  # so that a figure is seen before a wall of its own hue
+# Factor -> its values. Size and place are in pixels, the place from the middle.
 FACTORS = {
-    "wall": (0.0, 0.15, 0.3, 0.45),
-    "floor": (0.05, 0.2, 0.35, 0.5),
-    "figure": (0.7, 0.8, 0.9, 1.0),
-    "size": (3.0, 4.0, 5.0, 6.0),
-    "place": (-4.5, -2.25, 0.0, 2.25, 4.5),
+    **dict.fromkeys(LIGHT, HUES),
+    "size": (2.25, 3.25, 4.25),
+    "place": (-3.75, -1.25, 1.25, 3.75),
     "shape": tuple(range(len(SHAPES))),
 }
 LETTERS = "ACEFGHJKMNPRTUVWXYadefhkmnrtuvwxy"  # without those that can be read as a digit, such as O, l, S and Z
 
 
-class Scenes(NamedTuple):
-    """Every combination of the factors. images: (n, 1, 28, 28) uint8. factors: (n, 6) places in FACTORS' values."""
-
-    images: Tensor
-    factors: Tensor
-
-
-def scenes() -> Scenes:
-    """All 3,840 scenes, the last factor running fastest."""
+def scenes() -> tuple[Tensor, Tensor]:
+    """All 7,776 scenes, (n, 3, 20, 20) uint8, and their factors, (n, 6) places in FACTORS' values, the last fastest."""
     sizes = [len(values) for values in FACTORS.values()]
     factors = torch.cartesian_prod(*(torch.arange(size) for size in sizes))
-    values = [torch.tensor(known)[factors[:, i]] for i, known in enumerate(FACTORS.values())]
+    colours = {name: [colorsys.hsv_to_rgb(hue, 1.0, light) for hue in HUES] for name, light in LIGHT.items()}
+    values = [torch.tensor(known)[factors[:, i]] for i, known in enumerate((FACTORS | colours).values())]
     images = torch.cat([render(*part) for part in zip(*(value.split(500) for value in values), strict=True)])
-    return Scenes((255 * images).round().to(torch.uint8), factors)
+    return (255 * images).round().to(torch.uint8), factors
 
 
 def render(wall: Tensor, floor: Tensor, figure: Tensor, size: Tensor, place: Tensor, shape: Tensor) -> Tensor:
-    """Scenes (n, 1, 28, 28) in [0, 1] of factors (n,): a figure before a wall and a floor, with smoothed edges.
+    """Scenes (n, 3, 20, 20) in [0, 1]: a figure before a wall and a floor, with smoothed edges.
 
-    size: half the side of the square. The disc and the triangle have the square's area, so that size is no hint of
-    the shape. Raises ValueError for a shape that is no place in SHAPES.
+    wall, floor, figure: colours (n, 3); the others (n,). size: half the side of the square. The disc and the triangle
+    have the square's area, so that size is no hint of the shape. Raises ValueError for no place in SHAPES.
     """
     if not all(0 <= int(value) < len(SHAPES) for value in shape):
         raise ValueError(f"shape must be 0 to {len(SHAPES) - 1}, a place in {SHAPES}, got {shape.unique().tolist()}")
@@ -59,17 +55,13 @@ def render(wall: Tensor, floor: Tensor, figure: Tensor, size: Tensor, place: Ten
     size, place = size[:, None, None], place[:, None, None]
     x, y = points - place, points[:, None]
     inner = size * math.sqrt(4 / (3 * math.sqrt(3)))  # of the circle in the triangle, whose area is 3 sqrt(3) inner²
-    inside = torch.stack(
-        [
-            torch.maximum(x.abs(), y.abs()) <= size,
-            x.square() + y.square() <= 4 * size.square() / math.pi,
-            (y <= inner) & (math.sqrt(3) * x.abs() - y <= 2 * inner),  # upright, its centre of gravity in the middle
-        ]
-    )
-    chosen = inside[shape.long(), torch.arange(len(shape))]
-    wall, floor, figure = (grey[:, None, None] for grey in (wall, floor, figure))
-    light = torch.where(chosen, figure, torch.where(y < HORIZON, wall, floor))
-    return light.unflatten(2, (SIDE, FINER)).unflatten(1, (SIDE, FINER)).mean(dim=(2, 4))[:, None]
+    square, disc = torch.maximum(x.abs(), y.abs()) <= size, x.square() + y.square() <= 4 * size.square() / math.pi
+    triangle = (y <= inner) & (math.sqrt(3) * x.abs() - y <= 2 * inner)  # upright, its centre of gravity in the middle
+    chosen = torch.stack([square, disc, triangle])[shape.long(), torch.arange(len(shape))]
+    covered = F.avg_pool2d(chosen[:, None].float(), FINER)
+    wall, floor, figure = (colour[..., None, None] for colour in (wall, floor, figure))
+    behind = torch.where(y[::FINER] < HORIZON, wall, floor)
+    return torch.lerp(behind, figure, covered)
 
 
 def letters(count: int, seed: int) -> Tensor:
@@ -92,8 +84,8 @@ def _letter(random: np.random.RandomState) -> np.ndarray:
     mask = mask.crop(mask.getbbox())
     scale = 20 / max(mask.size)
     mask = mask.resize([max(1, round(scale * length)) for length in mask.size], Image.Resampling.BOX)
-    canvas = Image.new("L", (SIDE, SIDE))
-    canvas.paste(mask, ((SIDE - mask.width) // 2, (SIDE - mask.height) // 2))
+    canvas = Image.new("L", (28, 28))
+    canvas.paste(mask, ((28 - mask.width) // 2, (28 - mask.height) // 2))
     return np.asarray(canvas)
 
 
@@ -116,10 +108,7 @@ def disentanglement(importance: Tensor) -> float:
 
 
 def completeness(importance: Tensor) -> float:
-    """How far each factor lies in one dimension alone, in [0, 1]: the mean over factors of 1 - H(P_k) / ln dimensions.
-
-    importance: as for `disentanglement`; here a factor's column is what is divided by its sum.
-    """
+    """How far each factor lies in one dimension alone: the mean over columns of importance of 1 - H(P_k) / ln rows."""
     return float((1 - _entropy(importance.T) / math.log(importance.shape[0])).mean())
 
 
@@ -130,15 +119,13 @@ def _entropy(rows: Tensor) -> Tensor:
     return -torch.xlogy(parts, parts).sum(dim=1)
 
 
-def dci(
-    codes: Tensor, factors: Tensor, seed: int, trees: int = 20, fitted: int | None = None
-) -> tuple[DCI, Tensor, Tensor]:
+def dci(codes: Tensor, factors: Tensor, seed: int, trees: int = 20) -> tuple[DCI, Tensor, Tensor]:
     """The scores of codes (n, dimensions) against factors (n, k) of integers, R (dimensions, k), and the shares right.
 
     A random forest predicts each factor from the code. R is its drop of impurity by dimension; every split looks at
     all dimensions, since a split among a few would make unneeded ones important. The shares right, (k,),
-    are of the rows that were not fitted on, and informativeness is their mean. fitted: how many rows are, drawn by the
-    seed; None: half. Raises ValueError where a factor has one value or the code one dimension: H / ln 1 is not defined.
+    are of the half of the rows that was not fitted on, drawn by the seed; informativeness is their mean.
+    Raises ValueError where a factor has one value or the code one dimension: H / ln 1 is not defined.
     """
     if codes.shape[1] < 2 or factors.shape[1] < 2:
         raise ValueError(f"DCI needs two or more dimensions and factors, got {codes.shape[1]} and {factors.shape[1]}")
@@ -146,7 +133,7 @@ def dci(
     if constant:
         raise ValueError(f"factor {constant[0]} has one value only, so nothing can be about it; leave it out")
     order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))
-    fit, judge = order[: fitted or len(codes) // 2], order[fitted or len(codes) // 2 :]
+    fit, judge = order.tensor_split(2)
     columns, right = [], []
     for k in range(factors.shape[1]):
         forest = RandomForestClassifier(trees, max_features=None, random_state=seed)

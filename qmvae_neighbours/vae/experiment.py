@@ -27,8 +27,27 @@ class Settings:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Repeated(Settings):
+    """How large the chapter's second experiment is: the same length, fewer draws, each of `seeds` in place of seed."""
+
+    draws: int = 100
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
 SETTINGS = {"smoke": Settings(steps=20, betas=(1.0, 4.0), judged=40, draws=5), "quick": Settings()}
+REPEATED = {"smoke": Repeated(steps=20, judged=40, draws=5, seeds=(0, 1)), "quick": Repeated()}
 BASE = VAEConfig()
+NEAR = replace(BASE, noise="learned", scale=0.2)  # it starts near its end, since it moves by a step's rate at most
+BITS = "binarised, Bernoulli noise", "binarised, normal noise"
+KINDER = f"{BITS[1]}, mean as probability"  # another reading of the same model, added after a look at the first
+REPEATS = {
+    "VAE": BASE,
+    "isotropic covariance": replace(BASE, covariance="isotropic"),
+    "one learned scale": NEAR,
+    "scale by a network": replace(NEAR, noise="network"),
+    **dict(zip(BITS, (BASE, NEAR), strict=True)),
+}
 
 
 def variants(settings: Settings) -> dict[str, VAEConfig]:
@@ -83,7 +102,7 @@ def measured(model: VAE, images: Tensor, labels: Tensor, settings: Settings) -> 
         "divergence": float(found.divergence.mean()),
         "log_evidence": float(evidence.mean()),
         "squared_error": float((mean - images).square().sum(dim=(1, 2, 3)).mean()),
-        "scale": float(model.log_scale.exp()),
+        "scale": float(model.scale(posterior.mean, labels).mean()),
     }
     if isinstance(posterior, DiagonalGaussian):
         result["active"] = int((nats_by_dimension(posterior) > 0.01).sum())
@@ -116,3 +135,33 @@ def carry_out(settings: Settings, workshop: Workshop) -> tuple[dict, dict, dict[
         codes = prior[:5, None].expand(5, 10, -1) if config.labels else prior
         tensors[f"{name}/generated"] = (255 * model.decode(codes, each_label).sigmoid()).round().to(torch.uint8)
     return data.identity, metrics, tensors
+
+
+def binarised(digits: Digits, seed: int) -> Digits:
+    """Black and white digits, drawn once with the grey values as probabilities (Salakhutdinov and Murray, 2008)."""
+    drawn = torch.bernoulli(digits.batch(), generator=torch.Generator().manual_seed(seed))
+    return Digits(255 * drawn.to(torch.uint8), digits.labels)
+
+
+@torch.no_grad()
+def carry_out_repeats(settings: Repeated, workshop: Workshop) -> tuple[dict, dict, dict[str, Tensor]]:
+    """Chapter B1's second experiment: REPEATS over seeds, and each test image's bound: (seeds, judged)."""
+    data = load_digits(workshop.data_root)
+    grey = data.train["mnist"], data.test["mnist"].select(slice(0, settings.judged))
+    drawn = [binarised(digits, seed) for seed, digits in enumerate(grey)]
+    metrics, bounds = {}, {}
+    for seed in settings.seeds:
+        each = replace(settings, seed=seed)
+        for name, config in REPEATS.items():
+            told = {"data": data.identity["content_hash"], "binarised": name in BITS}
+            fitted, judged = drawn if name in BITS else grey
+            with torch.enable_grad():
+                model = train(config, fitted, each, workshop, f"{name}, seed {seed}", told)
+            # As a density it could not be compared.
+            readings = {name: "bits", KINDER: "bernoulli"} if name == BITS[1] else {name: config.noise}
+            for read, noise in readings.items():
+                model.config = replace(config, noise=noise)
+                row, values = measured(model, judged.batch(), judged.labels, each)
+                metrics.setdefault(read, []).append(row)
+                bounds.setdefault(f"{read}/bound", []).append(values["bound"])
+    return data.identity, metrics, {name: torch.stack(values) for name, values in bounds.items()}

@@ -19,8 +19,8 @@ from qmvae_core.gaussians import DiagonalGaussian
 from qmvae_core.likelihoods import Bernoulli, Normal
 from qmvae_core.losses import log_evidence
 
-COVARIANCES = ("diagonal", "full")
-NOISES = ("bernoulli", "normal", "learned")
+COVARIANCES = ("isotropic", "diagonal", "full")
+NOISES = ("bernoulli", "normal", "learned", "network", "bits")
 PART = 100  # images whose importance draws are decoded together
 
 
@@ -64,9 +64,11 @@ def standard_normal(like: Tensor) -> DiagonalGaussian:
 class VAEConfig:
     """One variational auto-encoder.
 
-    covariance: of the posterior, one of COVARIANCES. noise: the likelihood of an image, one of NOISES; "normal" has
-    the standard deviation `scale`, "learned" one that is a parameter of the model and starts there. beta: weight of the
-    divergence. labels: number of classes that encoder and decoder are told of, 0 for none.
+    covariance: of the posterior, one of COVARIANCES; "isotropic" has one variance for all dimensions. noise: the
+    likelihood of an image, one of NOISES; "normal" has the standard deviation `scale`, "learned" one that is a
+    parameter and starts there, "network" `scale` times a factor for each code by a network of its own; "bits" is
+    "learned" given that each pixel is 0 or 1. beta: weight of the divergence. labels: classes that both networks are
+    told of, 0 for none.
     """
 
     shape: tuple[int, int, int] = (1, 28, 28)
@@ -104,11 +106,14 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config
         d = config.latent
-        outputs = 2 * d if config.covariance == "diagonal" else d + d * (d + 1) // 2
+        outputs = d + {"isotropic": 1, "diagonal": d, "full": d * (d + 1) // 2}[config.covariance]
         body, features = networks.BODIES["dense"](config.shape, config.widths)
         self.body = body
         self.head = nn.Linear(features + config.labels, outputs)
         self.decoder = networks.decoder("dense", config.shape, config.widths, d + config.labels)
+        if config.noise == "network":
+            hidden = config.widths[-1]
+            self.spread = nn.Sequential(nn.Linear(d + config.labels, hidden), nn.ReLU(), nn.Linear(hidden, 1))
         networks.initialise(self, generator)
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)), requires_grad=config.noise == "learned")
 
@@ -125,29 +130,42 @@ class VAE(nn.Module):
         """q(z|x), or q(z|x, label): a posterior over (batch, latent)."""
         parameters = self.head(self._told(self.body(images), labels))
         d = self.config.latent
-        if self.config.covariance == "diagonal":
-            return DiagonalGaussian(*parameters.chunk(2, dim=-1))
+        mean, entries = parameters[..., :d], parameters[..., d:]
+        if self.config.covariance != "full":
+            return DiagonalGaussian(mean, entries.expand_as(mean))
         rows, columns = torch.tril_indices(d, d, device=images.device)
-        entries = parameters[..., d:]
         entries = torch.where(rows == columns, F.softplus(entries + math.log(math.e - 1)), entries)
         factor = entries.new_zeros(*entries.shape[:-1], d, d)
         factor[..., rows, columns] = entries
-        return CholeskyGaussian(parameters[..., :d], factor)
+        return CholeskyGaussian(mean, factor)
 
     def decode(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits of the mean image: (..., c, h, w) for codes (..., latent)."""
         flat = self._told(codes, labels).flatten(0, -2)
         return self.decoder(flat).unflatten(0, codes.shape[:-1])
 
-    def log_likelihood(self, logits: Tensor, images: Tensor) -> Tensor:
-        """ln p(x|z) in nats, summed over the pixels: (...,)."""
-        noise = Bernoulli() if self.config.noise == "bernoulli" else Normal(self.log_scale.exp())
-        return noise.log_prob(logits, images)
+    def scale(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Standard deviation of a pixel under normal noise: (), or (...,) by the network for codes (..., latent)."""
+        by_code = self.spread(self._told(codes, labels)).squeeze(-1) if self.config.noise == "network" else 0.0
+        return (self.log_scale + by_code).exp()
+
+    def log_likelihood(self, codes: Tensor, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """ln p(x|z) in nats, summed over the pixels: (...,) for codes (..., latent).
+
+        With noise "bits": N(1; m, s²) / (N(0; m, s²) + N(1; m, s²)) is the sigmoid of (m - ½) / s².
+        """
+        logits, kind = self.decode(codes, labels), self.config.noise
+        if kind == "bernoulli":
+            return Bernoulli().log_prob(logits, images)
+        scale = self.scale(codes, labels)
+        if kind == "bits":
+            return Bernoulli().log_prob((logits.sigmoid() - 0.5) / scale.square(), images)
+        return Normal(scale).log_prob(logits, images)
 
     def free_energy(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> FreeEnergy:
         """Minus the evidence lower bound, its expectation by one reparameterised draw; noise: (batch, latent)."""
         posterior = self.encode(images, labels)
-        likelihood = self.log_likelihood(self.decode(posterior.sample(noise), labels), images)
+        likelihood = self.log_likelihood(posterior.sample(noise), images, labels)
         divergence = posterior.kl_to_prior()
         return FreeEnergy(self.config.beta * divergence - likelihood, likelihood, divergence)
 
@@ -163,5 +181,5 @@ class VAE(nn.Module):
             return torch.cat([self.log_evidence(images[p], noise[:, p], t) for p, t in zip(parts, told, strict=True)])
         posterior = self.encode(images, labels)
         codes = posterior.sample(noise)
-        joint = self.log_likelihood(self.decode(codes, labels), images) + standard_normal(codes).log_prob(codes)
+        joint = self.log_likelihood(codes, images, labels) + standard_normal(codes).log_prob(codes)
         return log_evidence(joint, posterior.log_prob(codes))
