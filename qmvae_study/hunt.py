@@ -233,17 +233,27 @@ def answer(records: Sequence[Record]) -> str:
     waits = (
         f"The hunt is not over: {run} of the {len(PLAN)} readings of the plan have been run, and by its rule nothing"
     )
-    said = f"{words.reading(chosen)}, by the rule." if chosen else f"{waits} is chosen yet."
+    said = _why(records, chosen) if chosen else f"{waits} is chosen yet."
     lines = [f"- **What is the best reading?** {said}"]
     if top:
         shown = (f"{words.reading(r.reading)} ({_in_short(r)})" for r in top)
-        lines.append(f"- **What scores highest so far?** {'; '.join(shown)}; one seed each.")
+        lines.append(f"- **What scores highest with one seed?** {'; '.join(shown)}.")
     found = effects(records)
     if len(found := found[found["stalled"] == ""] if len(found) else found):
         rows = found.loc[found["score"].abs().sort_values(ascending=False).index].head(3)
         moves = (f"{row.choice}, {row.where}: {row.score:+.1f}" for row in rows.itertuples())
         lines.append(f"- **Which choice moves the score most?** In points: {'; '.join(moves)}.")
     return "\n".join(lines)
+
+
+def _why(records: Sequence[Record], chosen: str) -> str:
+    found, beyond = scores(records), reach(noise(records), len(SEEDS), len(SEEDS))
+    means = (f"{words.reading(name)} {np.mean(found[name]):.1f}" for name in finalists(records))
+    return (
+        f"{words.reading(chosen)}, by the rule: over {words.count(len(SEEDS), 'seed')} the finalists score "
+        f"{'; '.join(means)}. They are told apart beyond {beyond:.1f} points, and of those level with the highest the "
+        "one that changes the fewest choices of the printed text is taken."
+    )
 
 
 def _in_short(record: Record) -> str:
