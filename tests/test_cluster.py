@@ -87,7 +87,7 @@ def test_what_is_done_is_not_given_out_and_a_failure_does_not_stop_the_others(tm
     write_done(0, tmp_path)
     assert run(tmp_path, "--seeds", 0, 1, 2, 3, "--device", "cpu", "--scheduler", scheduler) == 1
     assert sorted(tried) == [((seed,), tmp_path, "stand-in", "cpu") for seed in (1, 2, 3)]  # each once
-    assert "qmvae-best-s1" in capsys.readouterr().err.splitlines()[-1]
+    assert f"qmvae-{BEST}-s1" in capsys.readouterr().err.splitlines()[-1]
     assert not list(tmp_path.glob(".probe*"))
 
 
@@ -200,7 +200,7 @@ def test_a_scheduler_that_dies_is_named_and_no_run_with_a_record_is_called_faile
     assert run(tmp_path, "--seeds", 0, 1, 2, "--device", "cpu", "--scheduler", file) == 1
     *_, named, total = capsys.readouterr().err.splitlines()
     assert named == f"qmvae_study: run 3 of 3: {cluster.GONE}"
-    assert total == "qmvae_study: 1 runs failed: qmvae-best-s2"
+    assert total == f"qmvae_study: 1 runs failed: qmvae-{BEST}-s2"
 
 
 # What is refused

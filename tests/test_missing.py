@@ -130,4 +130,4 @@ def test_what_cannot_be_hidden_is_refused(small_config, small_digits):
     with pytest.raises(ValueError, match="missing must be a share from 0 to 1"):
         TrainingConfig(missing=1.5)
     with pytest.raises(DataError, match="none can be missing"):
-        quiet(small_config("ink"), INCOMPLETE, {"ink": small_digits()["ink"]})
+        quiet(small_config("ink", beta=0.0), INCOMPLETE, {"ink": small_digits()["ink"]})

@@ -566,7 +566,7 @@ def test_impossible_training_config_is_an_error(field, value, message):
 def test_the_defaults_are_the_papers():
     assert dataclasses.asdict(TrainingConfig()) == {
         "epochs": 10, "steps_per_epoch": None, "batch_size": 128, "learning_rate": 1e-4, "rounds": 30, "pair_seed": 0,
-        "chunk": 100, "precision": "float32", "reports": 1,
+        "chunk": 100, "precision": "float32", "reports": 1, "missing": 0.0,
     }  # fmt: skip
     for made, field in ((SHORT, "epochs"), (training.Trained([], [], {}, [], []), "cost")):
         with pytest.raises(dataclasses.FrozenInstanceError):
