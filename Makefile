@@ -83,7 +83,7 @@ $(subst $(BLANK),\ ,$(STAMP)): requirements.lock pyproject.toml
 	@touch "$@"
 
 reproduce: setup ## run Q-MVAE for 3,000 steps (minutes on two CPU cores), print its tables, build the book of this run
-	$(PY) -m qmvae_study run --profile quick --readings best
+	$(PY) -m qmvae_study run --profile quick --readings as-printed
 	$(PY) -m qmvae_study collect --profile quick
 	@rm -rf $(OWN) && mkdir -p $(OWN) && cp -R _config.yml CHANGELOG.md CITATION.cff book notebooks $(OWN)
 	$(PY) -m qmvae_study render --profile quick --notebooks $(OWN)/notebooks

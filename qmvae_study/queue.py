@@ -54,15 +54,16 @@ STAGES = (
     lambda: plan("precision"),
     lambda: plan(hunt.PROFILE),
     lambda: _of(hunt.PROFILE, hunt.finalists(_hunted()) or [], hunt.SEEDS[1:]),
-    lambda: plan("precision", seeds=SECOND_LOOK),
     lambda: plan("quick", _PRINTED) if _found() else [],  # the rows of a name that was another reading's before
-    lambda: _of("paper", [*_found(), *map(WITHOUT_LOSS.format, _found()[-1:])]),
-    lambda: _of("paper", ("mvae", "dmvae")),
+    # Equal lengths first: all models by an epoch cost less than two of them at the paper's length.
     lambda: _of("epoch", [*_found(), *map(WITHOUT_LOSS.format, _found())]),
     lambda: _of("epoch", (*_OTHERS, *KIN, DEFAULT, _WIDE)),
+    lambda: _of("paper", [*_found(), *map(WITHOUT_LOSS.format, _found()[-1:])]),
+    lambda: _of("paper", ("mvae", "dmvae")),
     lambda: _of("text", [name for best in _found()[-1:] for name in (best, WITHOUT_LOSS.format(best))]),
     lambda: _of("text", TEXT_RIVALS),
     lambda: _of("text", [INCOMPLETE.format(best) for best in _found()[-1:]]),
+    lambda: plan("precision", seeds=SECOND_LOOK),
     lambda: _of("published", ("dmvae",), SEEDS[:1]),  # as its authors train it: about a day of one thread
 )
 

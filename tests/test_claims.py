@@ -311,7 +311,7 @@ def test_the_ledger_lists_every_claim_once_by_both_readings_failures_first():
         ("as-printed+beta=0", 90),
     )
     records = [r for name, value in readings for r in several(name, [value - 0.3, value, value + 0.3])]
-    table = claims.ledger(records, ("as-printed", "default"))
+    table = claims.ledger(records, ("default", "as-printed"))
     assert len(table) == len(claims.CLAIMS) == table["the paper says"].nunique()
     words = [word.split(":")[0].removesuffix(" the paper") for word in table["Q-MVAE default"]]
     ranks = [claims.ORDER.index(word) for word in words]

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import re
+import shlex
 import subprocess
 
 import pytest
@@ -10,17 +12,18 @@ from test_malformed import attempt
 
 from qmvae_core.draws import draw_noise, generator_for
 from qmvae_core.models import ModalityConfig, ModelConfig, build_model, reading
-from qmvae_core.names import BEST
+from qmvae_core.names import FIRST_BEST
 from qmvae_neighbours import experiments
 from qmvae_study import __main__ as command_line
 from qmvae_study.evidence.folder import REPOSITORY
-from qmvae_study.plan import Run
+from qmvae_study.plan import Run, plan
 
 SMALL = "+mnist.widths=[6]+svhn.widths=[2,2]"
 # Models, and what in them switches something off.
 DMVAE = "dmvae+discriminator=8"
 BASES = (
-    BEST, f"{BEST}+beta=0", f"{BEST}+negatives=hardest", f"{BEST}+all.private=0", f"{BEST}+all.likelihood=bernoulli",
+    FIRST_BEST, f"{FIRST_BEST}+beta=0", f"{FIRST_BEST}+negatives=hardest", f"{FIRST_BEST}+all.private=0",
+    f"{FIRST_BEST}+all.likelihood=bernoulli",
     "mvae", "mmvae", "mopoe", "jmvae", "jmvae-kl", DMVAE, f"{DMVAE}+contrastive=0",
     DMVAE + '+total_correlation={"mnist":0,"svhn":0}', f"{DMVAE}+all.private_kl_weight=0",
 )  # fmt: skip
@@ -78,12 +81,12 @@ def test_a_field_is_refused_or_has_an_effect(base, place, field):
 
 
 def test_an_effect_may_be_taken_away_on_purpose_and_one_of_two_modalities_is_enough():
-    for name in (f"{BEST}+alpha1=1+beta=0", f"{BEST}+mnist.private=0+all.private_kl_weight=2"):
+    for name in (f"{FIRST_BEST}+alpha1=1+beta=0", f"{FIRST_BEST}+mnist.private=0+all.private_kl_weight=2"):
         assert Run("quick", name, (0,)).reading == name
     with pytest.raises(ValueError, match=r"'alpha1=1' has no effect in the reading .*, where beta=0; leave it out"):
-        Run("quick", f"{BEST}+beta=0+alpha1=1", (0,))
+        Run("quick", f"{FIRST_BEST}+beta=0+alpha1=1", (0,))
     with pytest.raises(ValueError, match="the precision is not of the reading.*--precision"):
-        Run("quick", f"{BEST}+training.precision=bfloat16", (0,))
+        Run("quick", f"{FIRST_BEST}+training.precision=bfloat16", (0,))
 
 
 @pytest.mark.parametrize(
@@ -116,3 +119,21 @@ def test_make_refuses_a_variable_without_an_effect(target, given, words):
     done = subprocess.run(["make", "-n", *target.split(), given], cwd=REPOSITORY, capture_output=True, text=True)
     assert (done.returncode == 0) == (not words)
     assert words in done.stderr
+
+
+def told() -> list[str]:
+    """The commands of the study that pages, chapters and make give; make's variables are filled in."""
+    pages = ("README.md", "CONTRIBUTING.md", "Makefile", "book/*.md", "notebooks/*.ipynb")
+    texts = [path.read_text(encoding="utf-8") for pattern in pages for path in sorted(REPOSITORY.glob(pattern))]
+    found = (re.findall(r"(?:python|PY\)) -m qmvae_study ([a-z][^`\"#;&|\\\n]*)", text) for text in texts)
+    filled = (re.sub(r"\$\(if .*", "", line).replace("$(PRECISION)", "float32") for lines in found for line in lines)
+    commands = (re.sub(r"\$\(\w+\)", "folder", line).strip() for line in filled)
+    return sorted({line for line in commands if line})
+
+
+@pytest.mark.parametrize("line", told())
+def test_a_command_that_a_page_tells_can_be_given(line):
+    """What names no run that can be planned, no reader can follow."""
+    options = command_line._parser().parse_args(shlex.split(line))
+    if "readings" in options:
+        assert plan(options.profile, options.readings, options.seeds)

@@ -57,7 +57,7 @@ def test_convolutions_have_stride_two_and_padding_one_and_no_rectifier_after_the
 @pytest.mark.parametrize("name", PAPER)
 def test_weights_fill_the_range_of_the_rule_of_pytorch(paper_model, name):
     """The bound is that of reset_parameters: 1 / sqrt(fan in), the transposed convolution counted as PyTorch does."""
-    for layer in itertools.chain(paper_model.common_encoders[name].modules(), paper_model.decoders[name].modules()):
+    for layer in itertools.chain(paper_model.shared_encoders[name].modules(), paper_model.decoders[name].modules()):
         if not hasattr(layer, "weight"):
             continue
         fan_in, _ = torch.nn.init._calculate_fan_in_and_fan_out(layer.weight)

@@ -245,7 +245,8 @@ const Explorer = (() => {
     };
 
     const seen = Object.keys(model().shared).map((each) => [each, each]);
-    const length = (key) => `${key}, ${models[key].steps.toLocaleString("en")} steps`;
+    const stalled = (key) => (models[key].stalled ? ", stalled" : "");
+    const length = (key) => `${key}, ${models[key].steps.toLocaleString("en")} steps${stalled(key)}`;
     const trainings = Object.keys(models).map((key) => [key, length(key)]);
     const givenImages = make(
       "div",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,20 +12,15 @@ from qmvae_core.names import BEST
 from qmvae_study import paper
 from qmvae_study.evidence.records import Record
 from qmvae_study.report import claims, tables, words
-from qmvae_study.report.intervals import Interval
+from qmvae_study.report.intervals import Interval, Says, Verdict
+from qmvae_study.report.rules import LEAST_SEEDS
 from qmvae_study.rows import SCALES, WITHOUT_LOSS
 
-WORDS = {
-    "agrees": "agrees with the paper's",
-    "below": "is below the paper's",
-    "above the paper": "is above the paper's",
-}
-# What is said of the numbers of Q-MVAE -> how their verdicts begin.
-REACHED = {
-    "matches": ("agrees",), "exceeds": ("above",), "falls short of": ("below",),
-    "does not decide": ("undecided", "depends"),
-}  # fmt: skip
-NO_RUN = "has no run of the paper's length yet"
+# What the verdict on one number of Q-MVAE says -> of the number itself, and of all numbers with that verdict.
+WORDS = {Says.HOLDS: "agrees with", Says.FAILS: "is below", Says.ABOVE: "is above"}
+REACHED = {Says.HOLDS: "matches", Says.ABOVE: "exceeds", Says.FAILS: "falls short of"}
+NO_RUN = "has no run of the paper's length yet, and no three of a shorter one"
+SHORTER = "fewer than the paper's, so it only leans"
 AHEAD = ("above-all-mnist-to-svhn", "above-all-svhn-to-mnist")  # the claims on cross generation
 
 
@@ -36,24 +32,64 @@ def _all(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def long_runs(records: Iterable[Record], reading: str) -> list[Record]:
-    """The finished runs of a reading that have the paper's length and data."""
-    return claims.runs_of([record for record in records if record.profile == "paper" and record.real], reading)
+class Reach(NamedTuple):
+    """How far a reading of Q-MVAE comes. runs: those that are judged. verdicts: column -> that on its number.
+
+    leans: whether the runs are shorter than the paper's, so that each verdict only leans.
+    """
+
+    runs: list[Record]
+    verdicts: dict[str, Verdict]
+    leans: bool
+
+    @property
+    def length(self) -> str:
+        """How many runs of how many steps."""
+        return f"{words.count(len(self.runs), 'run')} of {self.runs[0].steps:,} steps"
+
+    def said(self) -> str:
+        """Which numbers it matches, exceeds and falls short of, in a clause."""
+        found: dict[str, list[str]] = {}
+        for column, verdict in self.verdicts.items():
+            word = REACHED.get(verdict.says, "does not decide")
+            found.setdefault(word, []).append(words.CELLS.get(column, column))
+        order = (*REACHED.values(), "does not decide")
+        return ", ".join(f"{word} {_all(found[word])}" for word in order if word in found)
+
+
+def reach(records: Sequence[Record], reading: str) -> Reach | None:
+    """How far a reading comes by its longest runs that are enough for a verdict, or by those of the paper's length.
+
+    None where it has neither. The verdicts are those of the ledger (`claims.findings`).
+    """
+    real = [group for group in tables.by_profile(records) if all(record.real for record in group)]
+    groups = [runs for group in real if (runs := claims.runs_of(group, reading))]
+    enough = [runs for runs in groups if len(runs) >= LEAST_SEEDS or runs[0].profile == "paper"]
+    runs = next((runs for runs in enough if len(runs) >= LEAST_SEEDS), next(iter(enough), None))
+    if runs is None:
+        return None
+    found = claims.findings(records, reading)
+    verdicts = {column: found[claims.cell_key("qmvae", column)].verdict for column in paper.CELLS}
+    return Reach(runs, {column: claims.leaning(each) for column, each in verdicts.items()}, runs[0].profile != "paper")
 
 
 def numbers(records: Sequence[Record], reading: str, columns: Iterable[str]) -> str:
-    """Q-MVAE's numbers in some columns at the paper's length, each with its verdict, or that there is no such run."""
-    group = long_runs(records, reading)
-    if not group:
+    """Q-MVAE's numbers in some columns, each with its verdict, or that there is no run to judge."""
+    found = reach(records, reading)
+    if not found:
         return f"{words.reading(reading)} {NO_RUN}."
-    verdicts, shown = tables.row_verdicts(group), []
+    shown = []
     for column in columns:
-        values = next(iter(tables.cell_values(group, paper.CELLS[column]).values()))
-        ours, verdict = Interval.spread(list(values.values())).plus_minus(), tables.spelled(verdicts[column])
-        verb = WORDS.get(verdict, f"({verdict}) stands beside the paper's")
-        shown.append(f"{column} {ours} {verb} {paper.ROWS['qmvae'][column]}")
-    steps = max(record.steps for record in group)
-    return f"{words.reading(reading)}, {words.count(len(group), 'run')} of {steps:,} steps: {'; '.join(shown)}."
+        verdict, said = found.verdicts[column], paper.ROWS["qmvae"][column]
+        verb = WORDS.get(verdict.says, f"({verdict}) stands beside")
+        shown.append(f"{column} {_mean_of(found.runs, column)} {verb} the paper's {said}")
+    shorter = f" ({SHORTER})" if found.leans else ""
+    return f"{words.reading(reading)}, {found.length}{shorter}: {'; '.join(shown)}."
+
+
+def _mean_of(runs: Sequence[Record], column: str) -> str:
+    values = next(iter(tables.cell_values(runs, paper.CELLS[column]).values()))
+    return Interval.spread(list(values.values())).plus_minus()
 
 
 def rulings(records: Sequence[Record], reading: str, keys: Mapping[str, str]) -> str:
@@ -67,8 +103,8 @@ def rulings(records: Sequence[Record], reading: str, keys: Mapping[str, str]) ->
 
 def places(records: Sequence[Record], reading: str, columns: Iterable[str]) -> str:
     """Which place a reading of Q-MVAE takes among the compared models, where most of them have runs of one length."""
-    group = tables.widest(records)
-    own, others = claims.runs_of(group, reading), claims.rivals(group)
+    lengths = [(claims.runs_of(group, reading), claims.rivals(group)) for group in tables.by_profile(records)]
+    own, others = max(lengths, key=lambda each: len(each[1]) if each[0] else 0)
     if not own or not others:
         return "no other model has a run of equal length"
     shown = []
@@ -126,54 +162,40 @@ def _slashed(values: Iterable[float]) -> str:
 
 
 def own_numbers(records: Sequence[Record]) -> pd.DataFrame:
-    """Q-MVAE's row of both tables: a row for each number, the paper's and ours by each reading at the paper's length.
+    """Q-MVAE's row of both tables: a row for each number, the paper's and ours by each reading, as far as it `reach`es.
 
-    The cells of ours are HTML of two lines, number and verdict (`tables.in_html`).
+    The cells and names of ours are HTML of two lines: number and verdict, reading and length (`tables.in_html`).
     """
     shown = {"the paper": {column: str(said) for column, said in paper.ROWS["qmvae"].items()}}
-    for name in claims.READINGS[::-1]:
-        group = long_runs(records, name)
-        verdicts = tables.row_verdicts(group) if group else {}
-        for column in paper.ROWS["qmvae"]:
-            cell = "no run yet"
-            if group:
-                values = next(iter(tables.cell_values(group, paper.CELLS[column]).values()))
-                number = Interval.spread(list(values.values())).plus_minus()
-                cell = f"<strong>{number}</strong><br>{words.marked(tables.spelled(verdicts[column]))}"
-            shown.setdefault(words.reading(name), {})[column] = cell
+    for name in claims.READINGS:
+        found = reach(records, name)
+        title = f"{words.reading(name)}<br>{found.length}" if found else words.reading(name)
+        shown[title] = dict.fromkeys(paper.ROWS["qmvae"], "no run yet")
+        for column, verdict in found.verdicts.items() if found else ():
+            said = f"{'leans: ' * (found.leans and verdict.says in REACHED)}{words.marked(tables.spelled(verdict))}"
+            shown[title][column] = f"<strong>{_mean_of(found.runs, column)}</strong><br>{said}"
     return pd.DataFrame(shown)
-
-
-def _reached(group: Sequence[Record]) -> dict[str, list[str]]:
-    """Word of REACHED -> the numbers of Q-MVAE of which these runs of the paper's length say it."""
-    found: dict[str, list[str]] = {word: [] for word in REACHED}
-    for column, each in tables.row_verdicts(group).items() if group else ():
-        said = tables.spelled(each)
-        word = next((word for word, beginnings in REACHED.items() if said.startswith(beginnings)), "does not decide")
-        found[word].append(words.CELLS.get(column, column))
-    return {word: columns for word, columns in found.items() if columns}
 
 
 def sentence(records: Sequence[Record]) -> str:
     """The book in a sentence or two: what reproduces by each reading, what does not, and whether Q-MVAE is ahead."""
     parts = []
-    for name in claims.READINGS[::-1]:
-        found = _reached(long_runs(records, name))
-        shown = ", ".join(f"{word} {_all(columns)}" for word, columns in found.items())
-        parts.append(f"{words.reading(name)} {shown or NO_RUN}")
+    for name in claims.READINGS:
+        found = reach(records, name)
+        how = f"after {found.runs[0].steps:,} steps{f', {SHORTER},' * found.leans} {found.said()}" if found else NO_RUN
+        parts.append(f"{words.reading(name)} {how}")
     ahead = rulings(records, BEST, dict(zip(AHEAD, paper.TABLE1_COLUMNS, strict=True)))
     return f"Of the paper's five numbers, {'; '.join(parts)}. Ahead of MVAE, MMVAE and DMVAE? {_sentence(ahead)}"
 
 
 def verdict(records: Sequence[Record], hunted: Sequence[Record]) -> dict[str, str]:
     """The answers to the book's questions: does it reproduce, is Q-MVAE ahead, what does its loss add."""
-    columns, said = list(paper.TABLE1_COLUMNS), []
-    for name in claims.READINGS[::-1]:
-        group = long_runs(records, name)
-        found = "; ".join(f"{word} {', '.join(cells)}" for word, cells in _reached(group).items())
-        runs = f" ({words.count(len(group), 'run')} of {group[0].steps:,} steps)" if group else ""
-        said.append(f"{words.reading(name)} {found or NO_RUN}{runs}.")
-    keys = dict(zip(AHEAD, columns, strict=True))
+    said = []
+    for name in claims.READINGS:
+        found = reach(records, name)
+        how = f"{found.said()} ({found.length}{f', {SHORTER}' * found.leans})" if found else NO_RUN
+        said.append(f"{words.reading(name)} {how}.")
+    keys = dict(zip(AHEAD, paper.TABLE1_COLUMNS, strict=True))
     return {"Does it reproduce?": " ".join(said)} | _compared(records, hunted, keys)
 
 
@@ -182,7 +204,7 @@ def opening(records: Sequence[Record], hunted: Sequence[Record], keys: Mapping[s
 
     hunted: records of the hunt. keys: of the claims that compare Q-MVAE with the others -> the column.
     """
-    said = (numbers(records, name, list(keys.values())) for name in claims.READINGS[::-1])
+    said = (numbers(records, name, list(keys.values())) for name in claims.READINGS)
     return {"Do the numbers come out?": " ".join(said)} | _compared(records, hunted, keys)
 
 

@@ -127,12 +127,11 @@ class Page:
         return self.picture(self.shown[name], kind, source, target)
 
     def longest(self, names: Sequence[str]) -> dict[str, Record]:
-        """Name of a reading -> its longest run of the lowest seed, for those that have one."""
+        """Name of a row (`tables.row_name`) -> its longest run of the lowest seed, for those that have one."""
         found: dict[str, Record] = {}
         for record in self.finished:
-            if record.reading in names:
-                found.setdefault(record.reading, record)
-        return found
+            found.setdefault(tables.row_name(record.reading), record)
+        return {name: found[name] for name in names if name in found}
 
     def composite(
         self, kind: str, runs: Mapping[str, Record], names: Sequence[str], ways: Sequence[str],

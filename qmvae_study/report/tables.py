@@ -19,6 +19,7 @@ from qmvae_study.evidence.records import OURS, PAPERS, Record, RecordError, Shar
 from qmvae_study.report import words
 from qmvae_study.report.intervals import Interval, Says, Verdict
 from qmvae_study.report.rules import LEAST_SEEDS, Difference, Question, answers, combined
+from qmvae_study.rows import INSTEAD
 
 NOT_APPLICABLE = "not applicable"
 NO_RECORD = str(Verdict(Says.NONE, "no record"))
@@ -197,6 +198,15 @@ def beside(records: Sequence[Record], reported: Cells, columns: Mapping[str, Seq
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns))
 
 
+def at_lengths(groups: Iterable[Sequence[Record]], reported: Cells, columns: Mapping[str, Sequence[str]]) -> str:
+    """The tables of `beside` in HTML, one for each group of records of one profile, under its number of steps."""
+    found = []
+    for group in groups:
+        steps = max(record.steps for record in group)
+        found.append(f"<p><strong>{steps:,} steps</strong></p>{in_html(beside(group, reported, columns))}")
+    return "".join(found)
+
+
 def in_html(table: pd.DataFrame) -> str:
     """A table whose cells are HTML, such as that of `beside`, as HTML."""
     return table.to_html(escape=False, classes="beside")
@@ -316,11 +326,16 @@ def longest(records: Sequence[Record]) -> list[Record]:
 
 
 def widest(records: Sequence[Record]) -> list[Record]:
-    """The finished records of the profile with the most readings, to compare most with; of several, the longest.
+    """The finished records of the profile with the most models, to compare most with; of several, the longest.
 
     Raises like `by_profile`.
     """
-    return max(by_profile(records), key=lambda group: len({record.reading for record in group}))
+    return max(by_profile(records), key=lambda group: len({record.model for record in group}))
+
+
+def row_name(reading: str) -> str:
+    """The name of the row that a reading stands in, its own or that in whose place it stands (`rows.INSTEAD`)."""
+    return next((name for name, instead in INSTEAD.items() if instead == reading), reading)
 
 
 def first_seeds(records: Sequence[Record]) -> list[Record]:
@@ -337,7 +352,7 @@ def to_show(records: Sequence[Record], reading: str) -> dict[str, Record]:
     Where a longer profile has a run of `reading`, that is added under LONGER. Where no run has `reading`, the first of
     another stands in its place. Raises like `by_profile`.
     """
-    shown = {record.reading: record for record in first_seeds(widest(records))}
+    shown = {row_name(record.reading): record for record in first_seeds(widest(records))}
     own = shown.setdefault(reading, next(iter(shown.values())))
     longer = longest([record for record in records if record.reading == own.reading])[0]
     if longer.profile != own.profile:

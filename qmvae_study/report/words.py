@@ -5,7 +5,7 @@ from __future__ import annotations
 from qmvae_core.names import AS_PRINTED, DEFAULT, FIRST_BEST, TITLES, UNSCREENED
 
 NAMES = {
-    FIRST_BEST: "Q-MVAE best", AS_PRINTED: "Q-MVAE as printed", UNSCREENED: "Q-MVAE unscreened, scale 0.75",
+    AS_PRINTED: "Q-MVAE as printed", FIRST_BEST: "Q-MVAE first best", UNSCREENED: "Q-MVAE unscreened, scale 0.75",
     DEFAULT: "Q-MVAE default", "jmvae-kl": "JMVAE-kl",
     **TITLES,
 }  # fmt: skip
