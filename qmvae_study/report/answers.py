@@ -20,7 +20,6 @@ from qmvae_study.rows import SCALES, WITHOUT_LOSS
 WORDS = {Says.HOLDS: "agrees with", Says.FAILS: "is below", Says.ABOVE: "is above"}
 REACHED = {Says.HOLDS: "matches", Says.ABOVE: "exceeds", Says.FAILS: "falls short of"}
 NO_RUN = "has no run of the paper's length yet, and no three of a shorter one"
-SHORTER = "fewer than the paper's, so it only leans"
 AHEAD = ("above-all-mnist-to-svhn", "above-all-svhn-to-mnist")  # the claims on cross generation
 
 
@@ -46,6 +45,11 @@ class Reach(NamedTuple):
     def length(self) -> str:
         """How many runs of how many steps."""
         return f"{words.count(len(self.runs), 'run')} of {self.runs[0].steps:,} steps"
+
+    @property
+    def weight(self) -> str:
+        """The same, and what such runs can say."""
+        return f"{self.length}{', which only lean' * self.leans}"
 
     def said(self) -> str:
         """Which numbers it matches, exceeds and falls short of, in a clause."""
@@ -83,8 +87,7 @@ def numbers(records: Sequence[Record], reading: str, columns: Iterable[str]) -> 
         verdict, said = found.verdicts[column], paper.ROWS["qmvae"][column]
         verb = WORDS.get(verdict.says, f"({verdict}) stands beside")
         shown.append(f"{column} {_mean_of(found.runs, column)} {verb} the paper's {said}")
-    shorter = f" ({SHORTER})" if found.leans else ""
-    return f"{words.reading(reading)}, {found.length}{shorter}: {'; '.join(shown)}."
+    return f"{words.reading(reading)} ({found.weight}): {'; '.join(shown)}."
 
 
 def _mean_of(runs: Sequence[Record], column: str) -> str:
@@ -182,8 +185,7 @@ def sentence(records: Sequence[Record]) -> str:
     parts = []
     for name in claims.READINGS:
         found = reach(records, name)
-        how = f"after {found.runs[0].steps:,} steps{f', {SHORTER},' * found.leans} {found.said()}" if found else NO_RUN
-        parts.append(f"{words.reading(name)} {how}")
+        parts.append(f"{words.reading(name)} {f'({found.weight}) {found.said()}' if found else NO_RUN}")
     ahead = rulings(records, BEST, dict(zip(AHEAD, paper.TABLE1_COLUMNS, strict=True)))
     return f"Of the paper's five numbers, {'; '.join(parts)}. Ahead of MVAE, MMVAE and DMVAE? {_sentence(ahead)}"
 
@@ -193,8 +195,7 @@ def verdict(records: Sequence[Record], hunted: Sequence[Record]) -> dict[str, st
     said = []
     for name in claims.READINGS:
         found = reach(records, name)
-        how = f"{found.said()} ({found.length}{f', {SHORTER}' * found.leans})" if found else NO_RUN
-        said.append(f"{words.reading(name)} {how}.")
+        said.append(f"{words.reading(name)} {f'({found.weight}) {found.said()}' if found else NO_RUN}.")
     keys = dict(zip(AHEAD, paper.TABLE1_COLUMNS, strict=True))
     return {"Does it reproduce?": " ".join(said)} | _compared(records, hunted, keys)
 
