@@ -57,7 +57,7 @@ STAGES = (
     lambda: plan("quick", _PRINTED) if _found() else [],  # the rows of a name that was another reading's before
     # Equal lengths first: all models by an epoch cost less than two of them at the paper's length.
     lambda: _of("epoch", [*_found(), *map(WITHOUT_LOSS.format, _found())]),
-    lambda: _of("epoch", (*_OTHERS, *KIN, DEFAULT, _WIDE)),
+    lambda: _of("epoch", (*_OTHERS, _WIDE, *KIN, DEFAULT)),
     lambda: _of("paper", [*_found(), *map(WITHOUT_LOSS.format, _found()[-1:])]),
     lambda: _of("paper", ("mvae", "dmvae")),
     lambda: _of("text", [name for best in _found()[-1:] for name in (best, WITHOUT_LOSS.format(best))]),

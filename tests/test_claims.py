@@ -185,7 +185,27 @@ def test_what_is_no_ground_to_lean_on(change):
         ours = [each | {"data": each["data"] | {"kind": "stand-in"}} for each in ours]
     else:
         other[1] = other[1] | {"plateau": {"left": None}}
-    assert str(found(WITHOUT, [*ours, *other])) == "undecided: for want of runs of the paper's length"
+    why = "; stalled at 13,141 steps" * (change == "stalled")
+    assert str(found(WITHOUT, [*ours, *other])) == f"undecided: for want of runs of the paper's length{why}"
+
+
+def test_the_longest_shorter_runs_with_three_seeds_have_the_say_and_those_that_have_all_go_first():
+    cell = claim("Q-MVAE, SVHN→MNIST: 81.3 %")
+    quick = several("default", [81.2, 81.3, 81.4], profile="quick", steps=3000)
+    epoch = several("default", [70, 81, 92], **SHORT)
+    assert str(found(cell, quick)) == "leans: holds at 3,000 steps"
+    why = "for want of runs of the paper's length; undecided at 13,141 steps"
+    assert str(found(cell, [*quick, *epoch])) == f"undecided: {why}"  # no second look at a shorter length
+    assert found(cell, [*quick, *epoch]).used == epoch
+    assert found(cell, [*quick, *epoch[:2]]).used == quick
+    stalled = [each | {"plateau": {"left": None}} for each in epoch]
+    assert str(found(cell, [*quick, *stalled])).endswith("the paper's length; stalled at 13,141 steps")
+    rivals = [run for name in BASELINES for run in several(name, [60, 61, 62], profile="quick", steps=3000)]
+    longer = [*epoch, *several("mvae", [95, 96, 97], **SHORT)]
+    assert str(found(ABOVE, [*quick, *rivals, *longer])) == "leans: holds at 3,000 steps"
+    near = several("default", [81.2, 81.3, 81.4], **SHORT)
+    judged = [measured(each, {0: 70 + number / 10}) for number, each in enumerate(near)]
+    assert "length; depends on the judge at 13,141 steps" in str(found(cell, judged))
 
 
 # What changes the ledger

@@ -143,7 +143,7 @@ def expected(reading: str, profile: str = "paper") -> dict[str, str]:
             else:
                 above = [stats.ttest_1samp(each, 0, alternative="greater").pvalue for each in values]
                 holds = max(above) if len(there) == len(pairs) else 1.0
-                tested[-1][judge] = holds, min(1.0, len(above) * min(1 - p for p in above)), False
+                tested[-1][judge] = holds, min(1.0, len(pairs) * min(1 - p for p in above)), False
     return found | dict(zip(ABOVE, map(verdict, words_of(tested, strict=True)), strict=True))
 
 
@@ -155,17 +155,28 @@ def readings_of(key: str, reading: str) -> set[str]:
     return {reading if model == "qmvae" else model}
 
 
+def seeds_of(key: str, reading: str, profile: str) -> tuple[bool, int]:
+    """Whether a length has all runs of a claim, and the fewest seeds of those that it has."""
+    runs = {name: {run["seed"] for run in runs_of(name, profile)} for name in readings_of(key, reading)}
+    own = runs.pop(reading, None)
+    counts = [len(own & each if own is not None else each) for each in runs.values()] or [len(own or ())]
+    return all(counts), min([count for count in counts if count], default=0)
+
+
 def leaning(reading: str) -> dict[str, str]:
-    """Claim -> the word to which three shorter seeds let it lean, where no runs of the paper's length have the word."""
+    """Claim -> the word to which shorter runs let it lean: the longest of three seeds with all runs, or the longest."""
+    steps = {run["profile"]: run["cost"]["steps"] for run in RAW if run["status"] == "ok"}
     decided, found = expected(reading), {}
-    for key, word in expected(reading, "epoch").items():
-        long = [runs_of(name, "paper") for name in readings_of(key, reading)]
-        short = [run for name in readings_of(key, reading) for run in runs_of(name, "epoch")]
-        final = decided[key] != "undecided" or min(map(len, long)) >= 3
-        if (
-            not final
-            and word in ("holds", "fails", "above")
-            and all((run.get("plateau") or {}).get("left", 0) is not None for run in short)
+    for key in decided:
+        lengths = {name: seeds_of(key, reading, name) for name in sorted(steps, key=steps.get, reverse=True)}
+        enough = [name for name, (_, seeds) in lengths.items() if seeds >= 3]
+        length = next((name for name in enough if lengths[name][0]), next(iter(enough), None))
+        if decided[key] != "undecided" or length in (None, "paper"):
+            continue
+        short = [run for name in readings_of(key, reading) for run in runs_of(name, length)]
+        word = expected(reading, length)[key]
+        if word in ("holds", "fails", "above") and all(
+            (run.get("plateau") or {}).get("left", 0) is not None for run in short
         ):
             found[key] = word
     return found

@@ -32,19 +32,22 @@ def _all(names: Sequence[str]) -> str:
 
 
 class Reach(NamedTuple):
-    """How far a reading of Q-MVAE comes. runs: those that are judged. verdicts: column -> that on its number.
+    """How far a reading of Q-MVAE comes. runs: those that have the say. verdicts: column -> that on its number.
 
-    leans: whether the runs are shorter than the paper's, so that each verdict only leans.
+    leans: whether the runs are shorter than the paper's, so that each verdict only leans. failed: how many more failed.
     """
 
-    runs: list[Record]
+    runs: Sequence[Record]
     verdicts: dict[str, Verdict]
     leans: bool
+    failed: int
 
     @property
     def length(self) -> str:
-        """How many runs of how many steps."""
-        return f"{words.count(len(self.runs), 'run')} of {self.runs[0].steps:,} steps"
+        """How many runs of how many steps, and how many of them stalled or failed."""
+        counts = {"stalled": sum(record.stalled for record in self.runs), "failed": self.failed}
+        marks = "".join(f", {count} {word}" for word, count in counts.items() if count)
+        return f"{words.count(len(self.runs), 'run')} of {self.runs[0].steps:,} steps{marks}"
 
     @property
     def weight(self) -> str:
@@ -60,21 +63,25 @@ class Reach(NamedTuple):
         order = (*REACHED.values(), "does not decide")
         return ", ".join(f"{word} {_all(found[word])}" for word in order if word in found)
 
+    def number(self, column: str) -> tuple[str, str]:
+        """Mean and standard deviation over the seeds, and the harness that measured them."""
+        judge, by_seed = next(iter(tables.cell_values(self.runs, paper.CELLS[column]).items()))
+        return Interval.spread(list(by_seed.values())).plus_minus(), judge
+
 
 def reach(records: Sequence[Record], reading: str) -> Reach | None:
-    """How far a reading comes by its longest runs that are enough for a verdict, or by those of the paper's length.
+    """How far a reading comes, by the verdicts of the ledger and the runs that have the say there (`claims.findings`).
 
-    None where it has neither. The verdicts are those of the ledger (`claims.findings`).
+    None where these are too few for a verdict, and shorter than the paper's. records: as of the ledger.
     """
-    real = [group for group in tables.by_profile(records) if all(record.real for record in group)]
-    groups = [runs for group in real if (runs := claims.runs_of(group, reading))]
-    enough = [runs for runs in groups if len(runs) >= LEAST_SEEDS or runs[0].profile == "paper"]
-    runs = next((runs for runs in enough if len(runs) >= LEAST_SEEDS), next(iter(enough), None))
-    if runs is None:
-        return None
     found = claims.findings(records, reading)
-    verdicts = {column: found[claims.cell_key("qmvae", column)].verdict for column in paper.CELLS}
-    return Reach(runs, {column: claims.leaning(each) for column, each in verdicts.items()}, runs[0].profile != "paper")
+    cells = {column: found[claims.cell_key("qmvae", column)] for column in paper.CELLS}
+    runs = next(iter(cells.values())).used
+    leans = bool(runs) and runs[0].profile != "paper"
+    if not runs or not all(record.real for record in runs) or (leans and len(runs) < LEAST_SEEDS):
+        return None
+    failed = sum(not r.done and (r.reading, r.profile) == (reading, runs[0].profile) for r in records)
+    return Reach(runs, {column: claims.leaning(each.verdict) for column, each in cells.items()}, leans, failed)
 
 
 def numbers(records: Sequence[Record], reading: str, columns: Iterable[str]) -> str:
@@ -86,13 +93,9 @@ def numbers(records: Sequence[Record], reading: str, columns: Iterable[str]) -> 
     for column in columns:
         verdict, said = found.verdicts[column], paper.ROWS["qmvae"][column]
         verb = WORDS.get(verdict.says, f"({verdict}) stands beside")
-        shown.append(f"{column} {_mean_of(found.runs, column)} {verb} the paper's {said}")
+        number, judge = found.number(column)
+        shown.append(f"{column} {number} by {judge} {verb} the paper's {said}")
     return f"{words.reading(reading)} ({found.weight}): {'; '.join(shown)}."
-
-
-def _mean_of(runs: Sequence[Record], column: str) -> str:
-    values = next(iter(tables.cell_values(runs, paper.CELLS[column]).values()))
-    return Interval.spread(list(values.values())).plus_minus()
 
 
 def rulings(records: Sequence[Record], reading: str, keys: Mapping[str, str]) -> str:
@@ -112,17 +115,16 @@ def places(records: Sequence[Record], reading: str, columns: Iterable[str]) -> s
         return "no other model has a run of equal length"
     shown = []
     for column in columns:
-        means = {name: _mean(runs, column) for name, runs in {reading: own, **others}.items()}
-        there = {name: mean for name, mean in means.items() if mean is not None}
-        place = 1 + sum(mean > there[reading] for mean in there.values())
-        shown.append(f"{place} of {len(there)} in {column} ({there[reading]:.1f})")
+        values = {
+            name: tables.cell_values(runs, paper.CELLS[column]) for name, runs in {reading: own, **others}.items()
+        }
+        values = {name: by_judge for name, by_judge in values.items() if by_judge}
+        judge = next(judge for judge in values[reading] if all(judge in each for each in values.values()))
+        means = {name: np.mean(list(by_judge[judge].values())) for name, by_judge in values.items()}
+        place = 1 + sum(mean > means[reading] for mean in means.values())
+        shown.append(f"{place} of {len(means)} in {column} ({means[reading]:.1f} by {judge})")
     marks = ", stalled" if all(record.stalled for record in own) else ""
     return f"{words.count(len(own), 'run')} of {own[0].steps:,} steps{marks}: place {', '.join(shown)}"
-
-
-def _mean(runs: Sequence[Record], column: str) -> float | None:
-    values = tables.cell_values(runs, paper.CELLS[column])
-    return float(np.mean(list(next(iter(values.values())).values()))) if values else None
 
 
 def loss_adds(records: Sequence[Record], reading: str, columns: Iterable[str]) -> str:
@@ -153,10 +155,13 @@ def scales(hunted: Sequence[Record], columns: Sequence[str]) -> str:
         values = [record.share(*paper.CELLS[column], code="mean").per_cent for column in columns]
         shown.append(f"{_slashed(values)} at {scale:g}{' (stalled)' * record.stalled}")
         reached += [f"{scale:g}"] if all(ours >= theirs for ours, theirs in zip(values, said, strict=True)) else []
-    where = f"it gets there on validation digits at scale {_all(reached)}" if reached else "it gets there at no scale"
+    where = (
+        f"is as high as the paper's at scale {_all(reached)}" if reached else "is as high as the paper's at no scale"
+    )
     return (
-        f"With its screening {where} of the likelihood, which the paper leaves open: {' / '.join(columns)} "
-        f"{', '.join(shown)}; the paper has {_slashed(said)}. One run each of {found[0].steps:,} steps, no test digits."
+        f"With its screening, {' and '.join(columns)} {where} of the likelihood, which the paper leaves open: "
+        f"{', '.join(shown)}; the paper has {_slashed(said)}. One run each of {found[0].steps:,} steps, on digits "
+        "held out of training and no test digits, so without a verdict."
     )
 
 
@@ -175,8 +180,10 @@ def own_numbers(records: Sequence[Record]) -> pd.DataFrame:
         title = f"{words.reading(name)}<br>{found.length}" if found else words.reading(name)
         shown[title] = dict.fromkeys(paper.ROWS["qmvae"], "no run yet")
         for column, verdict in found.verdicts.items() if found else ():
-            said = f"{'leans: ' * (found.leans and verdict.says in REACHED)}{words.marked(tables.spelled(verdict))}"
-            shown[title][column] = f"<strong>{_mean_of(found.runs, column)}</strong><br>{said}"
+            number, judge = found.number(column)
+            leans = "leans: " * (found.leans and verdict.says in REACHED)
+            said = words.marked(tables.spelled(verdict._replace(why="") if found.leans else verdict))
+            shown[title][column] = f"<strong>{number}</strong><br>{leans}{said}<br>{judge}"
     return pd.DataFrame(shown)
 
 

@@ -24,6 +24,7 @@ from qmvae_study.rows import BASELINES, INSTEAD, WITHOUT_LOSS
 
 ORDER = (Says.FAILS, Says.DEPENDS, Says.ABOVE, Says.LEANS, Says.UNDECIDED, Says.HOLDS)
 READINGS = (BEST, FIRST_BEST)  # of Q-MVAE, by which the ledger judges each claim
+LONG_RUNS = "for want of runs of the paper's length"
 COMPARISONS = "comparisons"  # the family of the claims that are about no single number of the paper
 ByJudge = Mapping[str, Mapping[int, float]]  # harness -> seed -> per cent or points, as of `tables.cell_values`
 
@@ -64,6 +65,8 @@ class Comparison(NamedTuple):
         parts = [f"{self.used[0].profile} profile", f"{self.seeds} seed{'s' * (self.seeds > 1)}"]
         parts += [f"{found.ends()}"] if found and self.target is None else []
         parts += [*([judge] if judge != OURS else []), *failed]
+        precisions = sorted({record.precision for record in self.used})
+        parts += [" and ".join(precisions)] if precisions != ["float32"] else []
         if stalled := sorted({words.reading(record.reading) for record in self.used if record.stalled}):
             parts.append(f"stalled: {', '.join(stalled)}")
         shown = f"{np.mean(list(by_seed.values())):+.1f} points {self.beside}"
@@ -88,10 +91,14 @@ class Claim(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """The verdict on a claim, with the numbers behind it, and the word of the rule that was in force before."""
+    """The verdict on a claim, with the numbers behind it, and the word of the rule that was in force before.
+
+    used: the records of the length that has the say.
+    """
 
     verdict: Verdict
     before: Says
+    used: Sequence[Record] = ()
 
     def __str__(self) -> str:
         return self.verdict.spelled({Says.ABOVE: "above the paper"})
@@ -226,7 +233,7 @@ def question(comparisons: Sequence[Comparison]) -> Question:
     judges = [judge for judge in (there[0].values if there else ()) if all(judge in each.values for each in there)]
     found = {judge: [d for each in there if (d := each.difference(judge))] for judge in judges}
     equal = any(each.target for each in comparisons)
-    return Question({judge: every for judge, every in found.items() if every}, equal, len(there) == len(comparisons))
+    return Question({judge: every for judge, every in found.items() if every}, equal, len(comparisons))
 
 
 def _words(compared: Mapping[str, Sequence[Comparison]]) -> dict[str, Verdict]:
@@ -252,9 +259,19 @@ def _ruling(comparisons: Sequence[Comparison], word: Verdict) -> tuple[Verdict, 
         final = word.says is not Says.UNDECIDED or least >= LEAST_SEEDS
         why = word.why if word.says is not Says.UNDECIDED else _want(comparisons, least)
         return found._replace(says=word.says, why=why), final
-    if word.says in (Says.HOLDS, Says.FAILS, Says.ABOVE) and not any(record.stalled for record in used):
-        found = found._replace(says=Says.LEANS, why=f"{word.says} at {max(r.steps for r in used):,} steps")
-    return found, False
+    length = f"at {max(record.steps for record in used):,} steps"
+    if any(record.stalled for record in used):
+        return found._replace(why=f"{LONG_RUNS}; stalled {length}"), False
+    if word.says in (Says.HOLDS, Says.FAILS, Says.ABOVE):
+        return found._replace(says=Says.LEANS, why=f"{word.says} {length}"), False
+    return found._replace(
+        why=f"{LONG_RUNS}; {word.says} {length}" if _seeds(comparisons) >= LEAST_SEEDS else LONG_RUNS
+    ), False
+
+
+def _seeds(comparisons: Sequence[Comparison]) -> int:
+    """The fewest seeds of the comparisons that have any."""
+    return min((each.seeds for each in comparisons if each.values), default=0)
 
 
 def _want(comparisons: Sequence[Comparison], least: int) -> str:
@@ -284,7 +301,8 @@ def findings(records: Sequence[Record], reading: str) -> dict[str, Finding]:
     """Key of each claim -> what the records say to it, Q-MVAE by `reading`.
 
     The first of these that there is: what runs of the paper's length say, if they decide or have all that the claim
-    needs; where the longest other runs lean; else undecided, with the numbers of the longest that have all runs.
+    needs; what the longest runs say that have all of them, with three seeds or more; what the longest with three seeds
+    say; else undecided, with the numbers of the longest that have all runs.
     records: finished ones and those that failed, which are counted. Raises RecordError if none is finished.
     """
     by_length = []
@@ -296,16 +314,19 @@ def findings(records: Sequence[Record], reading: str) -> dict[str, Finding]:
 
 
 def _finding(key: str, by_length: Sequence[tuple[Mapping, Mapping]]) -> Finding:
-    rulings = [_ruling(compared[key], words[key]) for compared, words in by_length]
-    final = [found for found, is_final in rulings if is_final]
-    leaning = [found for found, _ in rulings if found.says is Says.LEANS]
-    longest = next((found for found, _ in rulings if found.complete), rulings[0][0])
-    used = [[record for each in compared[key] for record in each.used] for compared, _ in by_length]
-    long = [found.why for (found, _), records in zip(rulings, used, strict=True) if records and _long(records)]
-    why = next(iter(long), "for want of runs of the paper's length")
-    verdict = next(iter([*final, *leaning]), longest._replace(says=Says.UNDECIDED, why=why))
-    before = min((_before(compared[key]) for compared, _ in by_length), key=lambda says: says is Says.UNDECIDED)
-    return Finding(verdict, before)
+    every = [compared[key] for compared, _ in by_length]
+    rulings = [_ruling(compared, words[key]) for compared, (_, words) in zip(every, by_length, strict=True)]
+    used = [[record for each in compared for record in each.used] for compared in every]
+    final = [place for place, (_, is_final) in enumerate(rulings) if is_final]
+    enough = [place for place, compared in enumerate(every) if _seeds(compared) >= LEAST_SEEDS]
+    whole = [place for place, (found, _) in enumerate(rulings) if found.complete]
+    has_say = [*final, *(place for place in enough if place in whole), *enough, *whole, 0][0]
+    verdict = rulings[has_say][0]
+    if not final and verdict.says is Says.UNDECIDED:
+        long = [found.why for (found, _), records in zip(rulings, used, strict=True) if records and _long(records)]
+        verdict = verdict._replace(why=next(iter(long), verdict.why if has_say in enough else LONG_RUNS))
+    before = min((_before(compared) for compared in every), key=lambda says: says is Says.UNDECIDED)
+    return Finding(verdict, before, used[has_say])
 
 
 def _long(used: Sequence[Record]) -> bool:

@@ -11,8 +11,9 @@ The rule since NEW_RULE, written when of the paper's length three runs of one re
 - A comparison *holds* where a one-sided t-test on paired seeds says so, and *fails* where the contrary test does, both
   by Holm over all comparisons.
 - Runs of the paper's length decide, with LEAST_SEEDS seeds or more on real data. Three seeds of equal length below it
-  let a claim *lean*, unless one of the runs stalled. Judges whose decided verdicts differ leave a claim that *depends
-  on the judge*. All else is *undecided*, and says for want of what.
+  let a claim *lean*, unless one of the runs stalled: of the lengths with three seeds the longest that has all runs, or
+  else the longest. Judges whose decided verdicts differ leave a claim that *depends on the judge*. All else is
+  *undecided*, and says for want of what.
 
 The rule since OLD_RULE, before: "agrees" where the 95 % interval of the difference held zero, which noise makes
 easier; "holds" where all of that of the paired differences lay on its side; one judge, no Holm, no leaning.
@@ -97,18 +98,19 @@ class Question(NamedTuple):
     """What runs say to one claim, by the harness that measured them, first the one that counts.
 
     by_judge: harness -> differences; the claim is that all are above zero, or, with `equal`, that the one is none.
-    complete: whether all that the claim speaks of is among them.
+    of: how many differences the claim speaks of, whether they are known or not.
     """
 
     by_judge: Mapping[str, Sequence[Difference]]
     equal: bool = False
-    complete: bool = True
+    of: int = 1
 
     def p_values(self, judge: str) -> tuple[float, float]:
         """Of the tests that the claim holds, and that it fails; 1 where nothing can be tested.
 
         All differences are above zero where the largest p-value says so, and one is below where the smallest does,
-        times their number (Bonferroni). With fewer than LEAST_SEEDS seeds nothing is tested.
+        times the number that the claim speaks of (Bonferroni), so what comes later takes no "fails" back. With fewer
+        than LEAST_SEEDS seeds nothing is tested.
         """
         found = self.by_judge.get(judge) or self.by_judge.get(next(iter(self.by_judge), ""), ())
         tested = [each for each in found if each.seeds >= LEAST_SEEDS]
@@ -116,8 +118,8 @@ class Question(NamedTuple):
             return 1.0, 1.0
         if self.equal:
             return tested[0].within(), tested[0].differs()
-        holds = max(each.above() for each in tested) if self.complete and len(tested) == len(found) else 1.0
-        return holds, min(1.0, len(tested) * min(each.below() for each in tested))
+        holds = max(each.above() for each in tested) if len(tested) == self.of else 1.0
+        return holds, min(1.0, self.of * min(each.below() for each in tested))
 
 
 def answers(family: Mapping[str, Question], strict: bool) -> dict[str, dict[str, Says]]:

@@ -185,12 +185,18 @@ def beside(records: Sequence[Record], reported: Cells, columns: Mapping[str, Seq
     """The table as the paper prints it: a row for each model and reading, in each cell the paper's number and ours.
 
     records: of one profile. The cells are HTML of three lines (`DataFrame.to_html` with escape=False): the paper's
-    number; ours, by the paper's harness where all runs have it; and the verdict, where there is one. Raises like
-    `compare`.
+    number; ours, by the paper's harness where all runs of the row have it; and the verdict, where there is one. Where
+    rows differ in their harness, it stands beside their names. Raises like `compare`.
     """
     rows: dict[str, dict[str, str]] = {}
-    for row in with_missing_models(compare(records, reported, columns), reported).fillna("").to_dict("records"):
+    found = with_missing_models(compare(records, reported, columns), reported).fillna("").to_dict("records")
+    by: dict[str, str] = {}
+    for row in found:
+        if row["seeds"]:
+            by[row["reading"]] = PAPERS if row[PAPERS] else by.get(row["reading"], OURS)
+    for row in found:
         name = f"{row['reading']}<br>{words.count(row['seeds'], 'seed')}" if row["seeds"] else row["model"]
+        name += f"<br>{by[row['reading']]}" if row["seeds"] and len(set(by.values())) > 1 else ""
         ours = row[PAPERS] or row["ours"] or ("no run yet" if row["paper"] else NOT_APPLICABLE)
         said = row["verdict"] if not row["verdict"].startswith(str(Says.NONE)) else ""
         lines = [row["paper"] and f"paper {row['paper']}", f"<strong>{ours}</strong>", words.marked(said)]
