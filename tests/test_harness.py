@@ -210,11 +210,22 @@ def test_the_probe_is_a_layer_that_adam_trains_on_drawn_codes(name, monkeypatch)
         judged["joint"] = index, torch.from_numpy(labels)
     assert found.keys() == judged.keys()
     for m, (index, labels) in judged.items():
-        weight, bias = by_hand(of, *(("joint", pairs) if joint else (m, {m: pairs[m]})), truth, passes=4)
+        asked = of, *(("joint", pairs) if joint else (m, {m: pairs[m]})), truth, 4
+        weight, bias = by_hand(*asked)
+        layer = harness._trained(*asked)
+        np.testing.assert_allclose(layer.weight.detach(), weight, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(layer.bias.detach(), bias, rtol=1e-3, atol=1e-5)
         generator = of.generator("published probe", m, "judged")
         codes = of.model.sample_posterior(harness._posteriors(of, JUDGED, index), generator).double().numpy()
         right = (codes @ weight.T + bias).argmax(axis=1) == labels.numpy()
         assert (found[m]["accuracy"], found[m]["n"]) == (right.mean(), len(labels))
+
+
+def test_the_recipe_is_that_of_the_code_that_the_paper_names():
+    """Thirty epochs of thirty rounds in batches of 256, by Adam at 0.001; the judges of three seeds."""
+    assert (harness.ROUNDS * harness.PASSES, harness.BATCH, harness.RATE) == (30 * 30, 256, 1e-3)
+    assert harness.ROUNDS == 3
+    assert harness.SEEDS == (0, 1, 2)
 
 
 def test_the_layer_learns_what_can_be_learned(monkeypatch):
