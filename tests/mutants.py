@@ -52,6 +52,7 @@ NOT_COUNTED = [
     (r"\| torch.argsort.*stable=|stable=True.* \| True", "torch sorts stably on a CPU, asked for or not"),
     (r"negatives.py \w+: .*(unsqueeze|sum).* \| 1 -> -1", "the last dimension of a square is also that numbered 1"),
     (r"harness.py \w+: .*(dim=-1|shape\[-1\]).* \| 1 -> -1", "the last dimension of a table is also that numbered 1"),
+    (r"rules.py _word: .*( < LEVEL|mean > 0).* -> .*(<= LEVEL|mean >= 0)", "no p-value is just the level"),
     (r"fused=True\) -> ", "another order of the same sums"),
     (r"fused=True.* \| True -> False", "another order of the same sums"),
     (r"rank = torch.min.* \| (0 -> 1|1 -> -1|.*1 -> .*\+ 1|.*clamp\(\))", "a draw below 1 times n never rounds to n"),
