@@ -20,7 +20,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
-from qmvae_study.report import figures, pages
+from qmvae_study.report import figures, pages, words
 from qmvae_study.report.intervals import Interval
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -238,6 +238,19 @@ def test_a_composite_holds_every_pixel_and_a_frame_around_what_is_read_otherwise
     assert [text.get_text() for text in second.texts] == ["no run"]
     with pytest.raises(ValueError, match="must be uint8"):
         figures.composite([figures.Panel("a", grey(1), grey(), np.zeros((2, 3)))], 1, "")
+
+
+@pytest.mark.parametrize("columns", [2, 4])
+def test_the_titles_of_a_composite_stand_apart(columns):
+    names = ("as-printed", "first-best", "dmvae", "mmvae+particles=8", "mvae")  # of which there are figures
+    title = f"{max(map(words.reading, names), key=len)} (bfloat16)\n131,410 steps\nSVHN→MNIST: 100 % right"
+    picture = figures.composite(
+        [figures.Panel(title, colour(1), colour(), np.zeros((2, 3)))] * columns * 2, columns, ""
+    )
+    picture.draw_without_rendering()
+    at = [(each.title.get_window_extent(), each.get_window_extent()) for each in picture.axes]
+    assert at[0][0].x1 <= at[1][1].x0
+    assert at[columns][0].y1 <= at[0][1].y0  # of the second row, below the first
 
 
 def test_a_picture_is_stored_in_few_colours_and_keeps_what_it_shows():

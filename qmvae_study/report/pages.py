@@ -157,7 +157,7 @@ class Page:
                 right.append(f"{tables.called([record])} {found}")
                 styles = images["styles"][:, :rows] if "styles" in images else None
                 shown = images["conditions"], images["generated"][:rows], wrong[:rows]
-                title = f"{tables.called([record])}, {record.steps:,} steps\n{found}"
+                title = f"{tables.called([record])}\n{record.steps:,} steps\n{found}"
                 panels.append(figures.Panel(title, *shown, styles))
         alt = f"{len(panels)} panels of images, by how many are read rightly. {'; '.join(right)}."
         return figures.composite(panels, columns or len(names), alt)
