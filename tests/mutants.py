@@ -32,7 +32,7 @@ GROUPS = {
     "gaussians": ("qmvae_core/gaussians.py", "gaussians losses missing", 0.95),
     "negatives": ("qmvae_core/negatives.py", "negatives missing", 0.95),
     "evaluation": ("qmvae_core/evaluation.py", "evaluation", 0.92),
-    "data": ("qmvae_core/data/*.py", "data", 0.92),
+    "data": ("qmvae_core/data/*.py", "data own", 0.92),
     "training": ("qmvae_core/training/*.py", "training damage", 0.92),
     "claims": ("qmvae_study/report/claims.py", "claims verdicts", 0.92),
     "rules": ("qmvae_study/report/rules.py", "rules claims", 0.92),

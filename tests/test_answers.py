@@ -77,7 +77,7 @@ def test_one_long_run_decides_nothing_where_three_shorter_ones_lean():
     stalled = [run | {"plateau": {"left": None}} for run in short]
     told = answers.numbers(stalled, BEST, COLUMNS)
     assert "(three runs of 13,141 steps, 3 stalled, which only lean)" in told
-    assert "70.5 ± 0.5 by our harness (undecided: for want of runs of the paper's length; stalled at" in told
+    assert "70.5 ± 0.5 by our harness (undecided) stands beside" in told
     failed = {k: v for k, v in short[2].items() if k not in ("metrics", "panels", "cost")} | {
         "status": "failed",
         "seed": 3,
@@ -115,14 +115,12 @@ def test_what_the_loss_adds_is_a_paired_difference_at_equal_length():
 def test_the_scales_of_the_printed_text_are_all_shown_and_none_is_chosen():
     found = [record(reading=name, back=0.8 + i / 100, profile="hunt") for i, name in enumerate(hunt.SCALES)]
     said = answers.scales([*found[::-1], record(reading="default", profile="hunt")], ["SVHN→MNIST"])
-    assert "screening, SVHN→MNIST is as high as the paper's at scale 3.75 and 10 of the likelihood, which the" in said
+    assert "screening it is as high as the paper in SVHN→MNIST at scale 3.75 and 10 of the likelihood, which is" in said
     assert (
         "80.0 at 0.75, 81.0 at 2, 82.0 at 3.75, 83.0 at 10; the paper has 81.3. One run each of 131,410 steps, on"
         in said
     )
-    assert "SVHN→MNIST is as high as the paper's at no scale of the likelihood" in answers.scales(
-        found[:2], ["SVHN→MNIST"]
-    )
+    assert "in SVHN→MNIST at no scale of the likelihood" in answers.scales(found[:2], ["SVHN→MNIST"])
     stalled = [found[0] | {"plateau": {"left": None}}, *found[1:]]
     assert "80.0 at 0.75 (stalled), 81.0 at 2," in answers.scales(stalled, ["SVHN→MNIST"])
     assert answers.scales([], COLUMNS) == "The hunt has no run of it yet."

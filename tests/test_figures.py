@@ -251,6 +251,7 @@ def test_the_titles_of_a_composite_stand_apart(columns):
     at = [(each.title.get_window_extent(), each.get_window_extent()) for each in picture.axes]
     assert at[0][0].x1 <= at[1][1].x0
     assert at[columns][0].y1 <= at[0][1].y0  # of the second row, below the first
+    assert at[0][0].y1 <= picture.bbox.y1
 
 
 def test_a_picture_is_stored_in_few_colours_and_keeps_what_it_shows():

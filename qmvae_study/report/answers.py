@@ -58,9 +58,9 @@ class Reach(NamedTuple):
         """Which numbers it matches, exceeds and falls short of, in a clause."""
         found: dict[str, list[str]] = {}
         for column, verdict in self.verdicts.items():
-            word = REACHED.get(verdict.says, "does not decide")
+            word = REACHED.get(verdict.says, "leaves undecided")
             found.setdefault(word, []).append(words.CELLS.get(column, column))
-        order = (*REACHED.values(), "does not decide")
+        order = (*REACHED.values(), "leaves undecided")
         return ", ".join(f"{word} {_all(found[word])}" for word in order if word in found)
 
     def number(self, column: str) -> tuple[str, str]:
@@ -92,7 +92,7 @@ def numbers(records: Sequence[Record], reading: str, columns: Iterable[str]) -> 
     shown = []
     for column in columns:
         verdict, said = found.verdicts[column], paper.ROWS["qmvae"][column]
-        verb = WORDS.get(verdict.says, f"({verdict}) stands beside")
+        verb = WORDS.get(verdict.says, f"({verdict.says if found.leans else verdict}) stands beside")
         number, judge = found.number(column)
         shown.append(f"{column} {number} by {judge} {verb} the paper's {said}")
     return f"{words.reading(reading)} ({found.weight}): {'; '.join(shown)}."
@@ -155,13 +155,11 @@ def scales(hunted: Sequence[Record], columns: Sequence[str]) -> str:
         values = [record.share(*paper.CELLS[column], code="mean").per_cent for column in columns]
         shown.append(f"{_slashed(values)} at {scale:g}{' (stalled)' * record.stalled}")
         reached += [f"{scale:g}"] if all(ours >= theirs for ours, theirs in zip(values, said, strict=True)) else []
-    where = (
-        f"is as high as the paper's at scale {_all(reached)}" if reached else "is as high as the paper's at no scale"
-    )
+    where = f"at scale {_all(reached)}" if reached else "at no scale"
     return (
-        f"With its screening, {' and '.join(columns)} {where} of the likelihood, which the paper leaves open: "
-        f"{', '.join(shown)}; the paper has {_slashed(said)}. One run each of {found[0].steps:,} steps, on digits "
-        "held out of training and no test digits, so without a verdict."
+        f"With its screening it is as high as the paper in {_all(columns)} {where} of the likelihood, which is left "
+        f"open: {', '.join(shown)}; the paper has {_slashed(said)}. One run each of {found[0].steps:,} steps, on "
+        "digits held out of training and no test digits, so without a verdict."
     )
 
 

@@ -246,7 +246,7 @@ def composite(panels: Sequence[Panel | str], columns: int, alt: str) -> Picture:
     height, width = next((sheet.shape[:2] for sheet in sheets if not isinstance(sheet, str)), (1, 1))
     size = 7.4 / columns
     lines = max(1 + (panel if isinstance(panel, str) else panel.title).count("\n") for panel in panels)
-    picture = Picture(7.4, rows * (size * height / width + 0.1 + 0.13 * lines), alt)
+    picture = Picture(7.4, rows * (size * height / width + 0.1 + 0.16 * lines), alt)
     picture.colours = 64  # hundreds of small images
     for axes, panel, sheet in zip(picture.subplots(rows, columns, squeeze=False).flat, panels, sheets, strict=False):
         axes.axis("off")
