@@ -181,18 +181,34 @@ def own_numbers(records: Sequence[Record]) -> pd.DataFrame:
             number, judge = found.number(column)
             leans = "leans: " * (found.leans and verdict.says in REACHED)
             said = words.marked(tables.spelled(verdict._replace(why="") if found.leans else verdict))
-            shown[title][column] = f"<strong>{number}</strong><br>{leans}{said}<br>{judge}"
+            by = judge.replace("harness", "judge" if column in paper.TABLE1_COLUMNS else "classifier")
+            shown[title][column] = f"<strong>{number}</strong><br>{leans}{said}<br>{by}"
     return pd.DataFrame(shown)
 
 
 def sentence(records: Sequence[Record]) -> str:
-    """The book in a sentence or two: what reproduces by each reading, what does not, and whether Q-MVAE is ahead."""
+    """The book in a sentence or two: how many numbers each reading reaches and misses, and whether Q-MVAE is ahead."""
     parts = []
     for name in claims.READINGS:
         found = reach(records, name)
-        parts.append(f"{words.reading(name)} {f'({found.weight}) {found.said()}' if found else NO_RUN}")
+        parts.append(f"{words.reading(name)} {_counted(found) if found else NO_RUN}")
     ahead = rulings(records, BEST, dict(zip(AHEAD, paper.TABLE1_COLUMNS, strict=True)))
-    return f"Of the paper's five numbers, {'; '.join(parts)}. Ahead of MVAE, MMVAE and DMVAE? {_sentence(ahead)}"
+    asked = "Is it ahead of MVAE, MMVAE and DMVAE?"
+    return f"Of the paper's five numbers, {'; '.join(parts)}. {asked} {_sentence(ahead)}"
+
+
+def _counted(found: Reach) -> str:
+    """How many numbers are reached, missed and open, by name where they are not open; and by what runs."""
+    sides = {"reaches": (Says.HOLDS, Says.ABOVE), "misses": (Says.FAILS,)}
+    said, left = [], dict(found.verdicts)
+    for verb, says in sides.items():
+        columns = [words.CELLS.get(column, column) for column, each in found.verdicts.items() if each.says in says]
+        left = {column: each for column, each in left.items() if each.says not in says}
+        said += [f"{verb} {words.number(len(columns))} ({', '.join(columns)})"] if columns else []
+    said += [f"leaves {words.number(len(left))} open"] if left else []
+    length = f"after {found.runs[0].steps:,} steps"
+    weight = f"{length}, fewer than the paper's, so provisionally" if found.leans else f"{length}, the paper's length"
+    return f"{_all(said)} {weight}"
 
 
 def verdict(records: Sequence[Record], hunted: Sequence[Record]) -> dict[str, str]:

@@ -61,7 +61,11 @@ def marked(verdict: str) -> str:
     return f"{mark} {verdict}" if mark else verdict
 
 
-def count(number: int, name: str, plural: str = "") -> str:
+def number(value: int) -> str:
+    """A small count in letters: "three"."""
+    return COUNTS[value] if value < len(COUNTS) else f"{value:,}"
+
+
+def count(value: int, name: str, plural: str = "") -> str:
     """A number of things: "three runs"."""
-    shown = COUNTS[number] if number < len(COUNTS) else f"{number:,}"
-    return f"{shown} {name if number == 1 else plural or f'{name}s'}"
+    return f"{number(value)} {name if value == 1 else plural or f'{name}s'}"
