@@ -154,7 +154,7 @@ class Page:
                 panel, images = self.images(record, kind, *way.split("->"))
                 wrong = np.asarray(panel.read) != np.asarray(panel.digits)
                 found = f"{words.direction(way)}: {100 - 100 * wrong[:rows].mean():.0f} % right"
-                right.append(f"{tables.called([record])} {found}")
+                right.append(f"{words.reading(record.reading)} {found}")
                 styles = images["styles"][:, :rows] if "styles" in images else None
                 shown = images["conditions"], images["generated"][:rows], wrong[:rows]
                 title = f"{tables.called([record])}\n{record.steps:,} steps\n{found}"
