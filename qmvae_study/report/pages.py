@@ -146,6 +146,7 @@ class Page:
 
         panels, right = [], []
         for way in ways:
+            right.append(f"{words.direction(way)}:")
             for name in names:
                 if name not in runs:
                     panels.append(f"{words.reading(name)}\nno run")
@@ -153,13 +154,13 @@ class Page:
                 record = runs[name]
                 panel, images = self.images(record, kind, *way.split("->"))
                 wrong = np.asarray(panel.read) != np.asarray(panel.digits)
-                found = f"{words.direction(way)}: {100 - 100 * wrong[:rows].mean():.0f} % right"
-                right.append(f"{words.reading(record.reading)} {found}")
+                share = f"{100 - 100 * wrong[:rows].mean():.0f} %"
+                right.append(f"{words.reading(record.reading)} {share};")
                 styles = images["styles"][:, :rows] if "styles" in images else None
                 shown = images["conditions"], images["generated"][:rows], wrong[:rows]
-                title = f"{tables.called([record])}\n{record.steps:,} steps\n{found}"
+                title = f"{tables.called([record])}\n{record.steps:,} steps\n{words.direction(way)}: {share} right"
                 panels.append(figures.Panel(title, *shown, styles))
-        alt = f"{len(panels)} panels of images, by how many are read rightly. {'; '.join(right)}."
+        alt = f"{len(panels)} panels of images, by how many are read rightly. {' '.join(right).rstrip(';')}."
         return figures.composite(panels, columns or len(names), alt)
 
 
