@@ -216,7 +216,7 @@ const Explorer = (() => {
         slider(
           `explorer-${name}-${d}`,
           { min: -4, max: 4, step: 0.1 },
-          () => `h${d + 1}, ${model().information[name][d].toFixed(2)} nats`,
+          () => `h${d + 1}, ${Math.max(model().information[name][d], 0).toFixed(2)} nats`,
           () => state.private[name][d],
           (value) => value.toFixed(1),
           (value) => set(`h${d + 1} ${value.toFixed(1)}`, Object.assign([...state.private[name]], { [d]: value })),

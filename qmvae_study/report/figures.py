@@ -254,6 +254,7 @@ def composite(panels: Sequence[Panel | str], columns: int, alt: str) -> Picture:
             axes.text(0.5, 0.5, sheet, ha="center", va="center", color=GREY, transform=axes.transAxes)
         else:
             axes.imshow(sheet, interpolation="nearest")  # half the bytes, and sharp
+            axes.set_anchor("S")  # what is left is above the title
             axes.set_title(panel.title, loc="left", fontsize=STYLE["font.size"] - (1 if columns > 2 else 0))
     return picture
 
