@@ -149,7 +149,6 @@ def exported(evidence: Path) -> dict[str, dict]:
             name: {
                 "record": record.id,
                 "steps": record.steps,
-                "stalled": record.stalled,
                 "information": {each: record.private_information(each) for each in modalities},
                 **{code: {of: each.tolist() for of, each in found.items()} for code, found in codes[name].items()},
             }

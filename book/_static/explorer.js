@@ -245,8 +245,7 @@ const Explorer = (() => {
     };
 
     const seen = Object.keys(model().shared).map((each) => [each, each]);
-    const stalled = (key) => (models[key].stalled ? ", stalled" : "");
-    const length = (key) => `${key}, ${models[key].steps.toLocaleString("en")} steps${stalled(key)}`;
+    const length = (key) => `${key}, ${models[key].steps.toLocaleString("en")} steps`;
     const trainings = Object.keys(models).map((key) => [key, length(key)]);
     const givenImages = make(
       "div",
