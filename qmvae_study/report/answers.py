@@ -170,7 +170,8 @@ def _slashed(values: Iterable[float]) -> str:
 def own_numbers(records: Sequence[Record]) -> pd.DataFrame:
     """Q-MVAE's row of both tables: a row for each number, the paper's and ours by each reading, as far as it `reach`es.
 
-    The cells and names of ours are HTML of two lines: number and verdict, reading and length (`tables.in_html`).
+    The cells of ours are HTML of three lines, number, verdict and who read it, and their names of two, reading and
+    length (`tables.in_html`).
     """
     shown = {"the paper": {column: str(said) for column, said in paper.ROWS["qmvae"].items()}}
     for name in claims.READINGS:
