@@ -11,7 +11,7 @@ from qmvae_core.evaluation import share
 from qmvae_core.names import TITLES
 from qmvae_study import paper
 from qmvae_study.evidence.records import Record, RecordError, config_hash
-from qmvae_study.report import tables
+from qmvae_study.report import pages, tables
 from qmvae_study.report.intervals import Interval
 from qmvae_study.report.rules import Difference
 
@@ -584,3 +584,23 @@ def test_the_table_as_the_paper_prints_it_has_its_number_ours_and_the_verdict_in
     assert low.iloc[3, 0].endswith("<br>▼ below")
     kin = tables.beside([record(model="mopoe", reading="mopoe")], paper.TABLE1, paper.TABLE1_COLUMNS)
     assert kin.loc["MoPoE<br>one seed", "MNIST→SVHN"] == "<strong>92.2</strong>"
+
+
+def test_rows_by_different_harnesses_name_them_and_each_length_has_its_own_table():
+    ours = record(profile="quick", cost={"steps": 3000, "seconds": 1.0})
+    other = ours | {"reading": "as-printed", "id": "other"}
+    other["metrics"] = ours["metrics"] | {"published_probe": dict.fromkeys(("mnist", "svhn", "joint"), hits(0.9))}
+    args = paper.TABLE2, paper.TABLE2_COLUMNS
+    alike = tables.beside([ours], *args)
+    assert "Q-MVAE default<br>one seed" in alike.index
+    mixed = tables.beside([ours, other], *args)
+    assert mixed.loc["Q-MVAE default<br>one seed<br>our harness", "SVHN"].endswith("<strong>80.2</strong>")
+    assert mixed.loc["Q-MVAE as printed<br>one seed<br>the paper's harness", "SVHN"].endswith("<strong>90.0</strong>")
+    html = tables.at_lengths([[record()], [ours]], *args)
+    assert [part.split(" steps")[0] for part in html.split("<p><strong>")[1:]] == ["131,410", "3,000"]
+
+
+def test_mmvae_with_fewer_particles_stands_in_its_row_of_the_pictures():
+    few = record(model="mmvae", reading="mmvae+particles=8")
+    assert tables.to_show([record(), few], "default").keys() == {"default", "mmvae"}
+    assert pages.Page(None, [few, record()]).longest(("mmvae", "dmvae")) == {"mmvae": few}
