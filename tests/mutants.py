@@ -33,7 +33,7 @@ GROUPS = {
     "negatives": ("qmvae_core/negatives.py", "negatives missing", 0.95),
     "evaluation": ("qmvae_core/evaluation.py", "evaluation", 0.92),
     "data": ("qmvae_core/data/*.py", "data own", 0.92),
-    "training": ("qmvae_core/training/*.py", "training damage", 0.92),
+    "training": ("qmvae_core/training/*.py", "training damage missing", 0.92),
     "claims": ("qmvae_study/report/claims.py", "claims verdicts", 0.92),
     "rules": ("qmvae_study/report/rules.py", "rules claims", 0.92),
     "harness": ("qmvae_study/harness.py", "harness", 0.92),
@@ -61,6 +61,8 @@ NOT_COUNTED = [
     (r"\| (property|_metric)\(.*doc=", "words for readers"),
     (r"_is_share: numbers = .* \| 1 -> ", "any number stands for one that is not there"),
     (r"_house_number: .*max\(1, ", "no digit is that narrow"),
+    (r"_run: _check_finite\(loop, at\) \| .* -> pass", "on a CPU the losses are looked at in more than one place"),
+    (r"report_before: ends = .* \| 1 -> 2", "an end that no chunk comes to"),
     (r"time.monotonic\(\) > stop_at", "no two clocks are read alike"),
     (r"images.split\(4096\)", "how many images are turned at a time"),
 ]

@@ -6,6 +6,7 @@ import test_tables
 from qmvae_study import paper
 from qmvae_study.evidence.records import OURS, PAPERS, Record, RecordError
 from qmvae_study.report import claims, tables
+from qmvae_study.report.intervals import Says
 from qmvae_study.rows import BASELINES
 
 
@@ -50,6 +51,11 @@ def measured(record: Record, back: dict[int, float], probe: float | None = None)
     if probe is not None:
         metrics["published_probe"] = dict.fromkeys(("mnist", "svhn", "joint"), {"accuracy": probe / 100})
     return record | {"metrics": metrics}
+
+
+def test_rivals_are_the_compared_models_that_have_runs():
+    mine, other = several("default", [80, 81]), several("dmvae", [70, 71])
+    assert claims.rivals([*mine, *other]) == {"dmvae": other}
 
 
 def test_paired_differences_are_of_the_harnesses_and_seeds_that_both_have():
@@ -187,6 +193,39 @@ def test_what_is_no_ground_to_lean_on(change):
         other[1] = other[1] | {"plateau": {"left": None}}
     why = "; stalled at 13,141 steps" * (change == "stalled")
     assert str(found(WITHOUT, [*ours, *other])) == f"undecided: for want of runs of the paper's length{why}"
+
+
+def test_leaning_runs_go_before_a_stand_in_and_stalled_ones_leave_the_reason_to_the_papers_length():
+    lean = [*several("default", [80, 81, 82], **SHORT), *several("default+beta=0", [70, 71.5, 72], **SHORT)]
+    made_up = [
+        *several("default", [70, 71, 72], kind="stand-in"),
+        *several("default+beta=0", [80] * 3, kind="stand-in"),
+    ]
+    assert str(found(WITHOUT, made_up)) == "undecided: for want of runs on real data"
+    assert str(found(WITHOUT, [*lean, *made_up])) == "leans: holds at 13,141 steps"
+    one = [*several("default", [80]), *several("default+beta=0", [70])]
+    stalled = [each | {"plateau": {"left": None}} for each in lean]
+    assert str(found(WITHOUT, [*one, *stalled])) == "undecided: for want of seeds, 1 of 3"
+
+
+def test_a_verdict_that_leans_is_the_word_to_which_it_leans():
+    short = [*several("default", [80, 81, 82], **SHORT), *several("default+beta=0", [70, 71.5, 72], **SHORT)]
+    leans, decided = found(WITHOUT, short).verdict, found(WITHOUT, short[:4]).verdict
+    assert claims.leaning(leans) == leans._replace(says=Says.HOLDS)
+    assert decided.says is Says.UNDECIDED
+    assert claims.leaning(decided) == decided
+
+
+def test_a_harness_that_did_not_measure_every_comparison_is_not_asked():
+    rivals = [run for name in BASELINES for run in several(name, [60, 61, 62])]
+    ours = [measured(run, {0: 85}) for run in several("default", [80, 81, 82])]
+    read = [measured(run, {0: 65}) for run in rivals]
+    assert set(claims.question(ABOVE.compare([*ours, *read], "default")).by_judge) == {
+        OURS,
+        PAPERS,
+        f"{PAPERS}, seed 0",
+    }
+    assert set(claims.question(ABOVE.compare([*ours, *read[:3], *rivals[3:]], "default")).by_judge) == {OURS}
 
 
 def test_the_longest_shorter_runs_with_three_seeds_have_the_say_and_those_that_have_all_go_first():
@@ -372,6 +411,8 @@ def test_old_and_new_rulings_stand_side_by_side_where_they_differ():
     assert table.loc[noisy].tolist() == ["Q-MVAE default", "holds", "undecided: for want of more seeds"]
     assert list(table.columns) == ["reading", "2026-11-21", "2026-11-26"]
     assert "Q-MVAE, MNIST-SVHN: 97.9 %" not in table.index
+    same = claims.changed(records, ())
+    assert list(same.columns) == ["reading", "the paper says", *table.columns[1:]]
     assert all(
         str(found(each, records)) != found(each, records).before for each in claims.CLAIMS if each.says in table.index
     )

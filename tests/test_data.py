@@ -548,8 +548,8 @@ def test_the_stand_in_has_the_form_of_the_real_data(stand_in):
     identity = stand_in.identity
     assert identity["kind"] == data.STAND_IN
     assert identity["files"] == {}
-    assert identity["n_train"] == {"mnist": 1400, "svhn": 4000}
-    assert identity["n_test"] == {"mnist": 397, "svhn": 800}
+    assert identity["n_train"] == {"mnist": 1400, "svhn": 2000}
+    assert identity["n_test"] == {"mnist": 397, "svhn": 400}
     assert json.loads(json.dumps(identity)) == identity
     for part in (stand_in.train, stand_in.test):
         for modality, shape in data.MODALITIES.items():

@@ -28,9 +28,10 @@ COMPUTED = """async (states) => {
     }
     return found;
 }"""
-SMALL_TARGETS = """() => [...document.querySelectorAll("#explorer-app :is(input, button, label:has(input))")]
+SMALL_TARGETS = """() => [...document.querySelectorAll("#explorer-app :is(input, button, summary, label:has(input))")]
     .filter((each) => Math.min(each.getBoundingClientRect().width, each.getBoundingClientRect().height) < 24)
     .map((each) => each.outerHTML.slice(0, 80))"""
+OPEN = "() => document.querySelectorAll('#explorer-app details').forEach((each) => { each.open = true; })"
 COVERED = """() => {
     const covered = (each) => {
         const box = each.getBoundingClientRect();
@@ -38,7 +39,7 @@ COVERED = """() => {
         return heights.some((y) => !each.contains(document.elementFromPoint(box.left + box.width / 2, y)));
     };
     document.documentElement.style.scrollBehavior = "auto";
-    const controls = [...document.querySelectorAll("#explorer-app :is(input, button)")];
+    const controls = [...document.querySelectorAll("#explorer-app :is(input, button, summary)")];
     const hidden = (control) => {
         control.focus();
         return [control, ...document.querySelectorAll("#explorer-app figure canvas")].filter(covered);
@@ -172,13 +173,13 @@ def test_the_pictures_follow_the_controls_by_keyboard_and_the_change_is_told(pag
     codes = long.encode_shared(given).mean
     expect(shown(page, "The first change loads"), long, codes[[4]])
 
-    slider = page.locator("#explorer-svhn-0")
+    slider = page.locator("#explorer-svhn-1")
     slider.focus()
     for _ in range(15):
         page.keyboard.press("ArrowLeft")
     assert slider.input_value() == "-1.5"
-    turned = zero.index_fill(1, torch.tensor([0]), -1.5)
-    expect(shown(page, "SVHN h1 -1.5: MNIST, read as 4"), long, codes[[4]], svhn=turned)
+    turned = zero.index_fill(1, torch.tensor([1]), -1.5)
+    expect(shown(page, "SVHN h2 -1.5: MNIST, read as 4"), long, codes[[4]], svhn=turned)
 
     page.get_by_role("group", name="Digit").get_by_label("7").focus()
     page.keyboard.press("Space")
@@ -211,6 +212,21 @@ def test_the_buttons_draw_and_reset_the_private_code(page):
 
 
 @pytest.mark.slow
+def test_dimensions_that_are_not_used_are_folded_away_whatever_the_training(page, exported):
+    for training in ("short", "long"):
+        page.get_by_label(training).check()
+        for name, nats in exported["data"]["models"][training]["information"].items():
+            used = {f"explorer-{name}-{d}" for d, each in enumerate(nats) if f"{max(each, 0):.2f}" != "0.00"}
+            group = page.get_by_role("group", name=f"Private code of {name.upper()}")
+            assert 0 < len(used) < len(nats)
+            assert {each.get_attribute("id") for each in group.get_by_role("slider").all()} == used
+            assert (
+                group.locator("summary").inner_text() == f"The other {len(nats) - len(used)} dimensions, of 0.00 nats"
+            )
+            assert group.locator("details input").count() == len(nats) - len(used)
+
+
+@pytest.mark.slow
 def test_one_live_region_tells_a_change_of_many_steps_once(page):
     assert page.locator("#explorer-app :is(output, [aria-live], [role=status], [role=alert])").count() == 1
     page.get_by_label("5").first.check()
@@ -220,6 +236,7 @@ def test_one_live_region_tells_a_change_of_many_steps_once(page):
         const status = document.querySelector("#explorer-app [role=status]");
         new MutationObserver(() => told.push(status.textContent)).observe(status, { childList: true });
     }""")
+    page.evaluate(OPEN)
     page.locator("#explorer-mnist-0").focus()
     for _ in range(10):
         page.keyboard.press("ArrowRight", delay=20)
@@ -265,6 +282,7 @@ def test_nothing_stands_between_a_reader_and_the_page(address, chromium):
 @pytest.mark.parametrize("size", [browser.WIDE, browser.NARROW, LYING], ids=["wide", "narrow", "lying"])
 def test_targets_are_large_and_pictures_stay_in_view_whatever_has_the_focus(page, size):
     page.set_viewport_size(size)
+    page.evaluate(OPEN)
     assert page.evaluate(SMALL_TARGETS) == []
     page.locator("#explorer-walk").scroll_into_view_if_needed()
     assert page.evaluate(COVERED) == []

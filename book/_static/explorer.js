@@ -212,15 +212,30 @@ const Explorer = (() => {
           private: { ...state.private, [name]: code },
           style: { ...state.style, [name]: style },
         });
-      const dimension = (_, d) =>
+      const nats = (d) => Math.max(model().information[name][d], 0).toFixed(2);
+      const dimensions = state.private[name].map((_, d) =>
         slider(
           `explorer-${name}-${d}`,
           { min: -4, max: 4, step: 0.1 },
-          () => `h${d + 1}, ${Math.max(model().information[name][d], 0).toFixed(2)} nats`,
+          () => `h${d + 1}, ${nats(d)} nats`,
           () => state.private[name][d],
           (value) => value.toFixed(1),
           (value) => set(`h${d + 1} ${value.toFixed(1)}`, Object.assign([...state.private[name]], { [d]: value })),
-        );
+        ),
+      );
+      const [used, idle] = [0, 1].map(() => make("div", { className: "explorer-sliders" }));
+      const summary = make("summary", {});
+      const fold = make("details", {}, summary, idle);
+      let placed = null; // the training after which the sliders stand; moving one takes its focus away
+      refreshers.push(() => {
+        if (placed === state.training) return;
+        placed = state.training;
+        const [rest, working] = [true, false].map((none) => dimensions.filter((_, d) => (nats(d) === "0.00") === none));
+        used.replaceChildren(...working.flat());
+        idle.replaceChildren(...rest.flat());
+        fold.hidden = rest.length === 0;
+        summary.textContent = `${working.length ? "The other " : ""}${rest.length} dimensions, of 0.00 nats`;
+      });
       const style = (digit) => {
         const canvas = picture();
         const press = button(canvas, () => set(`in the style of its ${digit}`, model().private[name][digit], digit));
@@ -239,7 +254,8 @@ const Explorer = (() => {
         make("legend", { textContent: `Private code of ${title}` }),
         make("p", { textContent: "In the style of" }),
         make("div", { className: "explorer-styles" }, ...DIGITS.map(style)),
-        make("div", { className: "explorer-sliders" }, ...state.private[name].flatMap(dimension)),
+        used,
+        fold,
         make("div", { className: "explorer-buttons" }, ...buttons),
       );
     };

@@ -115,7 +115,7 @@ def real_data_at_hand(root: str | Path | None = None) -> bool:
 def standin_digits(seed: int = 0, *, reason: str = "it was asked for") -> DigitData:
     """The built-in stand-in, on the CPU: small, quick, and no evidence about the paper.
 
-    "mnist": 1,400 and 397 real handwritten digits; "svhn": 4,000 and 800 rendered house numbers, a function of the
+    "mnist": 1,400 and 397 real handwritten digits; "svhn": 2,000 and 400 rendered house numbers, a function of the
     seed. The same versions of Pillow, NumPy and scikit-learn give the same bytes. reason: why it is used, for notes.
     """
     parts = {"mnist": standin.handwritten_digits(), "svhn": standin.rendered_house_numbers(seed)}

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 HANDWRITTEN_TRAIN = 1400  # of 1,797; the rest is the test side
-RENDERED = {"train": 4000, "test": 800}
+RENDERED = {"train": 2000, "test": 400}
 SIDE = 32  # pixels of a rendered house number
 
 
