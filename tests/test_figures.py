@@ -73,8 +73,11 @@ GIVEN = {
     },
     figures.training_history: {"histories": [epochs(3), epochs(3, 2.0)]},
     figures.comparison: {
-        "paper_rows": {"a": Interval(90.0, 89.0, 91.0), "b": None},
-        "our_rows": {"a": Interval(88.0, 87.0, 89.0), "b": Interval(50.0, 40.0, 60.0), "c": Interval(1.0, 1.0, 1.0)},
+        "papers": {("there", "a"): Interval(90.0, 89.0, 91.0), ("there", "b"): None},
+        "ours": {
+            ("there", "a"): Interval(88.0, 87.0, 89.0), ("there", "b"): Interval(50.0, 40.0, 60.0),
+            ("back", "c"): Interval(1.0, 1.0, 1.0),
+        },
     },
     figures.dots: {
         "rows": ["a", "b"], "panels": {"read": {"one": [1.0, 2.0], "two": [3.0, None]}, "leak": {"one": [5.0, 6.0]}},
@@ -316,15 +319,20 @@ def test_a_history_has_a_panel_a_term_and_a_line_a_seed():
     assert first.get_linestyle() != second.get_linestyle()
 
 
-def test_a_comparison_has_a_row_a_cell_and_no_dot_where_there_is_no_value():
+def test_a_comparison_has_a_panel_a_column_a_line_a_row_and_no_dot_where_there_is_no_value():
     figure = drawn(figures.comparison)
-    (axes,) = figure.axes
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b", "c"]
-    dots = {line.get_label(): line for line in axes.lines if line.get_label() in ("paper", "ours")}
+    there, back = figure.axes
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["there", "back"]
+    assert [tick.get_text() for tick in there.get_yticklabels()] == ["a", "b", "c"]
+    dots, others = (
+        {line.get_label(): line for line in axes.lines if line.get_label() in ("paper", "ours")}
+        for axes in (there, back)
+    )
     assert list(dots["paper"].get_xdata()) == [90.0]
-    assert list(dots["ours"].get_xdata()) == [88.0, 50.0, 1.0]
+    assert list(dots["ours"].get_xdata()) == [88.0, 50.0]
+    assert list(zip(*others["ours"].get_data(), strict=True)) == [(1.0, 2.16)]
     assert dots["paper"].get_marker() != dots["ours"].get_marker()
-    assert figure.data.loc["b"].tolist() == ["", "50.0 (40.0 to 60.0)"]
+    assert figure.data.loc["b"].tolist() == ["", "50.0 (40.0 to 60.0)", "", ""]
 
 
 def test_lines_of_a_name_look_alike_in_every_panel_and_other_names_do_not():
@@ -400,7 +408,7 @@ def test_confusion_shows_each_count_and_names_the_worst():
         (figures.training_history, {"histories": [[]]}, "histories"),
         (figures.training_history, {"histories": [epochs(2), epochs(3)]}, "histories"),
         (figures.training_history, {"histories": [epochs(1), [{"objective": 1.0}]]}, "histories"),
-        (figures.comparison, {"paper_rows": {}, "our_rows": {}}, "both empty"),
+        (figures.comparison, {"papers": {}, "ours": {}}, "both empty"),
         *((figures.confusion, {"counts": counts}, "counts must")
           for counts in (np.zeros((2, 3)), np.zeros(4), np.zeros((0, 0)), -np.eye(2))),
     ],

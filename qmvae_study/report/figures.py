@@ -451,34 +451,40 @@ def training_history(histories) -> Picture:
     return picture
 
 
-def comparison(paper_rows: Mapping[str, Interval | None], our_rows: Mapping[str, Interval]) -> Picture:
-    """Reported and reproduced values side by side, a row a cell of the table: dots with intervals.
+Cell = tuple[str, str]  # the column of a table and its row
 
-    paper_rows, our_rows: the cell's name -> its accuracy with an interval, in per cent; None or a missing name where
-    there is no value. Rows are in the order of paper_rows, then what only our_rows has.
-    Raises ValueError if both are empty.
+
+def comparison(papers: Mapping[Cell, Interval | None], ours: Mapping[Cell, Interval]) -> Picture:
+    """Reported and reproduced values side by side, a panel a column and a line a row: dots with intervals.
+
+    papers, ours: cell -> its accuracy with an interval, in per cent; None or a missing cell where there is no value.
+    Columns and rows are in the order of papers, then what only ours has. Raises ValueError if both are empty.
     """
-    cells = list(dict.fromkeys([*paper_rows, *our_rows]))
-    if not cells:
-        raise ValueError("paper_rows and our_rows are both empty: there is nothing to compare")
-    series = (("paper", paper_rows, "D", "white", BLACK, -0.16), ("ours", our_rows, "o", BLUE, BLUE, 0.16))
-    alt = f"Accuracy in per cent of {len(cells)} cells, the paper's beside ours; the table above has the numbers."
-    picture = Picture(6.4, 0.42 * len(cells) + 1.0, alt)
+    columns, rows = (list(dict.fromkeys(cell[place] for cell in [*papers, *ours])) for place in (0, 1))
+    if not rows:
+        raise ValueError("papers and ours are both empty: there is nothing to compare")
+    series = (("paper", papers, "D", "white", BLACK, -0.16), ("ours", ours, "o", BLUE, BLUE, 0.16))
+    alt = f"{', '.join(columns)}: accuracy in per cent of {len(rows)} rows, the paper's beside ours, as in the tables."
+    picture = Picture(2.4 + 2.0 * len(columns), 0.42 * len(rows) + 1.0, alt)
+    said = {name: {cell: value.in_full() for cell, value in of.items() if value} for name, of, *_ in series}
     picture.data = pd.DataFrame(
-        {name: {c: of[c].in_full() if of.get(c) else "" for c in cells} for name, of, *_ in series}
+        {(c, name): [said[name].get((c, row), "") for row in rows] for c in columns for name in said}, index=rows
     )
-    axes = picture.subplots()
-    for name, of, marker, face, edge, shift in series:
-        places = [(i + shift, of[cell]) for i, cell in enumerate(cells) if of.get(cell)]
-        for place, value in places:
-            axes.plot([value.low, value.high], [place, place], color=edge, linestyle="-", linewidth=1.5, zorder=2)
-        axes.plot([v.centre for _, v in places], [p for p, _ in places], linestyle="none", marker=marker,
-                  markerfacecolor=face, markeredgecolor=edge, markersize=5, label=name, zorder=3)  # fmt: skip
-    axes.set_yticks(range(len(cells)), cells)
-    axes.set(ylim=(len(cells) - 0.5, -0.5), xlabel="accuracy, %")
-    for place in range(len(cells) - 1):
-        axes.axhline(place + 0.5, color="#DDDDDD", linewidth=0.6, linestyle="-", zorder=1)
-    _legend(picture, loc="outside upper right", ncols=2)
+    all_axes = picture.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, column in zip(all_axes, columns, strict=True):
+        for name, of, marker, face, edge, shift in series:
+            places = [(i + shift, of[column, row]) for i, row in enumerate(rows) if of.get((column, row))]
+            for place, value in places:
+                axes.plot([value.low, value.high], [place, place], color=edge, linestyle="-", linewidth=1.5, zorder=2)
+            axes.plot([v.centre for _, v in places], [p for p, _ in places], linestyle="none", marker=marker,
+                      markerfacecolor=face, markeredgecolor=edge, markersize=5, label=name, zorder=3)  # fmt: skip
+        for place in range(len(rows) - 1):
+            axes.axhline(place + 0.5, color="#DDDDDD", linewidth=0.6, linestyle="-", zorder=1)
+        axes.set(xlim=(0, 104), xticks=range(0, 101, 20), xlabel="accuracy, %")  # whole dots at 100
+        _title(axes, column)
+    all_axes[0].set_yticks(range(len(rows)), rows)
+    all_axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    _legend(picture, handles=all_axes[0].get_legend_handles_labels()[0], loc="outside lower right", ncols=2)
     return picture
 
 

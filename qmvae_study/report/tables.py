@@ -220,13 +220,13 @@ def in_html(table: pd.DataFrame) -> str:
 
 def as_points(
     records: Sequence[Record], reported: Cells, columns: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, Interval | None], dict[str, Interval]]:
-    """The same cells for a picture, in per cent: (the paper's, ours), each by the cell's name."""
-    values: dict[str, list[float]] = {}
-    said: dict[str, Interval | None] = {}
+) -> tuple[dict[tuple[str, str], Interval | None], dict[tuple[str, str], Interval]]:
+    """The same cells for a picture, in per cent: (the paper's, ours), each by the names of its column and its row."""
+    values: dict[tuple[str, str], list[float]] = {}
+    said: dict[tuple[str, str], Interval | None] = {}
     for record in in_order([r for r in records if r.done]):
         for column, path in columns.items():
-            cell = f"{called([record])}, {column}\n{record.steps:,} steps"
+            cell = column, f"{called([record])}\n{record.steps:,} steps"
             if record.applies(*path):
                 values.setdefault(cell, []).append(record.share(*path).per_cent)
             given = reported.get(record.model, {}).get(column)
