@@ -2,7 +2,7 @@
 
 A mutant is a module with one small change. It stands in a copy of the checkout, and is caught where one of the tests
 that must see it fails there or does not end. Those that no test could catch are listed here with the reason, and are
-not counted. Survivors and a table are printed, and written as a record.
+not counted. Survivors and a table are printed, and a record is written of each group.
 """
 
 import argparse
@@ -212,12 +212,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="of mutants of each, drawn at random; all unless given")
     parser.add_argument("--seed", type=int, default=0, help="of that draw")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "mutants", help="folder of the record")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "mutants", help="folder of the records")
     options = parser.parse_args()
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
     for name in HEAVY.split():
         importlib.import_module(name)
-    table, survivors, spared, fork = {}, [], [], multiprocessing.get_context("fork")
+    fork, rows = multiprocessing.get_context("fork"), {}
     with tempfile.TemporaryDirectory() as own, ProcessPoolExecutor(options.jobs, fork) as pool:
         pool.submit(os.getpid).result()  # its processes are there before anything of ours is imported
         from qmvae_study.evidence.provenance import provenance
@@ -232,20 +232,20 @@ def main() -> None:
             limit = 60 + 10 * (time.monotonic() - began)
             every = [each for path in sorted(ROOT.glob(pattern)) for each in mutants(path.relative_to(ROOT).as_posix())]
             planted = random.Random(f"{options.seed} {group}").sample(every, min(options.count or 10**6, len(every)))
-            spared += [{"mutant": str(each), "why": reason(each)} for each in planted if reason(each)]
+            spared = [{"mutant": str(each), "why": reason(each)} for each in planted if reason(each)]
             asked = {each: pool.submit(passes, Path(own), tests, limit, each) for each in planted if not reason(each)}
             alive = [str(each) for each, future in asked.items() if future.result()]
-            survivors += alive
-            row = {"possible": len(every), "planted": len(planted), "equivalent": len(planted) - len(asked)}
+            row = {"possible": len(every), "planted": len(planted), "equivalent": len(spared)}
             row |= {"caught": len(asked) - len(alive), "share": 1 - len(alive) / max(len(asked), 1), "goal": goal}
-            table[group] = row
+            rows[group] = row
+            record = {"format": FORMAT, "id": f"mutants-{group}", "files": pattern, **row, "survivors": alive}
+            record |= {"spared": spared, "seed": options.seed, "provenance": made_by}
+            write_json(options.out / f"{group}.json", record)
     print("\nmodule        possible   planted  equivalent  caught  share, %  goal, %")
-    for name, row in table.items():
+    for name, row in rows.items():
         counts = f"{row['possible']:10}{row['planted']:10}{row['equivalent']:12}{row['caught']:8}"
         print(f"{name:12}{counts}{100 * row['share']:10.1f}{100 * row['goal']:9.0f}")
-    record = {"format": FORMAT, "id": "mutants", "table": table, "survivors": survivors, "equivalent": spared}
-    write_json(options.out / "mutants.json", record | {"seed": options.seed, "provenance": made_by})
-    sys.exit(any(row["share"] < row["goal"] for row in table.values()))
+    sys.exit(any(row["share"] < row["goal"] for row in rows.values()))
 
 
 if __name__ == "__main__":
