@@ -49,7 +49,7 @@ EPOCH = TrainingConfig(epochs=1, steps_per_epoch=13_141, learning_rate=1e-3, rep
 SMOKE = Profile(
     TrainingConfig(epochs=2, steps_per_epoch=8, batch_size=64, learning_rate=1e-3, rounds=2, chunk=4),
     data_root=STAND_IN,
-    oracles={name: OracleConfig(epochs=1, channels=4, batch_size=16) for name in CONFIGS},
+    oracles={name: OracleConfig(epochs=1, channels=8, batch_size=8) for name in CONFIGS},
     published=PublishedConfig(epochs=2, rounds=1, batch_size=32),
     harness_passes=3,
 )
