@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from qmvae_core.names import BEST
+from qmvae_core.names import BEST, TITLES
 from qmvae_study import paper
 from qmvae_study.evidence.records import Record
 from qmvae_study.report import claims, tables, words
 from qmvae_study.report.intervals import Interval, Says, Verdict
 from qmvae_study.report.rules import LEAST_SEEDS
-from qmvae_study.rows import SCALES, WITHOUT_LOSS
+from qmvae_study.rows import BASELINES, SCALES, WITHOUT_LOSS
 
 # What the verdict on one number of Q-MVAE says -> of the number itself, and of all numbers with that verdict.
 WORDS = {Says.HOLDS: "agrees with", Says.FAILS: "is below", Says.ABOVE: "is above"}
@@ -108,9 +108,18 @@ def rulings(records: Sequence[Record], reading: str, keys: Mapping[str, str]) ->
 
 
 def places(records: Sequence[Record], reading: str, columns: Iterable[str]) -> str:
-    """Which place a reading of Q-MVAE takes among the compared models, where most of them have runs of one length."""
+    """Which place a reading of Q-MVAE takes among the compared models by runs of one length.
+
+    By the length at which most models have three seeds, and then at which most have runs.
+    """
     lengths = [(claims.runs_of(group, reading), claims.rivals(group)) for group in tables.by_profile(records)]
-    own, others = max(lengths, key=lambda each: len(each[1]) if each[0] else 0)
+
+    def known(length: tuple[Sequence[Record], Mapping[str, Sequence[Record]]]) -> tuple[int, int]:
+        own, others = length
+        enough = sum(len(runs) >= LEAST_SEEDS for runs in others.values())
+        return (enough if len(own) >= LEAST_SEEDS and enough > 1 else 0, len(others)) if own else (0, 0)
+
+    own, others = max(lengths, key=known)
     if not own or not others:
         return "no other model has a run of equal length"
     shown = []
@@ -124,7 +133,9 @@ def places(records: Sequence[Record], reading: str, columns: Iterable[str]) -> s
         place = 1 + sum(mean > means[reading] for mean in means.values())
         shown.append(f"{place} of {len(means)} in {column} ({means[reading]:.1f} by {judge})")
     marks = ", stalled" if all(record.stalled for record in own) else ""
-    return f"{words.count(len(own), 'run')} of {own[0].steps:,} steps{marks}: place {', '.join(shown)}"
+    lacking = [TITLES[name] for name in BASELINES if name not in others]
+    lacks = f"; {_all(lacking)} {'has' if len(lacking) == 1 else 'have'} no run of this length" if lacking else ""
+    return f"{words.count(len(own), 'run')} of {own[0].steps:,} steps{marks}: place {', '.join(shown)}{lacks}"
 
 
 def loss_adds(records: Sequence[Record], reading: str, columns: Iterable[str]) -> str:
