@@ -1,5 +1,7 @@
 """A page as a reader's browser has it: what it asks for, complains of, leaves untypeset or pushes off the screen."""
 
+from collections.abc import Collection
+
 from axe_playwright_python.sync_playwright import Axe
 from pdf import CHROMIUM, TYPESET, chromium, served  # noqa: F401 - for the tests that ask for a browser
 from playwright.sync_api import Browser, Page
@@ -63,11 +65,12 @@ def _violations(page: Page, whole: bool, **options) -> list[str]:
 
 
 def visit(
-    browser: Browser, address: str, page_name: str, whole: bool = False, dark: bool = True
+    browser: Browser, address: str, page_name: str, whole: bool = False, themes: Collection[str] = ("light", "dark")
 ) -> dict[str, list[str]]:
     """What is wrong with a page, by topic; every list is empty on a page that is as it should be.
 
-    whole: let axe look at each line of code and each row of a table. dark: let it look at the dark colours, too.
+    whole: let axe look at each line of code and each row of a table. themes: those that axe looks at, the dark one for
+    its colours alone.
     """
     asked, said = [], []
     page = browser.new_page(viewport=WIDE)
@@ -87,9 +90,9 @@ def visit(
         page.add_style_tag(content="* { transition: none !important; }")
         if not whole:
             page.evaluate(EMPTY, ",".join(ALIKE))  # axe reads what it is told to leave out, too
-        found["light"] = _violations(page, whole)
+        found["light"] = _violations(page, whole) if "light" in themes else []
         page.evaluate("() => { document.documentElement.dataset.theme = 'dark'; }")
-        found["dark"] = _violations(page, whole, runOnly=["color-contrast"]) if dark else []
+        found["dark"] = _violations(page, whole, runOnly=["color-contrast"]) if "dark" in themes else []
         return found
     finally:
         page.close()
