@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from axe_playwright_python.sync_playwright import Axe
-from pdf import CHROMIUM, TYPESET, chromium, served  # noqa: F401 - for the tests that ask for a browser
+from pdf import CHROMIUM, TYPESET, chromium, opened, served  # noqa: F401 - for the tests that ask for a browser
 from playwright.sync_api import Browser, Page
 
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
@@ -73,7 +73,7 @@ def visit(
     its colours alone.
     """
     asked, said = [], []
-    page = browser.new_page(viewport=WIDE)
+    page = opened(browser, viewport=WIDE)
     try:
         page.on("request", lambda each: asked.append(each.url))
         page.on("console", lambda each: said.append(each.text) if each.type in ("error", "warning") else None)

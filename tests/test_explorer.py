@@ -81,10 +81,10 @@ def address(built_book):
 
 @pytest.fixture
 def page(address, chromium):
-    opened = chromium.new_page(viewport=browser.NARROW)
-    opened.goto(address)
-    yield opened
-    opened.close()
+    shown = browser.opened(chromium, viewport=browser.NARROW)
+    shown.goto(address)
+    yield shown
+    shown.close()
 
 
 def test_a_long_and_a_short_training_of_one_reading_are_shown():
@@ -129,7 +129,7 @@ def test_pictures_and_readings_are_the_librarys_in_each_mode_on_a_disk_too(
     built_book, chromium, models, judges, exported
 ):
     wanted = states(exported)
-    page = chromium.new_page()
+    page = browser.opened(chromium)
     page.goto((built_book / "book" / "explorer.html").as_uri())
     of_page = page.evaluate(COMPUTED, wanted)
     page.close()
@@ -262,7 +262,7 @@ def test_a_later_change_is_not_overtaken_by_one_that_waits_for_weights(page):
 
 @pytest.mark.slow
 def test_the_page_is_small_and_loads_weights_once_when_something_changes(address, chromium):
-    page, asked = chromium.new_page(), []
+    page, asked = browser.opened(chromium), []
     page.on("response", lambda each: asked.append(each))
     page.goto(address, wait_until="networkidle")
     weight = sum(len(each.body()) for each in asked if "mathjax" not in each.url)
@@ -304,7 +304,7 @@ def test_weights_that_cannot_be_had_are_told_and_asked_for_again(page):
 
 @pytest.mark.slow
 def test_without_javascript_the_page_says_what_would_be_there(address, chromium):
-    page = chromium.new_page(java_script_enabled=False)
+    page = browser.opened(chromium, java_script_enabled=False)
     page.goto(address)
     assert "There would be two generated pictures" in page.locator("#explorer-app").inner_text()
     page.close()

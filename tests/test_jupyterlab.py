@@ -22,6 +22,7 @@ from urllib.request import urlopen
 
 import nbformat
 import pytest
+from pdf import opened
 from test_book import ROOT
 
 pytestmark = pytest.mark.slow
@@ -80,7 +81,7 @@ def shown(chromium, tmp_path_factory) -> dict[str, dict]:
     broken = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(BROKEN)])
     nbformat.write(broken, folder / "notebooks" / "broken.ipynb")
     found = {}
-    page = chromium.new_page()
+    page = opened(chromium)
     page.route("**/api/sessions*", lambda route: route.abort() if route.request.method == "POST" else route.continue_())
     with jupyterlab(folder) as address:
         page.goto(address)
@@ -89,7 +90,7 @@ def shown(chromium, tmp_path_factory) -> dict[str, dict]:
         for name in [*CHAPTERS, "broken.ipynb"]:
             path = folder / "notebooks" / name
             cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
-            patience = 20 if name in CHAPTERS else 5  # for what will not change
+            patience = 120 if name in CHAPTERS else 5  # for what will not change
             found[name] = page.evaluate(SHOW, [f"notebooks/{name}", len(cells), patience])
             assert found[name]["cells"] == len(cells)
     return found

@@ -28,13 +28,14 @@ from pypdf import PdfReader, PdfWriter
 from qmvae_core.files import replacing
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PATIENCE = 300  # seconds until a browser counts as stuck, for machines that do much else
 LEFT_OUT = ("book/api", "book/api_study", "book/api_neighbours", "book/explorer")
 COVER = (".logo__title", ".component-author", "article p", ".copyright")  # of the first page
 # Formulas that are not typeset when all that can be done is done.
 TYPESET = """async () => {
     const formulas = [...document.querySelectorAll(".math")];
     if (!formulas.length) return [];
-    const end = Date.now() + (document.querySelector("script[src*=mathjax]") ? 20000 : 0);
+    const end = Date.now() + (document.querySelector("script[src*=mathjax]") ? 60000 : 0);
     while (!window.MathJax?.startup?.promise && Date.now() < end) await new Promise((go) => setTimeout(go, 20));
     await window.MathJax?.startup?.promise;
     const bad = (each) => !each.querySelector("mjx-container") || each.querySelector("[data-mml-node=merror]");
@@ -89,6 +90,13 @@ def chromium() -> Iterator[Browser]:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+def opened(browser: Browser, **options) -> Page:
+    """A new page that waits as long as a busy machine needs. options: as of the browser's `new_page`."""
+    page = browser.new_page(**options)
+    page.set_default_timeout(1000 * PATIENCE)
+    return page
 
 
 def contents(table: Path) -> list[tuple[str | None, list[str]]]:
@@ -163,7 +171,7 @@ def printed(page: Page, address: str, head: str, body: str) -> PdfReader:
 
 def paper(browser: Browser) -> Page:
     """A page as wide as the printed one, so that what fits on it fits on paper."""
-    page = browser.new_page(color_scheme="light", viewport={"width": WIDTH, "height": 900})
+    page = opened(browser, color_scheme="light", viewport={"width": WIDTH, "height": 900})
     page.emulate_media(media="print")
     return page
 
