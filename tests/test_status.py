@@ -50,5 +50,5 @@ def test_committed_chapters_name_their_evidence():
     }
     assert shown["08_table1"][0] == "real"
     assert shown["08_table1"][1].startswith("paper, 131,410 steps, ")
-    assert shown["A4_trust"] == ("", "results/torture")
+    assert shown["A4_trust"] == ("", "results/mutants; results/torture")
     assert shown["B1_vae"] == ("real", "its own experiment")
