@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 DEVICE ?= cpu
-JOBS ?= 3
+JOBS ?= 2
 PRECISION ?= float32
 
 # Folders may have blanks in their names, so recipes quote them; then no shell opens the ~ of a name, and this does.
@@ -113,8 +113,7 @@ torture: setup ## kill small runs of every model, fill the disk, turn bits of wh
 mutants: setup ## plant small changes in the code and count those that the tests catch; hours, or COUNT=40 of each module
 	$(PY) tests/mutants.py --jobs $(JOBS) $(if $(COUNT),--count $(COUNT))
 
-# In JOBS processes of one thread each, since processes of several threads would wait for each other, and one more than there are
-# cores at the least, since some wait for a kernel or a browser; a file's tests share one,
+# In JOBS processes of one thread each, since processes of several threads would wait for each other; a file's tests share one,
 # and what it makes for them: the built book, trained models. Long files are not last: after them every notebook that is stored
 # with its outputs takes seconds to be run and compared, cell by cell.
 test: export OMP_NUM_THREADS = 1
