@@ -234,7 +234,7 @@ const Explorer = (() => {
         used.replaceChildren(...working.flat());
         idle.replaceChildren(...rest.flat());
         fold.hidden = rest.length === 0;
-        summary.textContent = `${working.length ? "The other " : ""}${rest.length} dimensions, of 0.00 nats`;
+        summary.textContent = `${working.length ? "The other " : ""}${rest.length} dimension${rest.length === 1 ? "" : "s"}, of 0.00 nats`;
       });
       const style = (digit) => {
         const canvas = picture();
