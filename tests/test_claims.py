@@ -210,10 +210,10 @@ def test_leaning_runs_go_before_a_stand_in_and_stalled_ones_leave_the_reason_to_
 
 def test_a_verdict_that_leans_is_the_word_to_which_it_leans():
     short = [*several("default", [80, 81, 82], **SHORT), *several("default+beta=0", [70, 71.5, 72], **SHORT)]
-    leans, decided = found(WITHOUT, short).verdict, found(WITHOUT, short[:4]).verdict
+    leans, unsaid = found(WITHOUT, short).verdict, found(WITHOUT, short[:4]).verdict
     assert claims.leaning(leans) == leans._replace(says=Says.HOLDS)
-    assert decided.says is Says.UNDECIDED
-    assert claims.leaning(decided) == decided
+    assert unsaid.says is Says.UNDECIDED
+    assert claims.leaning(unsaid) == unsaid
 
 
 def test_a_harness_that_did_not_measure_every_comparison_is_not_asked():

@@ -108,7 +108,7 @@ def test_the_codes_are_those_of_one_image_a_digit_by_each_encoder_and_both(model
 def states(exported) -> list[dict]:
     """Of each mode some: training, whose code is seen, digit, walk, and private codes turned or taken from an image.
 
-    Whoever is seen by whichever training, every second of the modes: a state takes a second of a core.
+    Whoever is seen by whichever training has every second of the modes, since a state takes long to compute.
     """
     found = []
     some = {"mnist": [0.5, -1.0, 4.0], "svhn": [2.0, 0.1, 0.0, -3.9]}
